@@ -1,0 +1,269 @@
+"""Exchanges between the processes of a run; identities in a world of one.
+
+`join` connects this process to its peers once and returns their `Collectives`. There are two implementations of
+the one interface: `SoloCollectives`, where every call returns its input, and `GroupCollectives`, on gloo. What
+uses them never asks which it has.
+
+Two process groups are made: the default one (`cpu:gloo,cuda:nccl`) for gradients, which DDP uses, and a control
+group (gloo, CPU tensors) for everything here, so that a slow metric never delays a gradient.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+
+from dist_ai.distributed.environment import World, current_world, launch_settings
+from dist_ai.errors import CollectiveError, ConfigError, RendezvousError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup, Store
+
+__all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave"]
+
+ReduceOp = Literal["sum", "max", "min"]
+
+
+class Collectives(Protocol):
+    """Exchanges between all ranks. Every rank makes the same calls in the same order."""
+
+    world: World
+
+    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
+        """Returns the element-wise `op` over ranks, on the CPU; shapes and dtypes are equal on all ranks."""
+        ...
+
+    def all_gather_rows(self, tensor: torch.Tensor, *, what: str = "") -> torch.Tensor:
+        """Returns the rows of all ranks, in rank order, on the CPU; ranks may hold different numbers of rows."""
+        ...
+
+    def broadcast(self, tensor: torch.Tensor, src: int = 0, *, what: str = "") -> torch.Tensor:
+        """Returns rank `src`'s tensor, on the CPU; shapes and dtypes are equal on all ranks."""
+        ...
+
+    def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:
+        """Returns rank `src`'s value, which must be plain data (None, bool, numbers, strings, lists, dicts)."""
+        ...
+
+    def barrier(self, *, what: str = "") -> None:
+        """Waits until every rank is here."""
+        ...
+
+
+class SoloCollectives:
+    """The collectives of a world of one: every call returns its input."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:  # noqa: ARG002
+        """Returns `tensor` on the CPU."""
+        return tensor.detach().cpu()
+
+    def all_gather_rows(self, tensor: torch.Tensor, *, what: str = "") -> torch.Tensor:  # noqa: ARG002
+        """Returns `tensor` on the CPU."""
+        return tensor.detach().cpu()
+
+    def broadcast(self, tensor: torch.Tensor, src: int = 0, *, what: str = "") -> torch.Tensor:  # noqa: ARG002
+        """Returns `tensor` on the CPU."""
+        return tensor.detach().cpu()
+
+    def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:  # noqa: ARG002
+        """Returns `value`."""
+        return value
+
+    def barrier(self, *, what: str = "") -> None:
+        """Returns at once."""
+
+
+class GroupCollectives:
+    """The collectives of several processes, over a gloo group of its own."""
+
+    def __init__(self, world: World, group: ProcessGroup, store: Store, *, timeout_s: float) -> None:
+        self.world = world
+        self._group = group
+        self._store = store
+        self._timeout_s = timeout_s
+        self._calls = 0
+
+    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
+        """Returns the element-wise `op` over ranks; see `Collectives`."""
+        import torch.distributed as dist
+
+        ops = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+        result = tensor.detach().to("cpu", copy=True)
+        with self._named("all_reduce", what):
+            dist.all_reduce(result, op=ops[op], group=self._group)
+        return result
+
+    def all_gather_rows(self, tensor: torch.Tensor, *, what: str = "") -> torch.Tensor:
+        """Returns the rows of all ranks in rank order; see `Collectives`."""
+        import torch.distributed as dist
+
+        rows = tensor.detach().cpu().contiguous()
+        counts = torch.zeros(self.world.world_size, dtype=torch.int64)
+        counts[self.world.rank] = len(rows)
+        counts = self.all_reduce(counts, what=what)
+        # gloo's all_gather wants equal shapes, so each rank pads to the longest: costs at most one rank's rows.
+        padded = rows.new_zeros((int(counts.max()), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        received = [torch.empty_like(padded) for _ in counts]
+        with self._named("all_gather_rows", what):
+            dist.all_gather(received, padded, group=self._group)
+        return torch.cat([part[:count] for part, count in zip(received, counts.tolist(), strict=True)])
+
+    def broadcast(self, tensor: torch.Tensor, src: int = 0, *, what: str = "") -> torch.Tensor:
+        """Returns rank `src`'s tensor; see `Collectives`."""
+        import torch.distributed as dist
+
+        result = tensor.detach().to("cpu", copy=True).contiguous()
+        with self._named("broadcast", what):
+            dist.broadcast(result, src=src, group=self._group)
+        return result
+
+    def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:
+        """Returns rank `src`'s plain-data value; see `Collectives`."""
+        # JSON and not broadcast_object_list: the latter unpickles what a peer sent.
+        text = json.dumps(value).encode() if self.world.rank == src else b""
+        size = self.broadcast(torch.tensor([len(text)]), src, what=what)
+        payload = torch.zeros(int(size), dtype=torch.uint8)
+        if self.world.rank == src:
+            payload[:] = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
+        return json.loads(self.broadcast(payload, src, what=what).numpy().tobytes())
+
+    def barrier(self, *, what: str = "") -> None:
+        """Waits until every rank is here; see `Collectives`."""
+        self.all_reduce(torch.zeros(1), what=what or "barrier")
+
+    @contextlib.contextmanager
+    def _named(self, call: str, what: str) -> Iterator[None]:
+        """Turns a failed exchange into an error that names this rank, the call and who is missing."""
+        self._calls += 1
+        started = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            label = f"{call} number {self._calls}" + (f" ({what})" if what else "")
+            seconds = time.monotonic() - started
+            raise CollectiveError(
+                f"rank {self.world.rank}: {label} failed after {seconds:.1f} s: {self._missing_peers()}. "
+                f"Look at the first error of that rank. The exchange itself said: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _missing_peers(self) -> str:
+        # Roll call after a failure: every rank that is still alive fails too and signs here; who does not is gone
+        # (or stuck elsewhere). It costs nothing until something has failed.
+        answers = f"failed/{self._calls}/"
+        missing = set(range(self.world.world_size)) - {self.world.rank}
+        try:
+            self._store.set(f"{answers}{self.world.rank}", "1")
+            deadline = time.monotonic() + min(2.0, self._timeout_s)
+            while missing and time.monotonic() < deadline:
+                missing = {rank for rank in missing if not self._store.check([f"{answers}{rank}"])}
+                time.sleep(0.02)
+        except RuntimeError:
+            return "the store that the ranks meet at is gone with its host (rank 0 or the launcher)"
+        if not missing:
+            return "all ranks are alive, so they made different calls"
+        ranks = ", ".join(str(rank) for rank in sorted(missing))
+        return f"rank(s) {ranks} did not take part (ended, or busy elsewhere)"
+
+
+_joined: Collectives | None = None
+
+
+def join(world: World | None = None) -> Collectives:
+    """Connects this process to its peers, once, and returns the exchanges with them.
+
+    Args:
+        world: who this process is; by default what `current_world` finds.
+
+    Raises:
+        RendezvousError: the peers were not found within the time limit, or the store's port is taken.
+
+    >>> join().all_reduce(torch.tensor([2.0]))
+    tensor([2.])
+    """
+    global _joined
+    if _joined is None or (world is not None and world != _joined.world):
+        world = current_world(world)
+        _joined = SoloCollectives(world) if world.world_size == 1 else _connect(world)
+    return _joined
+
+
+def leave() -> None:
+    """Ends what `join` began. Called at exit; call it yourself before joining another world."""
+    global _joined
+    import torch.distributed as dist
+
+    if isinstance(_joined, GroupCollectives) and dist.is_initialized():
+        dist.destroy_process_group()
+    _joined = None
+
+
+def _connect(world: World) -> GroupCollectives:
+    import torch.distributed as dist
+
+    timeout_s = launch_settings().timeout_s
+    timeout = timedelta(seconds=timeout_s)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        store = _open_store(world, timeout)
+        try:
+            dist.init_process_group(
+                backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout
+            )
+        except (RuntimeError, ValueError) as error:
+            raise RendezvousError(
+                f"{world}: the {world.world_size} processes did not all meet at {world.store} within {timeout_s:.0f} s: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    control = dist.new_group(backend="gloo", timeout=timeout)
+    # Registered after torch is loaded, so it runs before torch's own teardown.
+    atexit.register(leave)
+    return GroupCollectives(world, control, dist.distributed_c10d._get_default_store(), timeout_s=timeout_s)
+
+
+def _open_store(world: World, timeout: timedelta) -> Store:
+    import torch.distributed as dist
+
+    if world.store is None:
+        raise ConfigError(f"{world}: no store to meet at; give World(store='file:///path' or 'tcp://host:port')")
+    address = urlsplit(world.store)
+    store: Store
+    if address.scheme == "file":
+        Path(address.path).parent.mkdir(parents=True, exist_ok=True)
+        store = dist.FileStore(address.path, world.world_size)
+        store.set_timeout(timeout)
+    elif address.scheme == "tcp" and address.hostname and address.port:
+        try:
+            store = dist.TCPStore(
+                address.hostname,
+                address.port,
+                world.world_size,
+                is_master=world.hosts_store,
+                timeout=timeout,
+                wait_for_workers=False,
+            )
+        except RuntimeError as error:
+            role = "open the store on" if world.hosts_store else "reach the store at"
+            raise RendezvousError(
+                f"rank {world.rank} could not {role} {address.hostname}:{address.port}: {str(error).splitlines()[0]}. "
+                "If the port is in use, choose another MASTER_PORT"
+            ) from error
+    else:
+        raise ConfigError(f"store {world.store!r} is not 'file:///path' or 'tcp://host:port'")
+    # A prefix for each attempt: without it a restarted rank reads the dead attempt's gloo addresses and hangs.
+    return dist.PrefixStore(f"dist_ai/attempt_{world.attempt}", store)

@@ -1,0 +1,219 @@
+"""The facts of the process world, and the only file that reads or writes them in the environment.
+
+A process learns who it is from, in this order: an explicit `World`, an initialised process group (a Ray Train
+worker has one), our own launchers, torchrun's variables, and otherwise it is the world of one. Nothing is
+started here: `dist_ai.distributed.collectives.join` connects the processes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dist_ai.errors import ConfigError
+
+__all__ = ["LaunchSettings", "World", "current_world", "launch_settings", "worker_environment"]
+
+# Rank variables carry torchrun's names, so that Accelerate and users' own code read them too. What only our
+# launchers say carries our prefix.
+STORE = "DIST_AI_STORE"
+ATTEMPT = "DIST_AI_ATTEMPT"
+DEVICE = "DIST_AI_DEVICE"
+RUN_DIR = "DIST_AI_RUN_DIR"
+FRESH = "DIST_AI_FRESH"
+FAILURE_DIR = "DIST_AI_FAILURE_DIR"
+TIMEOUT = "DIST_AI_TIMEOUT_S"
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Who this process is among the processes of a run.
+
+    Attributes:
+        rank: 0 to world_size - 1, over all machines.
+        world_size: number of processes.
+        local_rank: 0 to local_world_size - 1, on this machine; it picks the GPU.
+        local_world_size: number of processes on this machine.
+        node_rank: number of this machine.
+        device: where this rank's model and batches live.
+        store: where the processes meet: ``file:///path`` or ``tcp://host:port``; None when they have met already.
+        hosts_store: True if this rank opens the ``tcp://`` store rather than connecting to it.
+        attempt: how often the run was restarted by its launcher; keeps one attempt's keys from another's.
+        source: where these facts come from, for messages.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    node_rank: int = 0
+    device: torch.device = torch.device("cpu")
+    store: str | None = None
+    hosts_store: bool = False
+    attempt: int = 0
+    source: str = "single process"
+
+    def __post_init__(self) -> None:
+        if self.world_size < 1:
+            raise ConfigError(f"world_size={self.world_size}: a world has at least 1 process")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank={self.rank} is outside 0..{self.world_size - 1} (world_size={self.world_size})")
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes files and prints."""
+        return self.rank == 0
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.world_size} on {self.device} ({self.source})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSettings:
+    """What the command that started this process asked for.
+
+    Attributes:
+        run_dir: the run directory given by ``--run-dir``; None if none was.
+        fresh: True if a fresh run was asked for.
+        failure_dir: where a failing worker leaves its report for the launcher; None without a launcher.
+        timeout_s: seconds after which an exchange between processes is given up.
+    """
+
+    run_dir: Path | None = None
+    fresh: bool = False
+    failure_dir: Path | None = None
+    timeout_s: float = 600.0
+
+
+def current_world(world: World | None = None) -> World:
+    """Returns who this process is; `world`, if given, is the answer.
+
+    Raises:
+        ConfigError: the environment names a rank, a size or a GPU that cannot be.
+
+    >>> current_world().world_size
+    1
+    """
+    if world is not None:
+        return world
+    import torch.distributed as dist  # here, because `import dist_ai` must not load its backends
+
+    if dist.is_available() and dist.is_initialized():
+        return _from_process_group(dist.get_rank(), dist.get_world_size())
+    if os.environ.get("WORLD_SIZE", "1") == "1" and STORE not in os.environ:
+        return World(device=_device(local_rank=0, local_world_size=1))
+    return _from_variables()
+
+
+def launch_settings() -> LaunchSettings:
+    """Returns what the launching command asked for, or the defaults if nobody launched us."""
+    run_dir, failure_dir = os.environ.get(RUN_DIR), os.environ.get(FAILURE_DIR)
+    return LaunchSettings(
+        run_dir=Path(run_dir) if run_dir else None,
+        fresh=os.environ.get(FRESH, "") not in ("", "0"),
+        failure_dir=Path(failure_dir) if failure_dir else None,
+        timeout_s=float(os.environ.get(TIMEOUT, LaunchSettings.timeout_s)),
+    )
+
+
+def worker_environment(world: World, settings: LaunchSettings) -> dict[str, str]:
+    """Returns the variables that tell a worker process that it is `world`: what `current_world` reads back there."""
+    variables = {
+        "RANK": str(world.rank),
+        "WORLD_SIZE": str(world.world_size),
+        "LOCAL_RANK": str(world.local_rank),
+        "LOCAL_WORLD_SIZE": str(world.local_world_size),
+        "GROUP_RANK": str(world.node_rank),
+        ATTEMPT: str(world.attempt),
+        TIMEOUT: str(settings.timeout_s),
+    }
+    if world.store is not None:
+        variables[STORE] = world.store
+    if world.device.type == "cpu":
+        variables[DEVICE] = "cpu"
+    if settings.run_dir is not None:
+        variables[RUN_DIR] = str(settings.run_dir)
+    if settings.fresh:
+        variables[FRESH] = "1"
+    if settings.failure_dir is not None:
+        variables[FAILURE_DIR] = str(settings.failure_dir)
+    return variables
+
+
+def _from_process_group(rank: int, world_size: int) -> World:
+    local_rank = _integer("LOCAL_RANK", default=rank)
+    local_world_size = _integer("LOCAL_WORLD_SIZE", default=world_size)
+    return World(
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        node_rank=_integer("GROUP_RANK", default=rank // max(local_world_size, 1)),
+        device=_device(local_rank, local_world_size),
+        source="process group",
+    )
+
+
+def _from_variables() -> World:
+    own = STORE in os.environ
+    rank, world_size = _integer("RANK"), _integer("WORLD_SIZE")
+    local_rank = _integer("LOCAL_RANK", default=rank)
+    local_world_size = _integer("LOCAL_WORLD_SIZE", default=world_size)
+    if own:
+        store, hosts_store = os.environ[STORE], rank == 0
+    else:
+        store = f"tcp://{_text('MASTER_ADDR')}:{_integer('MASTER_PORT')}"
+        # torchrun's agent holds the store open between restarts; other starters leave that to rank 0.
+        hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    return World(
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        node_rank=_integer("GROUP_RANK", default=rank // max(local_world_size, 1)),
+        device=_device(local_rank, local_world_size),
+        store=store,
+        hosts_store=hosts_store,
+        attempt=_integer(ATTEMPT if own else "TORCHELASTIC_RESTART_COUNT", default=0),
+        source="dist-ai launch" if own else "torchrun",
+    )
+
+
+def _device(local_rank: int, local_world_size: int) -> torch.device:
+    wanted = os.environ.get(DEVICE, "")
+    if wanted not in ("", "cpu", "cuda"):
+        raise ConfigError(f"{DEVICE}={wanted!r} is not a device kind; use 'cpu' or 'cuda', or unset it")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        if wanted == "cuda":
+            raise ConfigError(f"{DEVICE}=cuda, but torch sees no GPU here; `dist-ai doctor` tells what it sees")
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ConfigError(
+            f"local rank {local_rank} needs GPU {local_rank}, but this machine shows {count} GPU(s) to "
+            f"{local_world_size} processes; start at most {count} per machine, or use --device cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _text(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise ConfigError(
+            f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that there are several processes, but {name} is not set; "
+            "start them with `dist-ai launch` or torchrun, or unset WORLD_SIZE"
+        )
+    return value
+
+
+def _integer(name: str, default: int | None = None) -> int:
+    if default is not None and not os.environ.get(name):
+        return default
+    text = _text(name)
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text!r} is not a whole number") from None

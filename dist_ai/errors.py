@@ -1,0 +1,100 @@
+"""The exception tree. Every error that dist_ai raises on purpose is one of these.
+
+```
+DistAIError
+├── ConfigError (ValueError)              an argument or setting that cannot work
+├── DataError (ValueError)                a source, split or batch that cannot work
+│   └── BadSampleError                    one sample that cannot be read; names its file
+├── ArtifactError (ValueError)            a checkpoint or export that is damaged, missing or foreign
+├── WorldError (RuntimeError)             the processes of a run cannot work together
+│   ├── RendezvousError                   they did not find each other
+│   ├── CollectiveError                   an exchange failed; names rank, call and missing peers
+│   └── WorkerError                       a launched worker failed; carries the first cause
+└── MissingDependencyError (ImportError)  an extra is not installed; carries the pip command
+```
+
+House form: what was given, what is expected, how to fix it:
+``bs=2 is smaller than the 4 workers; use bs >= 4 or fewer workers``.
+Each class also derives from the built-in that a caller would expect to catch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ArtifactError",
+    "BadSampleError",
+    "CollectiveError",
+    "ConfigError",
+    "DataError",
+    "DistAIError",
+    "MissingDependencyError",
+    "RendezvousError",
+    "WorkerError",
+    "WorldError",
+    "did_you_mean",
+]
+
+
+class DistAIError(Exception):
+    """Base of every error raised on purpose by dist_ai."""
+
+
+class ConfigError(DistAIError, ValueError):
+    """An argument or setting that cannot work; raised at set-up, before any work is done."""
+
+
+class DataError(DistAIError, ValueError):
+    """A source, split or batch that cannot work."""
+
+
+class BadSampleError(DataError):
+    """One sample could not be read or transformed; the message names its file or index."""
+
+
+class ArtifactError(DistAIError, ValueError):
+    """A checkpoint or an export that is damaged, incomplete or not ours; the message names the file."""
+
+
+class WorldError(DistAIError, RuntimeError):
+    """The processes of a run cannot work together."""
+
+
+class RendezvousError(WorldError):
+    """The processes of a run did not find each other in time."""
+
+
+class CollectiveError(WorldError):
+    """An exchange between processes failed; the message names this rank, the call and the missing peers."""
+
+
+class WorkerError(WorldError):
+    """A worker started by a launcher failed.
+
+    Attributes:
+        rank: the first rank that failed, or None where it is not known.
+        exit_code: that worker's exit status (negative: the signal that ended it).
+        worker_traceback: the worker's own traceback, or "" if it left none.
+    """
+
+    def __init__(self, message: str, *, rank: int | None = None, exit_code: int = 1, worker_traceback: str = "") -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.exit_code = exit_code
+        self.worker_traceback = worker_traceback
+
+
+class MissingDependencyError(DistAIError, ImportError):
+    """A library that is not installed is needed; the message holds the pip command."""
+
+
+def did_you_mean(given: str, choices: Iterable[str]) -> str:
+    """Returns ``; did you mean 'x'?`` for the nearest of `choices`, or "" when none is near.
+
+    >>> did_you_mean("before_bacth", ["before_batch", "after_batch"])
+    "; did you mean 'before_batch'?"
+    """
+    near = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
