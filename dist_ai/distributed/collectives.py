@@ -66,19 +66,19 @@ class SoloCollectives:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:  # noqa: ARG002
+    def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns `tensor` on the CPU."""
         return tensor.detach().cpu()
 
-    def all_gather_rows(self, tensor: torch.Tensor, *, what: str = "") -> torch.Tensor:  # noqa: ARG002
+    def all_gather_rows(self, tensor: torch.Tensor, *, what: str = "") -> torch.Tensor:
         """Returns `tensor` on the CPU."""
         return tensor.detach().cpu()
 
-    def broadcast(self, tensor: torch.Tensor, src: int = 0, *, what: str = "") -> torch.Tensor:  # noqa: ARG002
+    def broadcast(self, tensor: torch.Tensor, src: int = 0, *, what: str = "") -> torch.Tensor:
         """Returns `tensor` on the CPU."""
         return tensor.detach().cpu()
 
-    def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:  # noqa: ARG002
+    def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:
         """Returns `value`."""
         return value
 

@@ -1,0 +1,17 @@
+"""The low level: typed values, type dispatch, reversible transforms, counter-based randomness, sealed directories."""
+
+from dist_ai.core.dispatch import Dispatch
+from dist_ai.core.randomness import Draw
+from dist_ai.core.transform import Func, ItemTransform, Pipeline, Transform
+from dist_ai.core.types import SemanticTensor, TensorCategory
+
+__all__ = [
+    "Dispatch",
+    "Draw",
+    "Func",
+    "ItemTransform",
+    "Pipeline",
+    "SemanticTensor",
+    "TensorCategory",
+    "Transform",
+]

@@ -1,0 +1,136 @@
+"""Type dispatch: one name, several implementations, chosen by the types of its first one or two arguments.
+
+Explicit and open: implementations are added from anywhere with `register`, a look-up is a dictionary hit, and
+`explain` prints why an implementation was chosen.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["Dispatch", "first_parameter_types"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Dispatch:
+    """A function whose implementation is chosen by the types of its first `arity` positional arguments.
+
+    The nearest registered types win, counted along each argument's method resolution order; the first argument
+    counts before the second. `object` matches anything.
+
+    >>> describe = Dispatch("describe")
+    >>> @describe.register(int)
+    ... def _(x): return "a number"
+    >>> @describe.register(object)
+    ... def _(x): return "something"
+    >>> describe(True), describe("a")
+    ('a number', 'something')
+    """
+
+    def __init__(self, name: str, *, arity: int = 1) -> None:
+        self.name = name
+        self.arity = arity
+        self._implementations: dict[tuple[type, ...], Callable[..., Any]] = {}
+        self._chosen: dict[tuple[type, ...], Callable[..., Any] | None] = {}
+
+    def register(self, *on: type) -> Callable[[F], F]:
+        """Returns a decorator that adds an implementation for values of the types `on`, one for each argument."""
+        if len(on) != self.arity:
+            raise TypeError(f"{self.name} is chosen by {self.arity} type(s), got {len(on)}: {on}")
+
+        def add(function: F) -> F:
+            self._implementations[on] = function
+            self._chosen.clear()
+            return function
+
+        return add
+
+    def copy(self) -> Dispatch:
+        """Returns an independent dispatch with the same implementations (a subclass starts from its base's)."""
+        new = Dispatch(self.name, arity=self.arity)
+        new._implementations.update(self._implementations)
+        return new
+
+    def find(self, *given: type) -> Callable[..., Any] | None:
+        """Returns the implementation for values of the types `given`, or None."""
+        try:
+            return self._chosen[given]
+        except KeyError:
+            candidates = self._candidates(given)
+            found = self._chosen[given] = self._implementations[candidates[0]] if candidates else None
+            return found
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the implementation for these values.
+
+        Raises:
+            TypeError: there is none; the message lists those there are.
+        """
+        given = tuple(type(arg) for arg in args[: self.arity])
+        if (implementation := self.find(*given)) is None:
+            raise TypeError(f"no implementation of {self.name} for {_names(given)}; there are: {self._listing()}")
+        return implementation(*args)
+
+    def explain(self, *given: type) -> str:
+        """Returns a text that lists the candidates for values of the types `given`, the chosen one first."""
+        candidates = self._candidates(given)
+        if not candidates:
+            return f"{self.name}{_names(given)}: no candidate; there are: {self._listing()}"
+        lines = [f"{self.name}{_names(given)}: {len(candidates)} candidate(s), nearest first"]
+        for mark, on in zip(["->"] + ["  "] * len(candidates), candidates, strict=False):
+            function = self._implementations[on]
+            lines.append(f"{mark} {_names(on)} {function.__module__}.{function.__qualname__}")
+        return "\n".join(lines)
+
+    def _candidates(self, given: tuple[type, ...]) -> list[tuple[type, ...]]:
+        distances = {
+            on: tuple(_distance(have, want) for have, want in zip(given, on, strict=True)) for on in self._implementations
+        }
+        return sorted((on for on, far in distances.items() if None not in far), key=lambda on: distances[on])
+
+    def _listing(self) -> str:
+        return ", ".join(_names(on) for on in self._implementations) or "none"
+
+
+def first_parameter_types(function: Callable[..., Any], *, skip_self: bool = True) -> tuple[type, ...]:
+    """Returns the types that the annotation of `function`'s first parameter names (several for a union).
+
+    Without an annotation it is `object`: the implementation takes everything.
+
+    Raises:
+        TypeError: there is no parameter, or its annotation is not made of classes.
+    """
+    names = list(inspect.signature(function).parameters)[1 if skip_self else 0 :]
+    if not names:
+        raise TypeError(f"{function.__qualname__} takes no value to be chosen by; give it a parameter")
+    annotation = function.__annotations__.get(names[0], object)
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, function.__globals__)  # the user's own source, as typing.get_type_hints does
+        except NameError as error:
+            raise TypeError(
+                f"{function.__qualname__}: the annotation {annotation!r} of {names[0]!r} cannot be resolved ({error}); "
+                "import the class at module level, not under TYPE_CHECKING"
+            ) from error
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    found = typing.get_args(annotation) if union else (annotation,)
+    found = tuple(object if t is Any else typing.get_origin(t) or t for t in found)
+    if not all(isinstance(t, type) for t in found):
+        raise TypeError(f"{function.__qualname__}: {annotation!r} is not a class or a union of classes")
+    return found
+
+
+def _distance(have: type, want: type) -> int | None:
+    if want in have.__mro__:
+        return have.__mro__.index(want)
+    # Abstract classes (Sequence, Mapping) claim types that do not inherit from them: nearer than object only.
+    return len(have.__mro__) if issubclass(have, want) else None
+
+
+def _names(on: tuple[type, ...]) -> str:
+    return "(" + ", ".join(t.__name__ for t in on) + ")"

@@ -1,0 +1,149 @@
+"""Sealed directories: complete or absent, and verified when read.
+
+Checkpoints and exports are directories of safetensors and JSON files with a `manifest.json` that holds the size and
+SHA-256 of each. They are written beside their final place and renamed into it when the manifest is on disk, so a
+process killed at any instruction leaves the old directory or the new one, never a part of one. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dist_ai.errors import ArtifactError
+
+__all__ = ["MANIFEST", "open_sealed", "remove_unsealed", "seal"]
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_PARTIAL = ".partial-"
+_ASIDE = ".replaced"
+
+
+@contextlib.contextmanager
+def seal(directory: str | Path, kind: str) -> Iterator[Path]:
+    """Gives a folder to write files into, and puts it in place of `directory` when the block ends without error.
+
+    Args:
+        directory: where it shall stand; one that is there already is replaced.
+        kind: what it holds (``"checkpoint"``, ``"export"``), checked when it is opened.
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = directory.with_name(f".{directory.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+    partial.mkdir()
+    try:
+        yield partial
+        files = {}
+        for path in sorted(partial.iterdir()):
+            _sync(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        (partial / MANIFEST).write_text(_canonical({"format": _FORMAT, "kind": kind, "files": files}))
+        _sync(partial / MANIFEST)
+        _sync(partial)
+        # POSIX cannot swap two folders in one step: the old one steps aside first. A kill between the two renames
+        # leaves it aside, and `open_sealed` puts it back.
+        aside = directory.with_name(f".{directory.name}{_ASIDE}")
+        _put_back(directory)
+        shutil.rmtree(aside, ignore_errors=True)
+        if directory.exists():
+            directory.rename(aside)
+        partial.rename(directory)
+        shutil.rmtree(aside, ignore_errors=True)
+        _sync(directory.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_sealed(directory: str | Path, kind: str) -> Path:
+    """Returns `directory` as a Path after checking that it is a complete, undamaged `kind`.
+
+    Raises:
+        ArtifactError: it is missing, of another kind, incomplete or changed; the message names the file.
+    """
+    directory = Path(directory)
+    _put_back(directory)
+    if not directory.is_dir():
+        raise ArtifactError(f"no {kind} at {directory}: it is {'a file' if directory.exists() else 'not there'}")
+    manifest = _read_manifest(directory, kind)
+    for name, facts in manifest["files"].items():
+        path = directory / name
+        if not path.is_file():
+            raise ArtifactError(f"{kind} {directory} is incomplete: {name} is missing; copy or make it again")
+        if path.stat().st_size != facts["bytes"]:
+            raise ArtifactError(
+                f"{kind} {directory} is damaged: {name} has {path.stat().st_size:,} bytes and should have "
+                f"{facts['bytes']:,}; copy or make it again"
+            )
+        if _sha256(path) != facts["sha256"]:
+            raise ArtifactError(
+                f"{kind} {directory} is damaged: the content of {name} is not what was written (its SHA-256 differs); "
+                "copy or make it again"
+            )
+    return directory
+
+
+def remove_unsealed(parent: str | Path) -> None:
+    """Removes what killed processes left half-written in `parent`. Call it while nobody writes there."""
+    parent = Path(parent)
+    for path in parent.glob(f".*{_PARTIAL}*") if parent.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _put_back(directory: Path) -> None:
+    aside = directory.with_name(f".{directory.name}{_ASIDE}")
+    if aside.is_dir() and not directory.exists():
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            aside.rename(directory)
+
+
+def _read_manifest(directory: Path, kind: str) -> dict[str, Any]:
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{directory} is not a complete {kind}: {MANIFEST}, which is written last, is missing")
+    damaged = ArtifactError(f"{kind} {directory} is damaged: {MANIFEST} is not what was written; copy or make it again")
+    try:
+        text = path.read_bytes().decode()
+        manifest = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise damaged from None
+    # The manifest vouches for the files; its own digest, over the exact bytes, vouches for it.
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or text != _canonical(manifest):
+        raise damaged
+    if manifest.get("kind") != kind:
+        raise ArtifactError(f"{directory} is a {manifest.get('kind')}, not a {kind}")
+    if manifest.get("format") != _FORMAT:
+        raise ArtifactError(
+            f"{kind} {directory} has format {manifest.get('format')}, and this dist_ai reads {_FORMAT}; "
+            "use the version that wrote it, or write it again"
+        )
+    if any(Path(name).name != name for name in manifest["files"]):
+        raise ArtifactError(f"{kind} {directory} names files outside itself; it was not written by dist_ai")
+    return manifest
+
+
+def _canonical(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "digest": digest}, indent=2, sort_keys=True) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until the file or folder is on disk: a rename must not overtake the content in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,282 @@
+"""Transforms that can be undone, and pipelines of them.
+
+A transform has `encodes`, `decodes` and `setups`, each with several definitions told apart by the type of the value:
+
+```python
+@dataclass
+class Invert(Transform):
+    top: int = 255
+
+    def encodes(self, x: TensorImage):
+        return self.top - x
+
+    def decodes(self, x: TensorImage):
+        return self.top - x
+```
+
+Values of other types pass through; a tuple is mapped element by element. Transforms are dataclasses: their fields are
+their state, which makes the `repr`, and which `to_plain` and `from_plain` write to and read from JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+from dist_ai.core.dispatch import Dispatch, first_parameter_types
+from dist_ai.core.randomness import Draw
+from dist_ai.core.registry import Registry
+from dist_ai.errors import ConfigError
+
+__all__ = ["Func", "ItemTransform", "Pipeline", "Transform", "transforms"]
+
+TRAIN, VALID = 0, 1
+
+transforms: Registry[type[Transform]] = Registry(
+    "transform", "import the module that defines it before loading (a Transform is known once its class is defined)"
+)
+
+_OVERLOADED = ("encodes", "decodes", "setups")
+
+
+def _without_draw(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: Transform, x: Any, _draw: Draw | None) -> Any:
+        return function(self, x)
+
+    call.__qualname__, call.__module__ = function.__qualname__, function.__module__
+    return call
+
+
+class _Overloads(dict[str, Any]):
+    """The namespace of a Transform class body: it keeps every definition of an overloaded name, not only the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.definitions: dict[str, list[Callable[..., Any]]] = {name: [] for name in _OVERLOADED}
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in self.definitions and callable(value):
+            self.definitions[name].append(value)
+        super().__setitem__(name, value)
+
+
+class _TransformType(type):
+    """Builds each class's dispatch tables from its definitions, on top of its base's."""
+
+    _tables: dict[str, Dispatch]
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> _Overloads:
+        return _Overloads()
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: _Overloads, **kwargs: Any) -> _TransformType:
+        made = super().__new__(cls, name, bases, dict(namespace), **kwargs)
+        inherited: dict[str, Dispatch] = getattr(made, "_tables", {})
+        made._tables = {each: inherited[each].copy() if each in inherited else Dispatch(each) for each in _OVERLOADED}
+        # `@dataclass(slots=True)` makes a class again from a plain namespace; its tables are those inherited.
+        for each, functions in getattr(namespace, "definitions", {}).items():
+            for function in functions:
+                made.extend(each, function)
+        return made
+
+    def extend(cls, name: str, function: Callable[..., Any]) -> None:
+        """Adds a definition of `encodes`, `decodes` or `setups` for the type that `function`'s annotation names."""
+        if name not in _OVERLOADED:
+            raise ConfigError(f"{name!r} is not one of {', '.join(_OVERLOADED)}")
+        wants_draw = "draw" in inspect.signature(function).parameters
+        call = function if wants_draw else _without_draw(function)
+        for on in first_parameter_types(function):
+            cls._tables[name].register(on)(call)
+
+
+class Transform(metaclass=_TransformType):
+    """A reversible step of a pipeline; see the module's page for how to write one.
+
+    Attributes:
+        order: where it stands in a pipeline (lower runs first).
+        split_idx: 0 to run on training samples only, 1 on validation samples only, None on both.
+
+    A definition of `encodes` that takes a second parameter named `draw` is given the `Draw` of the sample (or, in a
+    batch transform, of the batch's samples) at this transform. Every element of a tuple gets the same draws.
+    """
+
+    order: ClassVar[int] = 0
+    split_idx: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            transforms.add(cls.__name__, cls)
+
+    def __call__(self, x: Any, draw: Draw | None = None) -> Any:
+        """Returns `x` transformed, or `x` itself if no `encodes` is for its type."""
+        return self._map("encodes", x, draw)
+
+    def decode(self, x: Any) -> Any:
+        """Returns `x` with the transform undone, or `x` itself if no `decodes` is for its type."""
+        return self._map("decodes", x, None)
+
+    def setup(self, items: Sequence[Any]) -> None:
+        """Learns the transform's state from the training items (a vocabulary, a mean); by default nothing."""
+        if (function := self._tables["setups"].find(type(items))) is not None:
+            function(self, items, None)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the transform as plain data, for JSON.
+
+        Raises:
+            ConfigError: its state is not plain data.
+        """
+        if not dataclasses.is_dataclass(self):
+            if vars(self):
+                raise ConfigError(
+                    f"{type(self).__name__} keeps state but is not a dataclass, so it cannot be written to a file; "
+                    "decorate it with @dataclass and make its state fields"
+                )
+            return {"transform": type(self).__name__}
+        fields = {field.name: _plain(getattr(self, field.name), type(self).__name__) for field in dataclasses.fields(self)}
+        return {"transform": type(self).__name__, **fields}
+
+    @staticmethod
+    def from_plain(data: dict[str, Any]) -> Transform:
+        """Returns the transform that `to_plain` wrote, its class found by name among the known ones."""
+        state = dict(data)
+        cls = transforms.find(state.pop("transform"))
+        try:
+            return cls(**state)
+        except TypeError as error:
+            raise ConfigError(f"transform {cls.__name__} cannot be made from {state}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def _map(self, name: str, x: Any, draw: Draw | None) -> Any:
+        if type(x) is tuple:
+            return tuple(self._map(name, element, draw and draw.restart()) for element in x)
+        function = self._tables[name].find(type(x))
+        return x if function is None else function(self, x, draw)
+
+
+class ItemTransform(Transform):
+    """A transform that sees a tuple whole instead of element by element."""
+
+    def _map(self, name: str, x: Any, draw: Draw | None) -> Any:
+        function = self._tables[name].find(type(x))
+        return x if function is None else function(self, x, draw)
+
+
+class Func(Transform):
+    """A plain function as a transform; it cannot be undone, nor written to a file.
+
+    >>> Func(str.upper)("a")
+    'A'
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def encodes(self, x: object) -> Any:
+        """Returns the function of `x`."""
+        return self.function(x)
+
+    def __call__(self, x: Any, draw: Draw | None = None) -> Any:
+        """Returns the function of `x`, tuples included: the function decides what they mean."""
+        return self.function(x)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Raises `ConfigError`: a file cannot hold code."""
+        raise ConfigError(
+            f"{self!r} cannot be written to a file, because files hold no code; write it as a Transform class"
+        )
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
+class Pipeline:
+    """Transforms in their order; undone in reverse.
+
+    Args:
+        tfms: transforms, transform classes (made without arguments) or plain functions.
+
+    >>> Pipeline([str.strip, str.upper])(" a ")
+    'A'
+    """
+
+    def __init__(self, tfms: Iterable[Transform | type[Transform] | Callable[[Any], Any]] = ()) -> None:
+        self.tfms = sorted((_as_transform(tfm) for tfm in tfms), key=lambda tfm: tfm.order)
+
+    def __call__(self, x: Any, draw: Draw | None = None, *, split_idx: int | None = None) -> Any:
+        """Returns `x` after every transform that runs on this split."""
+        for place, tfm in enumerate(self.tfms):
+            if tfm.split_idx is None or tfm.split_idx == split_idx:
+                x = tfm(x, draw and draw.at(f"{place}:{type(tfm).__name__}"))
+        return x
+
+    def decode(self, x: Any) -> Any:
+        """Returns `x` with every transform undone, the last first."""
+        for tfm in reversed(self.tfms):
+            x = tfm.decode(x)
+        return x
+
+    def setup(self, items: Sequence[Any]) -> None:
+        """Sets the transforms up on training items, each seeing what the ones before it make of them."""
+        for place, tfm in enumerate(self.tfms):
+            before = Pipeline(self.tfms[:place])
+            tfm.setup(_Mapped(items, before) if place else items)
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Returns the transforms as plain data."""
+        return [tfm.to_plain() for tfm in self.tfms]
+
+    @classmethod
+    def from_plain(cls, data: Sequence[dict[str, Any]]) -> Pipeline:
+        """Returns the pipeline that `to_plain` wrote."""
+        return cls([Transform.from_plain(each) for each in data])
+
+    def __add__(self, other: Pipeline) -> Pipeline:
+        return Pipeline([*self.tfms, *other.tfms])
+
+    def __len__(self) -> int:
+        return len(self.tfms)
+
+    def __repr__(self) -> str:
+        return "Pipeline: " + (" -> ".join(repr(tfm) for tfm in self.tfms) or "identity")
+
+
+class _Mapped(Sequence[Any]):
+    """Items seen through the transforms that come before, one at a time: the whole is never held."""
+
+    def __init__(self, items: Sequence[Any], pipeline: Pipeline) -> None:
+        self.items = items
+        self.pipeline = pipeline
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.pipeline(self.items[index])
+
+
+def _as_transform(tfm: Any) -> Transform:
+    if isinstance(tfm, Transform):
+        return tfm
+    if isinstance(tfm, type) and issubclass(tfm, Transform):
+        return tfm()
+    if callable(tfm):
+        return Func(tfm)
+    raise ConfigError(f"{tfm!r} is not a transform: expected a Transform, a Transform class or a function")
+
+
+def _plain(value: Any, owner: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(each, owner) for each in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(each, owner) for key, each in value.items()}
+    raise ConfigError(
+        f"{owner} holds a {type(value).__name__}, which JSON cannot; keep numbers, strings, lists and dicts in its fields"
+    )

@@ -1,0 +1,33 @@
+"""The strategy of a world of one: the model as it is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dist_ai.distributed.collectives import Collectives
+
+__all__ = ["Single"]
+
+
+class Single:
+    """Trains the model as it is, in one process."""
+
+    def __init__(self, collectives: Collectives) -> None:
+        self.collectives = collectives
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Returns `model`."""
+        return model
+
+    def unwrap(self) -> None:
+        """Does nothing."""
+
+    def begin_step(self, *, num_local: int) -> None:
+        """Does nothing."""
+
+    def weight(self, *, num_local: int, num_global: int) -> float:
+        """Returns 1 for a whole batch."""
+        return num_local / num_global
+
+    def sync_buffers(self, model: nn.Module) -> None:
+        """Does nothing."""

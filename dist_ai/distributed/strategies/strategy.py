@@ -1,0 +1,41 @@
+"""What a strategy does: spread a model over the ranks of a world for training, and put it back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import nn
+
+from dist_ai.distributed.collectives import Collectives
+
+__all__ = ["Strategy"]
+
+
+class Strategy(Protocol):
+    """Spreads a model over the ranks. The model keeps its parameters' names and identities throughout.
+
+    A training step is: `begin_step`, forward through what `wrap` returned, `loss * weight(...)`, backward. After
+    it every rank holds the same gradients: those of the mean loss of the global batch.
+    """
+
+    collectives: Collectives
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Returns the module to call in training, once all ranks hold rank 0's parameters and buffers. Collective."""
+        ...
+
+    def unwrap(self) -> None:
+        """Undoes what `wrap` changed in the model. Collective, if all is well; does nothing without a `wrap`."""
+        ...
+
+    def begin_step(self, *, num_local: int) -> None:
+        """Announces how many samples of the step's batch count on this rank (0: it only runs along)."""
+        ...
+
+    def weight(self, *, num_local: int, num_global: int) -> float:
+        """Returns what to multiply this rank's mean loss by."""
+        ...
+
+    def sync_buffers(self, model: nn.Module) -> None:
+        """Gives all ranks rank 0's buffers (BatchNorm's running statistics), before they are used or saved. Collective."""
+        ...

@@ -1,0 +1,109 @@
+"""BatchNorm over the global batch, on CPU and GPU, exact for uneven shares.
+
+torch's own `SyncBatchNorm` refuses CPU tensors and counts every row of a rank's batch, also those of a rank that only
+runs along. This one weighs each rank by the samples that count, so W ranks normalise as one process would.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["ShareSize", "SyncBatchNorm"]
+
+
+class ShareSize:
+    """How many samples of the current batch count on this rank; one object is shared by all layers of a model."""
+
+    num_local: int = 1
+
+
+class SyncBatchNorm(nn.Module):
+    """Normalises over the global batch in training, with the parameters and buffers of `norm` itself.
+
+    Args:
+        norm: a BatchNorm layer of 1, 2 or 3 dimensions.
+        share: tells how many samples of each batch count on this rank.
+
+    Input and output: (batch, channels, ...), float.
+    """
+
+    def __init__(self, norm: _BatchNorm, share: ShareSize) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.share = share
+        self.train(norm.training)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the normalised input."""
+        if not self.training and self.running_mean is not None:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        x, mean, var, count = _Normalise.apply(x, self.eps, self.share.num_local)
+        if self.running_mean is not None and self.training:
+            self._track(mean, var, count)
+        if self.weight is not None:
+            shape = (1, -1, *[1] * (x.dim() - 2))
+            x = x * self.weight.view(shape) + self.bias.view(shape)
+        return x
+
+    def _track(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_((var * count / (count - 1).clamp(min=1)).to(self.running_var.dtype), momentum)
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / std with mean and variance over the counted samples of all ranks; one exchange each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, eps: float, num_local: int) -> tuple[torch.Tensor, ...]:
+        dims = [d for d in range(x.dim()) if d != 1]
+        wide = x.double() if x.dtype == torch.float64 else x.float()
+        var_local, mean_local = torch.var_mean(wide, dims, correction=0)
+        count_local = (x.numel() // x.size(1)) * (num_local > 0)
+        mean, var, count = _combine(mean_local, var_local, count_local)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        inv_std = torch.rsqrt(var + eps)
+        normal = (wide - mean.view(shape)) * inv_std.view(shape)
+        ctx.save_for_backward(normal, inv_std, count)
+        ctx.counts = count_local > 0
+        ctx.mark_non_differentiable(mean, var, count)
+        return normal.to(x.dtype), mean, var, count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        normal, inv_std, count = ctx.saved_tensors
+        grad = grads[0].to(normal.dtype)
+        dims = [d for d in range(grad.dim()) if d != 1]
+        sums = torch.stack([grad.sum(dims), (grad * normal).sum(dims)])
+        dist.all_reduce(sums)
+        shape = (1, -1, *[1] * (grad.dim() - 2))
+        sum_grad, sum_grad_normal = (each.view(shape) / count for each in sums)
+        grad_x = (grad - sum_grad - normal * sum_grad_normal) * inv_std.view(shape)
+        if not ctx.counts:  # this rank's rows are in nobody's statistics, so nothing depends on them
+            grad_x = torch.zeros_like(grad_x)
+        return grad_x.to(grads[0].dtype), None, None
+
+
+def _combine(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns mean, biased variance and count over all ranks (Chan, Golub and LeVeque's parallel formula)."""
+    mine = torch.cat([mean, var, mean.new_tensor([count])])
+    everyone = mine.new_empty(dist.get_world_size() * len(mine))
+    dist.all_gather_into_tensor(everyone, mine)
+    rows = everyone.view(-1, len(mine))
+    channels = len(mean)
+    means, variances, counts = rows[:, :channels], rows[:, channels : 2 * channels], rows[:, -1:]
+    total = counts.sum()
+    all_mean = (means * counts).sum(0) / total
+    all_var = ((variances + (means - all_mean) ** 2) * counts).sum(0) / total
+    return all_mean, all_var, total

@@ -1,0 +1,130 @@
+"""Any `torch.optim` optimizer, under our names for hyper-parameters and with its state by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from dist_ai.errors import ConfigError, did_you_mean
+from dist_ai.optimizer.optimizer import AnyOptimizer, ParamGroup, spread
+
+__all__ = ["TorchOptimizer", "as_opt_func"]
+
+# Our name -> where torch keeps it: (key, position in the value) for the first key that the optimizer has.
+_PLACES: dict[str, tuple[tuple[str, int | None], ...]] = {
+    "wd": (("weight_decay", None),),
+    "mom": (("momentum", None), ("betas", 0)),
+    "sqr_mom": (("alpha", None), ("betas", 1)),
+}
+
+
+class TorchOptimizer:
+    """A `torch.optim` optimizer as an `AnyOptimizer`.
+
+    Args:
+        make: the class, or a function of torch's parameter groups: ``torch.optim.AdamW`` or
+            ``partial(torch.optim.SGD, momentum=0.9)``.
+        groups: the parameters. Those in `no_decay` get a torch group of their own, without decay.
+        hypers: hyper-parameters under our names (`lr`, `wd`, `mom`, `sqr_mom`) or torch's.
+
+    >>> w = torch.nn.Parameter(torch.ones(1))
+    >>> opt = TorchOptimizer(torch.optim.SGD, [ParamGroup({"w": w})], lr=0.5)
+    >>> w.sum().backward(); opt.step(); w.item()
+    0.5
+    """
+
+    def __init__(self, make: Callable[..., torch.optim.Optimizer], groups: Sequence[ParamGroup], **hypers: float) -> None:
+        self.groups = list(groups)
+        torch_groups = []
+        self._owner: list[int] = []
+        for number, group in enumerate(self.groups):
+            for decays in (True, False):
+                params = [p for p, d in zip(group.params, group.decays, strict=True) if d == decays]
+                if params:
+                    torch_groups.append({"params": params, "_decays": decays})
+                    self._owner.append(number)
+        self.torch = make(torch_groups)
+        for name, value in hypers.items():
+            self.set_hyper(name, value)
+        if self._place("wd"):  # torch's own default must not reach what is exempt either
+            self.set_hyper("wd", self.get_hyper("wd"))
+
+    def step(self) -> None:
+        """Updates every parameter that has a gradient."""
+        self.torch.step()
+
+    def zero_grad(self) -> None:
+        """Drops the gradients."""
+        self.torch.zero_grad(set_to_none=True)
+
+    def set_hyper(self, name: str, value: float | Sequence[float]) -> None:
+        """Sets a hyper-parameter, for all groups or one value each; see `Optimizer.set_hyper`."""
+        key, position = self._require(name)
+        values = spread(value, len(self.groups), name)
+        for torch_group, owner in zip(self.torch.param_groups, self._owner, strict=True):
+            new = 0.0 if key == "weight_decay" and not torch_group["_decays"] else values[owner]
+            if position is None:
+                torch_group[key] = new
+            else:
+                torch_group[key] = tuple(new if i == position else old for i, old in enumerate(torch_group[key]))
+
+    def get_hyper(self, name: str) -> list[float]:
+        """Returns a hyper-parameter's value in each group."""
+        key, position = self._require(name)
+        found: dict[int, float] = {}
+        for torch_group, owner in zip(self.torch.param_groups, self._owner, strict=True):
+            if owner not in found or torch_group["_decays"]:
+                found[owner] = torch_group[key] if position is None else torch_group[key][position]
+        return [found[number] for number in sorted(found)]
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Returns the state as tensors by ``state.parameter`` name, and the rest as plain data."""
+        names = self._names()
+        tensors: dict[str, torch.Tensor] = {}
+        numbers: dict[str, Any] = {}
+        for parameter, values in self.torch.state.items():
+            for key, value in values.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{key}.{names[id(parameter)]}"] = value
+                elif value is not None:
+                    numbers[f"{key}.{names[id(parameter)]}"] = value
+        hypers = [{k: v for k, v in g.items() if k not in ("params", "_decays")} for g in self.torch.param_groups]
+        return tensors, {"hypers": hypers, "numbers": numbers}
+
+    def load_state(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
+        """Restores what `state` returned."""
+        params = {name: p for group in self.groups for name, p in zip(group.names, group.params, strict=True)}
+        for key, value in [*tensors.items(), *plain["numbers"].items()]:
+            name, parameter = key.split(".", 1)
+            if parameter in params:
+                # `step` stays where torch keeps it (the CPU, unless the optimizer is capturable).
+                keep = not isinstance(value, torch.Tensor) or name == "step"
+                self.torch.state[params[parameter]][name] = value if keep else value.to(params[parameter].device, copy=True)
+        for torch_group, hypers in zip(self.torch.param_groups, plain["hypers"], strict=True):
+            torch_group.update({k: tuple(v) if isinstance(v, list) else v for k, v in hypers.items()})
+
+    def _place(self, name: str) -> tuple[str, int | None] | None:
+        has = self.torch.param_groups[0]
+        return next((place for place in (*_PLACES.get(name, ()), (name, None)) if place[0] in has), None)
+
+    def _require(self, name: str) -> tuple[str, int | None]:
+        if (place := self._place(name)) is None:
+            kind = type(self.torch).__name__
+            raise ConfigError(
+                f"torch.optim.{kind} has no hyper-parameter {name!r}{did_you_mean(name, self.torch.param_groups[0])}"
+            )
+        return place
+
+    def _names(self) -> dict[int, str]:
+        return {id(p): name for group in self.groups for name, p in zip(group.names, group.params, strict=True)}
+
+
+def as_opt_func(opt_func: Callable[..., Any]) -> Callable[..., AnyOptimizer]:
+    """Returns `opt_func` as a function of our groups: recipes as they are, `torch.optim` classes wrapped."""
+    made = opt_func.func if isinstance(opt_func, partial) else opt_func
+    if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
+        return partial(TorchOptimizer, opt_func)
+    return opt_func
