@@ -76,6 +76,10 @@ class Dispatch:
             raise TypeError(f"no implementation of {self.name} for {_names(given)}; there are: {self._listing()}")
         return implementation(*args)
 
+    def __len__(self) -> int:
+        """Number of implementations."""
+        return len(self._implementations)
+
     def explain(self, *given: type) -> str:
         """Returns a text that lists the candidates for values of the types `given`, the chosen one first."""
         candidates = self._candidates(given)

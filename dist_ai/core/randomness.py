@@ -20,7 +20,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Draw", "mix64", "mix64_tensor", "name_key"]
+__all__ = ["Draw", "mix64", "mix64_int", "mix64_tensor", "name_key", "sample_keys", "signed"]
 
 UInt64Array: TypeAlias = npt.NDArray[np.uint64]
 
@@ -47,8 +47,8 @@ def mix64(x: UInt64Array) -> UInt64Array:
 def mix64_tensor(x: torch.Tensor) -> torch.Tensor:
     """Returns `mix64_int` of every element of the int64 tensor `x`, read as 64 unsigned bits; any device."""
     # torch has no uint64 arithmetic: int64 wraps to the same bits, and the mask undoes the sign that >> pulls in.
-    x = (x ^ ((x >> 30) & 0x3_FFFF_FFFF)) * _signed(_M1)
-    x = (x ^ ((x >> 27) & 0x1F_FFFF_FFFF)) * _signed(_M2)
+    x = (x ^ ((x >> 30) & 0x3_FFFF_FFFF)) * signed(_M1)
+    x = (x ^ ((x >> 27) & 0x1F_FFFF_FFFF)) * signed(_M2)
     return x ^ ((x >> 31) & 0x1_FFFF_FFFF)
 
 
@@ -56,6 +56,17 @@ def name_key(name: str) -> int:
     """Returns a 64-bit key for a name, the same in every process and Python version."""
     data = name.encode()
     return mix64_int(zlib.crc32(data) | (len(data) << 32))
+
+
+def sample_keys(*, seed: int, epoch: int, samples: npt.ArrayLike) -> UInt64Array:
+    """Returns a 64-bit key for each sample of an epoch: the root of all that is drawn for it."""
+    stream = mix64_int(mix64_int(seed + _GOLDEN) + epoch)
+    return mix64(np.uint64(stream) ^ mix64(np.atleast_1d(np.asarray(samples, dtype=np.int64)).astype(np.uint64)))
+
+
+def signed(bits: int) -> int:
+    """Returns the int64 that has the bits of the unsigned 64-bit `bits`, as torch wants it."""
+    return bits - (1 << 64) if bits >> 63 else bits
 
 
 class Draw:
@@ -79,13 +90,9 @@ class Draw:
     __slots__ = ("_keys", "_num_draws", "place", "single")
 
     def __init__(self, *, seed: int, epoch: int, samples: int | Sequence[int] | npt.NDArray[np.int64], place: int = 0) -> None:
-        stream = mix64_int(mix64_int(seed + _GOLDEN) + epoch)
         self.single = isinstance(samples, int)
-        self._keys: int | UInt64Array
-        if isinstance(samples, int):
-            self._keys = mix64_int(stream ^ mix64_int(samples))
-        else:
-            self._keys = mix64(np.uint64(stream) ^ mix64(np.asarray(samples, dtype=np.int64).astype(np.uint64)))
+        keys = sample_keys(seed=seed, epoch=epoch, samples=samples)
+        self._keys: int | UInt64Array = int(keys[0]) if self.single else keys
         self.place = place
         self._num_draws = 0
 
@@ -130,7 +137,3 @@ class Draw:
         copy = object.__new__(Draw)
         copy._keys, copy.place, copy.single, copy._num_draws = self._keys, place, self.single, 0
         return copy
-
-
-def _signed(bits: int) -> int:
-    return bits - (1 << 64) if bits >> 63 else bits

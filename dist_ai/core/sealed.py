@@ -19,7 +19,7 @@ from typing import Any
 
 from dist_ai.errors import ArtifactError
 
-__all__ = ["MANIFEST", "open_sealed", "remove_unsealed", "seal"]
+__all__ = ["MANIFEST", "open_sealed", "remove_sealed", "remove_unsealed", "seal"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -88,6 +88,15 @@ def open_sealed(directory: str | Path, kind: str) -> Path:
                 "copy or make it again"
             )
     return directory
+
+
+def remove_sealed(directory: str | Path) -> None:
+    """Removes a sealed directory; a process killed meanwhile leaves nothing that looks like a damaged one."""
+    directory = Path(directory)
+    doomed = directory.with_name(f".{directory.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(FileNotFoundError):
+        directory.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_unsealed(parent: str | Path) -> None:

@@ -123,6 +123,11 @@ class Transform(metaclass=_TransformType):
         if (function := self._tables["setups"].find(type(items))) is not None:
             function(self, items, None)
 
+    @property
+    def can_undo(self) -> bool:
+        """True if there is a `decodes`."""
+        return len(self._tables["decodes"]) > 0
+
     def to_plain(self) -> dict[str, Any]:
         """Returns the transform as plain data, for JSON.
 

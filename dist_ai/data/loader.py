@@ -22,14 +22,15 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import TensorDataset
+from torch.utils.data import RandomSampler, SequentialSampler, TensorDataset
 
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.collate import collate as default_collate
-from dist_ai.data.datasets import Datasets, Subset, TensorData
+from dist_ai.data.datasets import Datasets, TensorData
 from dist_ai.data.device import DeviceStage
 from dist_ai.data.plan import EpochPlan, Share
+from dist_ai.data.recipe import SampleRecipe
 from dist_ai.distributed.environment import World, current_world
 from dist_ai.errors import BadSampleError, ConfigError, DataError, DistAIError
 
@@ -111,6 +112,30 @@ class DataLoader:
         self._workers: _Workers | None = None
         self._check()
 
+    @classmethod
+    def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> DataLoader:
+        """Returns a loader with the data set, batch size, order, workers and collation of a torch `DataLoader`.
+
+        Its batch size becomes the global one, so the program gives the same numbers on any number of ranks.
+
+        Raises:
+            ConfigError: it reads an iterable data set or has a sampler of its own, whose order we cannot deal out.
+        """
+        if loader.batch_size is None or not isinstance(loader.sampler, RandomSampler | SequentialSampler):
+            raise ConfigError(
+                f"a torch DataLoader with {type(loader.sampler).__name__} and batch_size={loader.batch_size} cannot be "
+                "dealt out to ranks; give one with a map-style data set, batch_size and shuffle=True or False"
+            )
+        return cls(
+            loader.dataset,
+            loader.batch_size,
+            shuffle=isinstance(loader.sampler, RandomSampler),
+            drop_last=loader.drop_last,
+            num_workers=loader.num_workers,
+            collate=loader.collate_fn,
+            seed=seed,
+        )
+
     @property
     def num_samples(self) -> int:
         """Number of samples in an epoch, over all ranks."""
@@ -154,10 +179,6 @@ class DataLoader:
         share = self.plan(0).share(0)
         return self.stage(self.fetcher.load(share), share)
 
-    def decode(self, batch: Any) -> Any:
-        """Returns `batch` with the batch transforms undone, then the item transforms."""
-        return self.fetcher.item_tfms.decode(self.stage.pipeline.decode(batch))
-
     def _fetch_here(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Any]]:
         load = self.fetcher.load
         for share in plan.shares(start):
@@ -193,15 +214,23 @@ class DataLoaders:
     """The loaders of a training run.
 
     Args:
-        train, valid: the loaders; any `Loader`, such as `DataLoader`.
-        datasets: what the loaders read, if it is a `Datasets`: then `test_dl` can load new items the same way.
-        n_inp: how many elements of a sample are the model's inputs; the rest are targets.
+        train, valid: the loaders; `torch.utils.data.DataLoader`s are taken over by `DataLoader.from_torch`.
+        recipe: how an item becomes part of a batch; with it new items can be loaded and results shown and exported.
+        n_inp: how many elements of a batch are the model's inputs; the rest are targets.
     """
 
-    def __init__(self, train: DataLoader, valid: DataLoader, *, datasets: Datasets | None = None, n_inp: int = 1) -> None:
-        self.train = train
-        self.valid = valid
-        self.datasets = datasets
+    def __init__(
+        self,
+        train: DataLoader | TorchDataLoader[Any],
+        valid: DataLoader | TorchDataLoader[Any],
+        *,
+        recipe: SampleRecipe | None = None,
+        n_inp: int = 1,
+    ) -> None:
+        self.train, self.valid = (
+            DataLoader.from_torch(loader) if isinstance(loader, TorchDataLoader) else loader for loader in (train, valid)
+        )
+        self._recipe = recipe
         self.n_inp = n_inp
 
     @classmethod
@@ -227,21 +256,62 @@ class DataLoaders:
             item_tfms, batch_tfms, num_workers, seed, device: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
         """
-        item_tfms, batch_tfms = _listed(item_tfms), _listed(batch_tfms)
+        recipe = SampleRecipe(
+            inputs=datasets.pipelines[:n_inp],
+            targets=datasets.pipelines[n_inp:],
+            item_tfms=Pipeline(_listed(item_tfms)),
+            batch_tfms=Pipeline(_listed(batch_tfms)),
+        )
         train, valid = (
             DataLoader(
                 subset,
                 size,
                 shuffle=subset.split_idx == 0,
                 num_workers=num_workers,
-                item_tfms=item_tfms,
-                batch_tfms=batch_tfms,
+                item_tfms=recipe.item_tfms.tfms,
+                batch_tfms=recipe.batch_tfms.tfms,
                 seed=seed,
                 device=device,
             )
             for subset, size in ((datasets.train, bs), (datasets.valid, val_bs or bs))
         )
-        return cls(train, valid, datasets=datasets, n_inp=n_inp)
+        return cls(train, valid, recipe=recipe, n_inp=n_inp)
+
+    @classmethod
+    def without_data(cls, recipe: SampleRecipe) -> DataLoaders:
+        """Returns loaders that only know how to load new items: those of a learner that was loaded from an export."""
+        loaders = cls.__new__(cls)
+        loaders._recipe, loaders.n_inp = recipe, len(recipe.inputs)
+        return loaders
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("train", "valid"):
+            raise DataError(f"there is no {name} loader: this was loaded from an export; set learn.dls to train on data")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there are loaders to train with."""
+        return "train" in vars(self)
+
+    @property
+    def recipe(self) -> SampleRecipe:
+        """How an item becomes part of a batch.
+
+        Raises:
+            DataError: these loaders were made from ready samples.
+        """
+        if self._recipe is None:
+            raise DataError(
+                "these loaders were made from ready samples, so it is not known how an item becomes one; "
+                "give new samples a DataLoader of their own, or make the loaders with DataLoaders.from_datasets"
+            )
+        return self._recipe
+
+    @property
+    def vocab(self) -> list[str]:
+        """The classes; see `SampleRecipe.vocab`."""
+        return self.recipe.vocab
 
     @property
     def device(self) -> torch.device:
@@ -253,53 +323,36 @@ class DataLoaders:
         """The seed of the order and the draws."""
         return self.train.seed
 
-    @property
-    def world(self) -> World:
-        """Who this process is."""
-        return self.train.world
-
-    @property
-    def vocab(self) -> list[str]:
-        """The classes, from the target's transforms.
-
-        Raises:
-            DataError: no transform of the target has a vocabulary.
-        """
-        for pipeline in self.datasets.pipelines[self.n_inp :] if self.datasets else ():
-            for tfm in pipeline.tfms:
-                if hasattr(tfm, "vocab"):
-                    return tfm.vocab
-        raise DataError("these loaders have no classes: no transform of the target has a vocabulary; say how many (n_out)")
-
     def one_batch(self) -> Any:
         """Returns the first training batch."""
         return self.train.one_batch()
 
-    def test_dl(self, items: Sequence[Any], *, bs: int | None = None, num_workers: int | None = None) -> DataLoader:
+    def test_dl(
+        self, items: Sequence[Any], *, bs: int = 64, num_workers: int | None = None, world: World | None = None
+    ) -> DataLoader:
         """Returns a loader of new items without targets, transformed as the validation samples are.
 
-        Raises:
-            DataError: these loaders were not made from items (`datasets` is None).
+        Args:
+            items: what the items of the training data were: files, rows.
+            bs, num_workers, world: see `DataLoader`.
         """
-        if self.datasets is None:
-            raise DataError("these loaders were made from ready samples; give the new samples a DataLoader of their own")
-        inputs = Subset(items, range(len(items)), self.datasets.pipelines[: self.n_inp], split_idx=1)
+        recipe = self.recipe
         return DataLoader(
-            inputs,
-            bs or self.valid.bs,
+            recipe.samples(items),
+            bs,
             num_workers=num_workers,
-            item_tfms=self.valid.fetcher.item_tfms.tfms,
-            batch_tfms=self.valid.stage.pipeline.tfms,
-            seed=self.seed,
-            device=self.device,
-            world=self.world,
+            item_tfms=recipe.item_tfms.tfms,
+            batch_tfms=recipe.batch_tfms.tfms,
+            world=world,
         )
 
     def add_batch_tfms(self, tfms: Tfms) -> None:
-        """Adds batch transforms to both loaders, in their order among those there are."""
+        """Adds batch transforms to both loaders and the recipe, in their order among those there are."""
         added = Pipeline(_listed(tfms))
         for loader in (self.train, self.valid):
             loader.stage.pipeline = loader.stage.pipeline + added
+        if self._recipe is not None:
+            self._recipe.batch_tfms = self._recipe.batch_tfms + added
 
     def __iter__(self) -> Iterator[DataLoader]:
         return iter((self.train, self.valid))

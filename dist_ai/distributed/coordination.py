@@ -37,6 +37,11 @@ class Decisions:
         self._control = Decision.NOTHING
         self._save = False
 
+    @property
+    def pending(self) -> bool:
+        """Whether this rank has voted to cancel something since the last exchange."""
+        return self._control != Decision.NOTHING
+
     def vote(self, decision: Decision) -> None:
         """Asks all ranks to follow `decision` at the next exchange."""
         self._control = max(self._control, decision)

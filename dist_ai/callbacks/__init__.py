@@ -1,0 +1,40 @@
+"""Two-way callbacks: the events of the loop, the base class, and those that ship."""
+
+from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.checkpointer import Checkpointer
+from dist_ai.callbacks.event import (
+    EVENTS,
+    CancelBackward,
+    CancelBatch,
+    CancelEpoch,
+    CancelFit,
+    CancelStep,
+    CancelTrain,
+    CancelValidate,
+)
+from dist_ai.callbacks.logs import RunLog
+from dist_ai.callbacks.progress import ProgressBar
+from dist_ai.callbacks.recorder import Recorder
+from dist_ai.callbacks.schedule import ParamScheduler
+from dist_ai.callbacks.state import TrainState
+from dist_ai.callbacks.tensorboard import TensorBoard
+
+__all__ = [
+    "EVENTS",
+    "Callback",
+    "CancelBackward",
+    "CancelBatch",
+    "CancelEpoch",
+    "CancelFit",
+    "CancelStep",
+    "CancelTrain",
+    "CancelValidate",
+    "Checkpointer",
+    "ParamScheduler",
+    "Phase",
+    "ProgressBar",
+    "Recorder",
+    "RunLog",
+    "TensorBoard",
+    "TrainState",
+]

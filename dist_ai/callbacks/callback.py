@@ -1,0 +1,176 @@
+"""Callbacks: objects with methods named after events.
+
+```python
+class StopAtLoss(Callback):
+    def after_loss(self):
+        if self.state.loss < 0.1:
+            raise CancelFit
+```
+
+They read and write `self.state` and act on `self.learn`. A method whose name looks like an event and is none
+(`before_bacth`) is an error when the callback is attached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from dist_ai.callbacks.event import EVENTS, CancelException
+from dist_ai.callbacks.state import TrainState
+from dist_ai.data.loader import DataLoaders
+from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.coordination import Decisions
+from dist_ai.errors import ConfigError, did_you_mean
+from dist_ai.optimizer.optimizer import AnyOptimizer
+
+__all__ = ["Callback", "Callbacks", "Phase", "Trainer"]
+
+
+class Trainer(Protocol):
+    """What callbacks use of a Learner."""
+
+    dls: DataLoaders
+    model: nn.Module
+    loss_func: Callable[..., torch.Tensor]
+    opt: AnyOptimizer
+    state: TrainState
+    callbacks: Callbacks
+    collectives: Collectives
+    decisions: Decisions
+    run_dir: Path | None
+
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint of this moment; collective."""
+        ...
+
+    def show_results(self, max_n: int = 9) -> Any:
+        """Returns a figure of predictions."""
+        ...
+
+
+class Phase(IntEnum):
+    """When a callback runs among those of the same event."""
+
+    PREPARE = 10
+    """Sets up what the others count on: device, mode, schedule."""
+    CHANGE = 20
+    """Changes the batch, the loss, the gradients (the default)."""
+    RECORD = 30
+    """Takes down what came of it."""
+    REPORT = 40
+    """Shows or writes what was recorded."""
+    SAVE = 50
+    """Saves the state, last of all."""
+
+
+class Callback:
+    """Base of the callbacks; define methods named after the events of `dist_ai.callbacks.event`.
+
+    Attributes:
+        phase: when it runs among the callbacks of one event.
+        may_cancel: whether it may raise a cancel. The ranks exchange decisions once more a batch if any may.
+        learn: the Learner it is attached to.
+        state: the Learner's training state.
+    """
+
+    phase: ClassVar[Phase] = Phase.CHANGE
+    may_cancel: ClassVar[bool] = True
+    learn: Trainer
+    state: TrainState
+
+    def attach(self, learn: Trainer) -> None:
+        """Binds the callback to a Learner.
+
+        Raises:
+            ConfigError: it has a method that looks like an event and is none.
+        """
+        for name in dir(self):
+            if name.startswith(("before_", "after_")) and name not in EVENTS:
+                raise ConfigError(
+                    f"{type(self).__name__}.{name} is not an event{did_you_mean(name, EVENTS)}; "
+                    "the events are drawn in dist_ai.callbacks.event"
+                )
+        self.learn = learn
+        self.state = learn.state
+
+    def plain_state(self) -> dict[str, Any]:
+        """Returns what a checkpoint must hold of this callback, as plain data."""
+        return {}
+
+    def load_plain_state(self, state: dict[str, Any]) -> None:
+        """Restores what `plain_state` returned."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Callbacks:
+    """The callbacks of a Learner, in order of phase, and their calls by event.
+
+    Args:
+        callbacks: the callbacks.
+        learn: the Learner they are attached to.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback], learn: Trainer) -> None:
+        self._learn = learn
+        self._all: list[Callback] = []
+        self._handlers: dict[str, list[Callable[[], None]]] = {event: [] for event in EVENTS}
+        self.add(callbacks)
+
+    def add(self, callbacks: Iterable[Callback]) -> None:
+        """Attaches callbacks."""
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                hint = f"; did you mean {callback.__name__}()?" if isinstance(callback, type) else ""
+                raise ConfigError(f"{callback!r} is not a Callback{hint}")
+            callback.attach(self._learn)
+            self._all.append(callback)
+        self._wire()
+
+    def remove(self, callbacks: Iterable[Callback]) -> None:
+        """Detaches callbacks; those that are not attached are passed over."""
+        gone = {id(callback) for callback in callbacks}
+        self._all = [callback for callback in self._all if id(callback) not in gone]
+        self._wire()
+
+    def find(self, kind: type[Callback]) -> Any:
+        """Returns the first callback of class `kind`, or None."""
+        return next((callback for callback in self._all if isinstance(callback, kind)), None)
+
+    def __call__(self, event: str) -> None:
+        """Runs an event's handlers. An error in one says which, in a note, and keeps its traceback."""
+        for handler in self._handlers[event]:
+            try:
+                handler()
+            except CancelException:
+                raise
+            except Exception as error:
+                state, world = self._learn.state, self._learn.collectives.world
+                error.add_note(
+                    f"raised in {handler.__qualname__} (event {event}, epoch {state.epoch}, step {state.step}, rank {world.rank})"
+                )
+                raise
+
+    @property
+    def may_cancel(self) -> bool:
+        """Whether any of them may raise a cancel; the same on every rank, as the callbacks are."""
+        return self._may_cancel
+
+    def __iter__(self) -> Any:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def _wire(self) -> None:
+        self._all.sort(key=lambda callback: callback.phase)
+        self._may_cancel = any(callback.may_cancel for callback in self._all)
+        for event in EVENTS:
+            self._handlers[event] = [getattr(callback, event) for callback in self._all if hasattr(callback, event)]

@@ -1,0 +1,113 @@
+"""The training loop, with every event in it.
+
+```
+Learner.fit
+  before_fit
+  for each epoch
+    before_epoch
+      before_train
+      for each training batch
+        before_batch            state.batch, state.xb, state.yb are there and may be replaced
+          pred = model(xb)
+        after_pred              state.pred
+          loss = loss_func(pred, yb)
+        after_loss              state.loss is the mean over this rank's share, state.weight its part of the whole
+        before_backward
+          loss.backward()       gradients are exchanged between ranks
+        after_backward          the parameters' gradients are those of the global batch, on every rank
+        before_step
+          (decisions of all ranks are exchanged)
+          opt.step()
+        after_step
+          opt.zero_grad()
+        after_batch
+      after_train
+      before_validate
+      for each validation batch
+        before_batch, after_pred, after_loss, after_batch
+      after_validate
+    after_epoch
+  after_fit                     always, on every way out: return, cancel, error, Ctrl-C
+```
+
+Raising a `Cancel...` exception in an event skips to the end of that stage: `after_cancel_batch` and then `after_batch`
+run for `CancelBatch`, and so on. On several ranks a cancel raised on one is taken by all of them at the same step:
+before the optimizer's step the ranks exchange what they decided. A rank that cancels its batch still takes part in the
+exchange of gradients, with weight zero.
+"""
+
+from __future__ import annotations
+
+from dist_ai.distributed.coordination import Decision
+
+__all__ = [
+    "EVENTS",
+    "CancelBackward",
+    "CancelBatch",
+    "CancelEpoch",
+    "CancelException",
+    "CancelFit",
+    "CancelStep",
+    "CancelTrain",
+    "CancelValidate",
+]
+
+_STAGES = ("fit", "epoch", "train", "validate", "batch", "backward", "step")
+
+EVENTS: tuple[str, ...] = (
+    *(f"{when}_{stage}" for stage in _STAGES for when in ("before", "after", "after_cancel")),
+    "after_pred",
+    "after_loss",
+)
+"""Every event's name. `before_*` and `after_*` frame a stage; `after_cancel_*` runs when it was cancelled."""
+
+
+class CancelException(Exception):
+    """Base of the exceptions that cancel a stage of the loop; they are control flow, not errors."""
+
+    decision: Decision
+
+
+class CancelBackward(CancelException):
+    """Skips the backward pass of this batch, and so its step; `after_step` and `after_batch` still run."""
+
+    decision = Decision.CANCEL_BACKWARD
+
+
+class CancelStep(CancelException):
+    """Skips the optimizer's step of this batch and drops its gradients; `after_step` and `after_batch` still run."""
+
+    decision = Decision.CANCEL_STEP
+
+
+class CancelBatch(CancelException):
+    """Skips the rest of this batch."""
+
+    decision = Decision.CANCEL_BATCH
+
+
+class CancelTrain(CancelException):
+    """Skips the rest of the epoch's training batches; validation follows."""
+
+    decision = Decision.CANCEL_TRAIN
+
+
+class CancelValidate(CancelException):
+    """Skips the rest of this validation."""
+
+    decision = Decision.CANCEL_VALIDATE
+
+
+class CancelEpoch(CancelException):
+    """Skips the rest of this epoch, validation included."""
+
+    decision = Decision.CANCEL_EPOCH
+
+
+class CancelFit(CancelException):
+    """Ends the fit."""
+
+    decision = Decision.CANCEL_FIT
+
+
+CANCELS: dict[Decision, type[CancelException]] = {cls.decision: cls for cls in CancelException.__subclasses__()}

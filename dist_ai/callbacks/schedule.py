@@ -1,0 +1,34 @@
+"""Schedules hyper-parameters step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.optimizer.schedules import Schedule
+
+__all__ = ["ParamScheduler"]
+
+
+class ParamScheduler(Callback):
+    """Sets hyper-parameters before each training batch, as a function of how much of the fit is done.
+
+    Args:
+        schedules: by hyper-parameter, a schedule for all parameter groups or one for each.
+    """
+
+    phase: ClassVar[Phase] = Phase.PREPARE
+    may_cancel: ClassVar[bool] = False
+
+    def __init__(self, schedules: Mapping[str, Schedule | Sequence[Schedule]]) -> None:
+        self.schedules = dict(schedules)
+
+    def before_batch(self) -> None:
+        """Sets the values of this step."""
+        if not self.state.training:
+            return
+        done = self.state.pct_train
+        for name, schedule in self.schedules.items():
+            value = schedule(done) if callable(schedule) else [each(done) for each in schedule]
+            self.learn.opt.set_hyper(name, value)

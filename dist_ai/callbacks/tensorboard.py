@@ -1,0 +1,91 @@
+"""TensorBoard events of a run. The one file that knows TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.recorder import Recorder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard(Callback):
+    """Writes loss and learning rate per step, metrics and samples/s per epoch, and a picture of predictions.
+
+    Rank 0 writes to ``<run directory>/tensorboard``; look with ``tensorboard --logdir <run directory>``. A resumed run
+    takes back what was written after its checkpoint (`purge_step`), so curves do not zig-zag.
+
+    Args:
+        pictures: whether to draw predictions at the end of a fit.
+    """
+
+    phase: ClassVar[Phase] = Phase.REPORT
+    may_cancel: ClassVar[bool] = False
+
+    def __init__(self, *, pictures: bool = True) -> None:
+        self.pictures = pictures
+        self._writer: SummaryWriter | None = None
+
+    def before_fit(self) -> None:
+        """Opens the events file."""
+        self._recorder: Recorder = self.learn.callbacks.find(Recorder)
+        self._steps, self._epochs = len(self._recorder.losses), len(self._recorder.epochs)
+        if self.learn.collectives.world.is_main and self.learn.run_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = Path(self.learn.run_dir) / "tensorboard"
+            self._writer = SummaryWriter(str(folder), purge_step=self._steps)
+
+    def after_batch(self) -> None:
+        """Writes the steps that were read from the device since the last time."""
+        if len(self._recorder.losses) > self._steps:
+            self._write_steps()
+
+    def after_train(self) -> None:
+        """Writes the epoch's last steps."""
+        self._write_steps()
+
+    def after_epoch(self) -> None:
+        """Writes the epoch's metrics, at the step they were measured after."""
+        if self._writer is None:
+            return
+        for row in self._recorder.epochs[self._epochs :]:
+            for name, value in row.items():
+                if name not in ("fit", "epoch"):
+                    self._writer.add_scalar(_TAGS.get(name, f"metrics/{name}"), value, self._steps)
+        self._epochs = len(self._recorder.epochs)
+        self._writer.flush()
+
+    def after_fit(self) -> None:
+        """Draws the predictions, if the fit went well, and closes the file."""
+        if self.pictures and self.state.exception is None:
+            self._draw()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_steps(self) -> None:
+        recorder = self._recorder
+        if self._writer is not None:
+            for step in range(self._steps, len(recorder.losses)):
+                self._writer.add_scalar("loss/train_step", recorder.losses[step], step)
+                self._writer.add_scalar("learning_rate", recorder.lrs[step], step)
+        self._steps = len(recorder.losses)
+
+    def _draw(self) -> None:
+        figure: Any = self.learn.show_results()
+        if figure is not None and self._writer is not None:
+            self._writer.add_figure("predictions", figure, self._steps)
+
+
+_TAGS = {
+    "train_loss": "loss/train",
+    "valid_loss": "loss/valid",
+    "samples_per_s": "throughput/samples_per_s",
+    "time": "time/epoch_s",
+}

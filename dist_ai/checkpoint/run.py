@@ -1,0 +1,184 @@
+"""A run's directory: who trains in it, its checkpoints, and which of them to go on from.
+
+```
+runs/train/
+  run.json                    what is trained: the fits so far
+  log.jsonl  metrics.csv      the logs
+  tensorboard/                events
+  checkpoints/step-00000812/  model.safetensors  optimizer.safetensors  random.safetensors  state.json  manifest.json
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dist_ai.core.sealed import open_sealed, remove_sealed, remove_unsealed, seal
+from dist_ai.errors import ArtifactError, ConfigError
+
+__all__ = ["Checkpoint", "Run", "default_run_dir"]
+
+
+def default_run_dir() -> Path | None:
+    """Returns ``runs/<script>`` for the script that is running, or None in an interactive session."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path("runs") / Path(script).stem if script else None
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a fit needs to go on: tensors in named groups, and plain data."""
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    state: dict[str, Any]
+
+    def write(self, directory: Path) -> None:
+        """Writes the checkpoint as a sealed directory: complete or absent."""
+        with seal(directory, "checkpoint") as folder:
+            for name, tensors in self.tensors.items():
+                save_file(_own_memory(tensors), folder / f"{name}.safetensors")
+            (folder / "state.json").write_text(json.dumps(self.state))
+
+    @classmethod
+    def read(cls, directory: Path) -> Checkpoint:
+        """Reads a checkpoint after verifying every byte of it.
+
+        Raises:
+            ArtifactError: it is damaged or incomplete.
+        """
+        open_sealed(directory, "checkpoint")
+        tensors = {path.stem: load_file(path) for path in sorted(directory.glob("*.safetensors"))}
+        return cls(tensors, json.loads((directory / "state.json").read_text()))
+
+
+class Run:
+    """The directory of one training run. One process writes to it: rank 0.
+
+    Args:
+        directory: where; made when something is written.
+        keep: how many checkpoints stay; older ones are removed once a newer is complete.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+        if keep < 1:
+            raise ConfigError(f"keep={keep}: a run needs at least 1 checkpoint to go on from")
+        self.directory = Path(directory)
+        self.checkpoints = self.directory / "checkpoints"
+        self.keep = keep
+        self._lock: IO[str] | None = None
+
+    def open(self, *, fresh: bool = False) -> None:
+        """Takes the directory for this process and clears what a killed one left half-written.
+
+        Args:
+            fresh: remove what an earlier run left: its checkpoints, logs and events.
+
+        Raises:
+            ConfigError: another process trains in it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if fresh:
+            for name in ("checkpoints", "tensorboard"):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+            for name in ("log.jsonl", "metrics.csv", "run.json"):
+                (self.directory / name).unlink(missing_ok=True)
+        remove_unsealed(self.checkpoints)
+
+    def close(self) -> None:
+        """Gives the directory free."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def save(self, checkpoint: Checkpoint, step: int) -> Path:
+        """Writes a checkpoint, then removes those beyond `keep`."""
+        directory = self.checkpoints / f"step-{step:08d}"
+        checkpoint.write(directory)
+        for old in self.names()[: -self.keep]:
+            remove_sealed(self.checkpoints / old)
+        return directory
+
+    def names(self) -> list[str]:
+        """Returns the names of the checkpoints there are, oldest first."""
+        return sorted(path.name for path in self.checkpoints.glob("step-*")) if self.checkpoints.is_dir() else []
+
+    def latest(self) -> str | None:
+        """Returns the name of the newest undamaged checkpoint, or None. A damaged one is named in a warning."""
+        for name in reversed(self.names()):
+            try:
+                open_sealed(self.checkpoints / name, "checkpoint")
+            except ArtifactError as error:
+                warnings.warn(f"{error} Going back to the checkpoint before it.", stacklevel=2)
+            else:
+                return name
+        return None
+
+    def read(self, name: str) -> Checkpoint:
+        """Returns the checkpoint of that name.
+
+        Raises:
+            ArtifactError: it is not there (on this machine), or damaged.
+        """
+        if not (self.checkpoints / name).is_dir():
+            raise ArtifactError(
+                f"checkpoint {self.checkpoints / name} is not on this machine; the run directory must be on storage "
+                "that all ranks share"
+            )
+        return Checkpoint.read(self.checkpoints / name)
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        file = (self.directory / ".lock").open("a+")
+        with contextlib.suppress(ImportError):  # Windows has no fcntl, and goes without
+            import fcntl
+
+            deadline = time.monotonic() + _LOCK_WAIT_S
+            while True:
+                try:
+                    # lockf and not flock: forked loader workers would inherit the latter and hold it after a kill.
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        file.seek(0)
+                        owner = file.read().strip() or "unknown"
+                        file.close()
+                        raise ConfigError(
+                            f"process {owner} is training in {self.directory}; wait for it, stop it, or use another run directory"
+                        ) from None
+                    time.sleep(0.1)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._lock = file
+
+
+_LOCK_WAIT_S = 5.0  # a process that was just killed may need a moment to be gone
+
+
+def _own_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the tensors on the CPU, contiguous and apart from each other, as safetensors wants them (tied weights)."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in seen or tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        result[name] = tensor
+    return result

@@ -1,0 +1,84 @@
+"""How an item becomes part of a batch, as one value that can be written to a file.
+
+Training loaders, loaders of new items, exports and the `Predictor` share it, so what a deployed model sees is what the
+trained one saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dist_ai.core.transform import Pipeline
+from dist_ai.data.datasets import Subset
+from dist_ai.errors import DataError
+
+__all__ = ["SampleRecipe"]
+
+
+@dataclass
+class SampleRecipe:
+    """The transforms between an item (a file, a row) and what the model takes.
+
+    Attributes:
+        inputs: a pipeline for each input of the model, from the item on.
+        targets: a pipeline for each target, from the item on; only their decoding is needed after training.
+        item_tfms: transforms of one sample.
+        batch_tfms: transforms of a batch, on the device.
+    """
+
+    inputs: list[Pipeline] = field(default_factory=list)
+    targets: list[Pipeline] = field(default_factory=list)
+    item_tfms: Pipeline = field(default_factory=Pipeline)
+    batch_tfms: Pipeline = field(default_factory=Pipeline)
+
+    def samples(self, items: Sequence[Any]) -> Subset:
+        """Returns new items as samples without targets, seen through the validation transforms."""
+        return Subset(items, range(len(items)), self.inputs, split_idx=1)
+
+    def decode_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns a batch's inputs with all that can be undone undone."""
+        undone = self.item_tfms.decode(self.batch_tfms.decode(inputs))
+        return tuple(pipeline.decode(x) for pipeline, x in zip(self.inputs, undone, strict=True))
+
+    def decode_targets(self, targets: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns targets, or decoded predictions of them, as labels."""
+        return tuple(pipeline.decode(y) for pipeline, y in zip(self.targets, targets, strict=True))
+
+    @property
+    def vocab(self) -> list[str]:
+        """The classes, from the targets' transforms.
+
+        Raises:
+            DataError: no transform of a target has a vocabulary.
+        """
+        for pipeline in self.targets:
+            for tfm in pipeline.tfms:
+                if hasattr(tfm, "vocab"):
+                    return tfm.vocab
+        raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the recipe as plain data; of the targets, the transforms that can be undone.
+
+        Raises:
+            ConfigError: an input transform is a plain function, which a file cannot hold.
+        """
+        undoable = [[tfm for tfm in pipeline.tfms if tfm.can_undo] for pipeline in self.targets]
+        return {
+            "inputs": [pipeline.to_plain() for pipeline in self.inputs],
+            "targets": [Pipeline(tfms).to_plain() for tfms in undoable],
+            "item_tfms": self.item_tfms.to_plain(),
+            "batch_tfms": self.batch_tfms.to_plain(),
+        }
+
+    @classmethod
+    def from_plain(cls, data: dict[str, Any]) -> SampleRecipe:
+        """Returns the recipe that `to_plain` wrote."""
+        return cls(
+            inputs=[Pipeline.from_plain(each) for each in data["inputs"]],
+            targets=[Pipeline.from_plain(each) for each in data["targets"]],
+            item_tfms=Pipeline.from_plain(data["item_tfms"]),
+            batch_tfms=Pipeline.from_plain(data["batch_tfms"]),
+        )

@@ -1,0 +1,105 @@
+"""Predicts with an exported model: no Learner, no training data, no callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dist_ai.core.types import plain
+from dist_ai.data.loader import DataLoader
+from dist_ai.distributed.environment import World
+from dist_ai.errors import DataError
+from dist_ai.export.artifact import load_export
+from dist_ai.losses import activation, decodes
+
+__all__ = ["Prediction", "Predictor"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one item.
+
+    Attributes:
+        label: the decoded prediction, such as a class name.
+        confidence: probability of that label, 0 to 1; NaN where the model gives none.
+        output: the model's output after the loss's activation, on the CPU: one probability a class.
+    """
+
+    label: Any
+    confidence: float
+    output: torch.Tensor
+
+
+class Predictor:
+    """An exported model, ready to predict.
+
+    Args:
+        directory: the export.
+        device: where to compute; by default a GPU if there is one.
+
+    Raises:
+        ArtifactError: the export is missing, damaged, or names what this program does not have.
+
+    ```python
+    predictor = Predictor("model")
+    predictor.predict("cat.jpg").label
+    ```
+    """
+
+    def __init__(self, directory: str | Path, *, device: torch.device | str | None = None) -> None:
+        artifact = load_export(directory)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = artifact.model.to(self.device)
+        self.recipe = artifact.recipe
+        self.loss_func = artifact.loss_func
+
+    @property
+    def vocab(self) -> list[str]:
+        """The classes, in the order of the outputs."""
+        return self.recipe.vocab
+
+    def predict(self, item: Any) -> Prediction:
+        """Returns the prediction for one item: what the items of the training data were, such as an image's path."""
+        return self.predict_many([item])[0]
+
+    @torch.inference_mode()
+    def predict_many(self, items: Sequence[Any], *, bs: int = 64) -> list[Prediction]:
+        """Returns the predictions for several items, in their order.
+
+        Args:
+            items: what the items of the training data were.
+            bs: how many go through the model at once.
+
+        Raises:
+            BadSampleError: an item could not be read; names it.
+        """
+        if not len(items):
+            raise DataError("nothing to predict: the list of items is empty")
+        loader = DataLoader(
+            self.recipe.samples(items),
+            bs,
+            num_workers=0,
+            item_tfms=self.recipe.item_tfms.tfms,
+            batch_tfms=self.recipe.batch_tfms.tfms,
+            device=self.device,
+            world=World(device=self.device),
+        )
+        predictions: list[Prediction] = []
+        for batch in loader:
+            raw = self.model(*plain(batch))
+            outputs, decoded = activation(self.loss_func, raw), decodes(self.loss_func, raw)
+            labels = self.recipe.decode_targets((decoded,))[0] if self.recipe.targets else decoded
+            predictions += [
+                Prediction(label, _confidence(output, raw_label), output)
+                for label, output, raw_label in zip(labels, outputs.cpu(), decoded, strict=True)
+            ]
+        return predictions
+
+
+def _confidence(output: torch.Tensor, label: Any) -> float:
+    is_class = isinstance(label, torch.Tensor) and label.dim() == 0 and not label.is_floating_point()
+    return float(output[int(label)]) if is_class and output.dim() == 1 else float("nan")

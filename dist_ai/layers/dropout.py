@@ -1,0 +1,70 @@
+"""Dropout whose masks do not depend on how a batch is dealt out to ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dist_ai.core.randomness import mix64_tensor, name_key, signed
+
+__all__ = ["SeededDropout", "seed_dropout", "seeded_layers"]
+
+
+class SeededDropout(nn.Module):
+    """Dropout whose mask for a sample depends on (seed, epoch, sample, layer) only.
+
+    So one process and many drop the same activations, and a resumed run drops what the undisturbed one did. Used
+    outside a Learner, which tells it the samples of each batch, it is ordinary dropout.
+
+    Args:
+        p: share of the activations that are dropped; the others are scaled by 1/(1-p).
+        name: which layer this is; a Learner sets it to the layer's name in the model.
+
+    Input: (batch, ...) of the batch's samples, any float dtype. Costs two integer hashes per activation: as long as a
+    few element-wise operations.
+    """
+
+    def __init__(self, p: float = 0.5, name: str = "") -> None:
+        super().__init__()
+        self.p = p
+        self.name = name
+        # A tensor and not an attribute of numbers: a compiled model reads it anew at each call.
+        self.sample_keys: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns `x` with some activations dropped in training, `x` otherwise."""
+        if not self.training or self.p == 0:
+            return x
+        if self.sample_keys is None:
+            return F.dropout(x, self.p)
+        if len(self.sample_keys) != len(x):
+            raise ValueError(
+                f"SeededDropout {self.name!r} got {len(x)} rows for {len(self.sample_keys)} samples: its input's first "
+                "dimension must be the batch; use nn.Dropout where it is not"
+            )
+        features = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
+        keys = mix64_tensor(self.sample_keys ^ signed(name_key(self.name))).view(-1, *[1] * (x.dim() - 1))
+        bits = mix64_tensor(keys ^ mix64_tensor(features + 1))
+        kept = (bits >> 1 & 0x3FFF_FFFF) >= int(self.p * 2**30)
+        return x * kept / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        """Returns the share that is dropped."""
+        return f"p={self.p}"
+
+
+def seeded_layers(model: nn.Module) -> list[SeededDropout]:
+    """Returns the seeded layers of `model`, each told its name there."""
+    layers = []
+    for name, module in model.named_modules():
+        if isinstance(module, SeededDropout):
+            module.name = name
+            layers.append(module)
+    return layers
+
+
+def seed_dropout(layers: list[SeededDropout], keys: torch.Tensor | None) -> None:
+    """Tells the layers the keys of the samples of the coming batch (int64, one each); None makes them ordinary."""
+    for layer in layers:
+        layer.sample_keys = keys

@@ -1,0 +1,101 @@
+"""Parameter groups: which parameters learn together, which are frozen, which decay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dist_ai.errors import ConfigError
+from dist_ai.optimizer.optimizer import ParamGroup
+
+__all__ = ["LearningRate", "Splitter", "freeze_to", "layer_groups", "learning_rates", "one_group", "param_groups"]
+
+Splitter: TypeAlias = Callable[[nn.Module], list[list[nn.Parameter]]]
+LearningRate: TypeAlias = float | slice | Sequence[float]
+
+_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def one_group(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Returns all parameters as one group: the default splitter."""
+    return [list(model.parameters())]
+
+
+def layer_groups(model: nn.Module, splitter: Splitter) -> list[dict[str, nn.Parameter]]:
+    """Returns the splitter's groups with the parameters' names.
+
+    Raises:
+        ConfigError: the splitter leaves a parameter out or has one twice.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = [{names[id(p)]: p for p in group} for group in splitter(model)]
+    covered = [name for group in groups for name in group]
+    if len(covered) != len(names) or len(set(covered)) != len(names):
+        missing = sorted(set(names.values()) - set(covered))
+        raise ConfigError(
+            f"the splitter's groups hold {len(covered)} of the model's {len(names)} parameters"
+            + (f"; missing: {', '.join(missing[:3])}" if missing else "; some are there twice")
+        )
+    return groups
+
+
+def param_groups(model: nn.Module, splitter: Splitter, *, wd_bn_bias: bool) -> list[ParamGroup]:
+    """Returns the optimizer's groups; unless `wd_bn_bias`, normalisation layers and biases do not decay."""
+    exempt = set() if wd_bn_bias else _norm_names(model, _NORMS) | {n for n, _ in model.named_parameters() if n.endswith("bias")}
+    return [ParamGroup(group, no_decay=exempt & set(group)) for group in layer_groups(model, splitter)]
+
+
+def freeze_to(model: nn.Module, splitter: Splitter, n: int, *, train_bn: bool) -> None:
+    """Freezes the first `n` groups (counted from the end if negative) and unfreezes the others.
+
+    With `train_bn` BatchNorm layers go on learning in frozen groups: their statistics must fit the new data.
+    """
+    groups = layer_groups(model, splitter)
+    if not -len(groups) < n < len(groups):
+        raise ConfigError(f"freeze_to({n}) of {len(groups)} group(s): expected {1 - len(groups)} to {len(groups) - 1}")
+    always = _norm_names(model, (_BatchNorm,)) if train_bn else set()
+    first = n % len(groups)
+    for number, group in enumerate(groups):
+        for name, p in group.items():
+            p.requires_grad_(number >= first or name in always)
+
+
+def learning_rates(lr: LearningRate, count: int) -> list[float]:
+    """Returns a learning rate for each of `count` groups.
+
+    Args:
+        lr: a number for all; ``slice(a, b)``: from a for the first to b for the last, evenly in ratio; ``slice(b)``: b for
+            the last and b/10 for the others; or one for each.
+        count: number of groups.
+
+    >>> learning_rates(slice(1e-4, 1e-2), 3)
+    [0.0001, 0.001, 0.01]
+    """
+    if isinstance(lr, slice):
+        if lr.stop is None:
+            raise ConfigError(f"lr={lr} has no end; use slice(last) or slice(first, last)")
+        if lr.start is None:
+            return [lr.stop / 10] * (count - 1) + [lr.stop]
+        ratio = (lr.stop / lr.start) ** (1 / max(1, count - 1))
+        return [float(f"{lr.start * ratio**i:.12g}") for i in range(count)] if count > 1 else [lr.stop]
+    if isinstance(lr, int | float):
+        return [float(lr)] * count
+    if len(lr) != count:
+        raise ConfigError(f"lr has {len(lr)} values for {count} parameter groups; give a number, a slice or {count} values")
+    rates = [float(rate) for rate in lr]
+    if not all(math.isfinite(rate) for rate in rates):
+        raise ConfigError(f"lr={rates} holds a value that is not finite")
+    return rates
+
+
+def _norm_names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, kinds)
+        for name, _ in module.named_parameters(recurse=False)
+    }

@@ -1,0 +1,493 @@
+"""The Learner: data, a model, a loss and an optimizer, trained together on any number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from dist_ai.callbacks import Callback, Checkpointer, ParamScheduler, ProgressBar, Recorder, RunLog, TensorBoard, TrainState
+from dist_ai.callbacks.callback import Callbacks
+from dist_ai.checkpoint import Checkpoint, Run, default_run_dir
+from dist_ai.core.show import show_results
+from dist_ai.core.types import plain
+from dist_ai.data.loader import DataLoader, DataLoaders
+from dist_ai.distributed.collectives import join
+from dist_ai.distributed.coordination import Decisions
+from dist_ai.distributed.environment import World, launch_settings
+from dist_ai.distributed.strategies import for_world
+from dist_ai.errors import ArtifactError, ConfigError, DataError
+from dist_ai.export import ModelSpec, load_export, save_export
+from dist_ai.learner.gather import GatherPreds
+from dist_ai.learner.groups import LearningRate, Splitter, freeze_to, learning_rates, one_group, param_groups
+from dist_ai.learner.loop import Cursor, Loop
+from dist_ai.losses import activation, decodes, default_loss
+from dist_ai.metrics import as_metrics
+from dist_ai.optimizer import Adam, one_cycle
+from dist_ai.optimizer.optimizer import AnyOptimizer
+from dist_ai.optimizer.torch_optimizer import as_opt_func
+
+__all__ = ["Learner", "load_learner"]
+
+
+class Learner:
+    """Trains `model` on `dls`, the same way on one process and on many.
+
+    Args:
+        dls: the data; a pair of loaders (also torch's) will do.
+        model: any module; it takes the batch's inputs.
+        loss_func: (prediction, *targets) -> mean loss over the batch; by default what the target's type says.
+        opt_func: a recipe such as `Adam`, or a `torch.optim` class.
+        lr: learning rate where a fit is given none.
+        splitter: makes the parameter groups, for freezing and for learning rates by group.
+        cbs: callbacks for every fit.
+        metrics: functions of (prediction, target), or `Metric`s, computed in validation.
+        wd: weight decay; by default the optimizer's.
+        moms: momentum at the start, the peak and the end of a one-cycle fit.
+        wd_bn_bias: whether normalisation layers and biases decay too.
+        train_bn: whether BatchNorm layers learn in frozen groups.
+        sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
+        run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
+            `dist-ai launch --run-dir` says, else ``runs/<script>``; nothing is written in an interactive session, or if None.
+        checkpoint_every_s: seconds between checkpoints.
+        checkpoint_every_steps: training steps between checkpoints.
+        spec: how the model is built, for `export`.
+        progress: whether to show a progress bar.
+
+    Attributes:
+        model: the model itself, never a wrapper.
+        opt: the optimizer, once a fit has begun.
+        state: the training state that callbacks share.
+        recorder: losses and metrics so far.
+
+    ```python
+    learn = Learner(dls, model, metrics=accuracy)
+    learn.fit_one_cycle(3, 1e-2)
+    ```
+    """
+
+    opt: AnyOptimizer
+
+    def __init__(
+        self,
+        dls: DataLoaders | Sequence[Any],
+        model: nn.Module,
+        loss_func: Callable[..., torch.Tensor] | None = None,
+        *,
+        opt_func: Callable[..., Any] = Adam,
+        lr: float = 1e-3,
+        splitter: Splitter = one_group,
+        cbs: Callback | Iterable[Callback] = (),
+        metrics: Any = None,
+        wd: float | None = None,
+        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
+        wd_bn_bias: bool = False,
+        train_bn: bool = True,
+        sync_bn: bool = True,
+        run_dir: str | Path | Literal["auto"] | None = "auto",
+        checkpoint_every_s: float | None = 30.0,
+        checkpoint_every_steps: int | None = None,
+        spec: ModelSpec | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
+        self.model = model
+        self.collectives = join()
+        self.strategy = for_world(self.collectives, sync_bn=sync_bn)
+        self.decisions = Decisions(self.collectives)
+        self.state = TrainState()
+        self.loss_func = loss_func if loss_func is not None else self._default_loss()
+        self.opt_func = as_opt_func(opt_func)
+        self.lr, self.wd, self.moms = lr, wd, moms
+        self.splitter, self.wd_bn_bias, self.train_bn = splitter, wd_bn_bias, train_bn
+        self.spec = spec
+        self.run_dir = _run_dir(run_dir)
+        self.recorder = Recorder(as_metrics(metrics))
+        self.callbacks = Callbacks([self.recorder], self)
+        if progress:
+            self.callbacks.add([ProgressBar()])
+        if self.run_dir is not None:
+            every = Checkpointer(every_s=checkpoint_every_s, every_steps=checkpoint_every_steps)
+            self.callbacks.add([RunLog(), TensorBoard(), every])
+        self.callbacks.add(_listed(cbs))
+        self._run: Run | None = None
+        self._resume: Checkpoint | None = None
+        self._fits = 0
+        self._fit_facts: list[dict[str, Any]] = []
+        if self.dls.has_data:
+            model.to(self.dls.device)
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def fit(
+        self,
+        n_epoch: int,
+        lr: LearningRate | None = None,
+        wd: float | None = None,
+        *,
+        cbs: Callback | Iterable[Callback] = (),
+        reset_opt: bool = False,
+    ) -> None:
+        """Trains for `n_epoch` epochs at a constant learning rate.
+
+        Args:
+            n_epoch: epochs.
+            lr: a number, ``slice(first, last)`` over the parameter groups, or one value each; by default the Learner's.
+            wd: weight decay; by default the Learner's.
+            cbs: callbacks for this fit only.
+            reset_opt: begin with a fresh optimizer; otherwise its moments go on from the last fit.
+        """
+        self._fit("fit", n_epoch, lr, wd, _listed(cbs), reset_opt)
+
+    def fit_one_cycle(
+        self,
+        n_epoch: int,
+        lr_max: LearningRate | None = None,
+        *,
+        div: float = 25.0,
+        div_final: float = 1e5,
+        pct_start: float = 0.25,
+        wd: float | None = None,
+        moms: tuple[float, float, float] | None = None,
+        cbs: Callback | Iterable[Callback] = (),
+        reset_opt: bool = False,
+    ) -> None:
+        """Trains for `n_epoch` epochs with the 1cycle policy (Smith, arXiv:1803.09820).
+
+        Args:
+            n_epoch: epochs.
+            lr_max: the learning rate at the peak; a number, a slice or a value a group.
+            div: the rate begins at lr_max / div.
+            div_final: and ends at lr_max / div_final.
+            pct_start: share of the steps until the peak.
+            wd, cbs, reset_opt: see `fit`.
+            moms: momentum at the start, the peak and the end.
+        """
+        self._prepare_opt(reset_opt)
+        peaks = np.array(learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups)))
+        rates = [one_cycle(peak / div, peak, peak / div_final, pct_start) for peak in peaks.tolist()]
+        first, peak, last = moms or self.moms
+        schedules = {"lr": rates, "mom": one_cycle(first, peak, last, pct_start)}
+        facts = {"lr_max": peaks.tolist(), "div": div, "div_final": div_final, "pct_start": pct_start}
+        self._fit("fit_one_cycle", n_epoch, peaks.tolist(), wd, [ParamScheduler(schedules), *_listed(cbs)], False, **facts)
+
+    def fine_tune(
+        self,
+        epochs: int,
+        base_lr: float = 2e-3,
+        *,
+        freeze_epochs: int = 1,
+        lr_mult: float = 100.0,
+        pct_start: float = 0.3,
+        div: float = 5.0,
+        **one_cycle_options: Any,
+    ) -> None:
+        """Trains the new layers for `freeze_epochs`, then all layers for `epochs`, the early ones slower.
+
+        Args:
+            epochs: epochs with all layers.
+            base_lr: peak learning rate of the new layers; half of it is the last group's afterwards.
+            freeze_epochs: epochs with the pretrained layers frozen.
+            lr_mult: the first group learns this much slower than the last.
+            pct_start, div: of the second fit; see `fit_one_cycle`.
+            one_cycle_options: other arguments of `fit_one_cycle`.
+        """
+        self.freeze()
+        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, **one_cycle_options)
+        base_lr /= 2
+        self.unfreeze()
+        self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, **one_cycle_options)
+
+    def freeze_to(self, n: int) -> None:
+        """Freezes the first `n` parameter groups and unfreezes the others; the optimizer starts afresh."""
+        freeze_to(self.model, self.splitter, n, train_bn=self.train_bn)
+        self._drop_opt()
+
+    def freeze(self) -> None:
+        """Freezes all parameter groups but the last; with a single group, nothing."""
+        self.freeze_to(-1 if len(self.splitter(self.model)) > 1 else 0)
+
+    def unfreeze(self) -> None:
+        """Unfreezes all parameter groups; the optimizer starts afresh."""
+        self.freeze_to(0)
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def validate(self, dl: DataLoader | None = None) -> list[float]:
+        """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank."""
+        self._loop().validate(self.dls.valid if dl is None else dl)
+        return list(self.recorder.final)
+
+    def get_preds(
+        self, dl: DataLoader | None = None, *, with_decoded: bool = False, with_loss: bool = False
+    ) -> tuple[Any, ...]:
+        """Returns (predictions, targets) for the validation data or `dl`, in the order of the data, all on every rank.
+
+        Args:
+            dl: what to predict; by default the validation loader. It must not be shuffled.
+            with_decoded: also return the decoded predictions (class indices).
+            with_loss: also return the loss of each sample.
+
+        Predictions have gone through the loss's activation (probabilities). Targets are None where there are none.
+        All are on the CPU, one row a sample.
+        """
+        loader = self.dls.valid if dl is None else dl
+        if loader.shuffle:
+            raise ConfigError("get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False")
+        gather = GatherPreds(self.loss_func, with_loss=with_loss)
+        with self._temporary([gather]):
+            self._loop().validate(loader)
+        raw, targets, losses = gather.result()
+        result = (activation(self.loss_func, raw), targets)
+        result += (plain(decodes(self.loss_func, raw)),) if with_decoded else ()
+        return result + ((losses,) if with_loss else ())
+
+    def predict(self, item: Any) -> tuple[Any, Any, torch.Tensor]:
+        """Returns (label, decoded output, output after activation) for one item, such as an image's path."""
+        self._leave_training()
+        loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
+        with torch.inference_mode():
+            raw = self.model(*plain(loader.one_batch()))
+        decoded = decodes(self.loss_func, raw)
+        labels = self.dls.recipe.decode_targets((decoded,)) if self.dls.recipe.targets else (decoded,)
+        return labels[0][0], plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
+
+    def show_results(self, max_n: int = 9) -> Any:
+        """Returns a figure of the first validation samples with their targets and predictions.
+
+        Returns None where the data's types have no way to be shown.
+        """
+        batch = self.dls.valid.one_batch()
+        inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
+        if len(inputs) != 1 or len(targets) != 1 or show_results.find(type(inputs[0]), type(targets[0])) is None:
+            return None
+        self._leave_training()
+        with torch.inference_mode():
+            decoded = decodes(self.loss_func, self.model(*plain(inputs)))
+        few = tuple(each[:max_n] for each in batch)
+        recipe = self.dls.recipe
+        shown = recipe.decode_inputs(few[:1])[0]
+        truth, guess = (recipe.decode_targets((y[:max_n],))[0] for y in (few[1], decoded))
+        return show_results(inputs[0], targets[0], list(zip(shown, truth, strict=True)), guess)
+
+    # ------------------------------------------------------------------------------------------------ saving
+
+    def export(self, directory: str | Path = "export") -> Path:
+        """Writes the model and all that is needed to predict with it to one directory; returns it.
+
+        The same names, shapes and bytes whatever number of processes trained it; `load_learner` and
+        `dist_ai.export.Predictor` read it. Rank 0 writes; all wait. Collective.
+        """
+        self.strategy.sync_buffers(self.model)
+        if self.collectives.world.is_main:
+            save_export(directory, model=self.model, spec=self.spec, recipe=self.dls.recipe, loss_func=self.loss_func)
+        self.collectives.barrier(what="export")
+        return Path(directory)
+
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint of this moment of the fit to the run directory. Collective."""
+        if self._run is None:
+            raise ConfigError("there is no run directory to write a checkpoint to; give Learner(run_dir=...)")
+        self._save(Cursor(self.state.epoch, self.state.step + 1), finished=False)
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _fit(
+        self,
+        method: str,
+        n_epoch: int,
+        lr: LearningRate | None,
+        wd: float | None,
+        cbs: list[Callback],
+        reset_opt: bool,
+        **facts: Any,
+    ) -> None:
+        if n_epoch < 0:
+            raise ConfigError(f"{method}({n_epoch}): a number of epochs is 0 or more")
+        self._prepare_opt(reset_opt)
+        rates = learning_rates(self.lr if lr is None else lr, len(self.opt.groups))
+        self.opt.set_hyper("lr", rates)
+        if (decay := self.wd if wd is None else wd) is not None:
+            self.opt.set_hyper("wd", decay)
+        number, self._fits = self._fits, self._fits + 1
+        data = {"num_samples": self.dls.train.num_samples, "bs": self.dls.train.bs, "seed": self.dls.seed}
+        self._fit_facts.append({"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **data})
+        start = self._begin(number)
+        if start is None:
+            return
+        self.recorder.fit = number
+        with self._temporary(cbs):
+            self._loop().fit(n_epoch, start)
+        if self._run is not None:
+            self._save(Cursor(n_epoch, 0), finished=True)
+
+    def _begin(self, number: int) -> Cursor | None:
+        """Returns where fit `number` begins, its state restored; None if the run directory says that it is done."""
+        if self.run_dir is None:
+            return Cursor()
+        if self._run is None:
+            self._open_run()
+        if self._resume is None:
+            return Cursor()
+        then, state = self._resume.state["fits"], self._resume.state
+        if number < len(then) and then[number] != self._fit_facts[number]:
+            raise ConfigError(
+                f"{self.run_dir} holds another program's run: {_difference(number, then[number], self._fit_facts[number])}. "
+                "Use --fresh (or DIST_AI_FRESH=1) to start over there, or another run_dir"
+            )
+        if number < state["fit"]:
+            return None
+        resume, self._resume = self._resume, None
+        self._restore(resume)
+        if state["finished"]:
+            self._say(f"{self.run_dir}: fit {number + 1} is done already; going on from there (--fresh starts over)")
+            return None
+        self._say(f"{self.run_dir}: resuming fit {number + 1} at epoch {state['epoch']}, step {state['step']}")
+        return Cursor(state["epoch"], state["step"])
+
+    def _open_run(self) -> None:
+        assert self.run_dir is not None
+        self._run = Run(self.run_dir)
+        name, problem = None, ""
+        if self.collectives.world.is_main:
+            try:
+                self._run.open(fresh=launch_settings().fresh)
+                name = self._run.latest()
+            except (ConfigError, OSError) as error:
+                problem = str(error)
+        name, problem = self.collectives.broadcast_json([name, problem], what="run directory")
+        if problem:
+            self._run = None
+            raise ConfigError(problem)
+        self._resume = self._run.read(name) if name else None
+
+    def _save(self, next_batch: Cursor, *, finished: bool) -> None:
+        run, world = self._run, self.collectives.world
+        assert run is not None
+        self.strategy.sync_buffers(self.model)
+        tensors, plain_opt = self.opt.state()
+        states = {type(cb).__name__: cb.plain_state() for cb in self.callbacks}
+        mine = torch.get_rng_state()[None]
+        gathered = {"cpu": self.collectives.all_gather_rows(mine, what="random state")}
+        if self.dls.device.type == "cuda":
+            gathered["cuda"] = self.collectives.all_gather_rows(torch.cuda.get_rng_state(self.dls.device)[None])
+        if world.is_main:
+            state = {
+                "fit": self._fits - 1,
+                "fits": self._fit_facts,
+                "finished": finished,
+                "epoch": next_batch.epoch,
+                "step": next_batch.step,
+                "world_size": world.world_size,
+                "optimizer": plain_opt,
+                "callbacks": states,
+            }
+            groups = {"model": self.model.state_dict(), "optimizer": tensors, "random": gathered}
+            run.save(Checkpoint(groups, state), step=len(self.recorder.losses))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        tensors, state = checkpoint.tensors, checkpoint.state
+        try:
+            self.model.load_state_dict(tensors["model"])
+        except RuntimeError as error:
+            raise ArtifactError(f"the checkpoint in {self.run_dir} is of another model: {error}") from error
+        self.opt.load_state(tensors["optimizer"], state["optimizer"])
+        for callback in self.callbacks:
+            if saved := state["callbacks"].get(type(callback).__name__):
+                callback.load_plain_state(saved)
+        # Models that draw from torch's own generator repeat exactly on as many ranks as before; on another number the
+        # extra ranks keep the state they have.
+        rank = self.collectives.world.rank
+        if rank < len(tensors["random"]["cpu"]):
+            torch.set_rng_state(tensors["random"]["cpu"][rank].clone())
+            if "cuda" in tensors["random"] and self.dls.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["random"]["cuda"][rank].clone(), self.dls.device)
+
+    def _loop(self) -> Loop:
+        return Loop(
+            model=self.model,
+            dls=self.dls,
+            loss_func=self.loss_func,
+            opt=getattr(self, "opt", None),  # type: ignore[arg-type]  # validation needs none
+            strategy=self.strategy,
+            state=self.state,
+            events=self.callbacks,
+            decisions=self.decisions,
+            seed=self.dls.seed,
+        )
+
+    def _prepare_opt(self, reset: bool) -> None:
+        if reset or not hasattr(self, "opt"):
+            groups = param_groups(self.model, self.splitter, wd_bn_bias=self.wd_bn_bias)
+            self.opt = self.opt_func(groups, lr=self.lr)
+
+    def _drop_opt(self) -> None:
+        if hasattr(self, "opt"):
+            del self.opt
+
+    def _default_loss(self) -> Any:
+        if not self.dls.has_data:
+            raise ConfigError("no loss_func was given and there is no data to infer it from")
+        target = self.dls.one_batch()[self.dls.n_inp]
+        if default_loss.find(type(target)) is None:
+            raise ConfigError(
+                f"no loss_func was given, and targets of type {type(target).__name__} have no default one; "
+                "give Learner(..., loss_func=...)"
+            )
+        return default_loss(target)
+
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    def _leave_training(self) -> None:
+        self.model.eval()
+
+    @contextlib.contextmanager
+    def _temporary(self, cbs: list[Callback]) -> Iterator[None]:
+        self.callbacks.add(cbs)
+        try:
+            yield
+        finally:
+            self.callbacks.remove(cbs)
+
+    def _say(self, text: str) -> None:
+        if self.collectives.world.is_main:
+            print(text, flush=True)
+
+
+def load_learner(directory: str | Path) -> Learner:
+    """Returns a Learner with an exported model, ready to predict; set its `dls` to train it further.
+
+    Raises:
+        ArtifactError: the export is missing, damaged, or names what this program does not have.
+    """
+    artifact = load_export(directory)
+    dls = DataLoaders.without_data(artifact.recipe)
+    loss_func = artifact.loss_func if artifact.loss_func is not None else _no_loss
+    return Learner(dls, artifact.model, loss_func, spec=artifact.spec, run_dir=None)
+
+
+def _no_loss(*_: Any) -> torch.Tensor:
+    raise DataError("the export did not say which loss the model was trained with; set learn.loss_func")
+
+
+def _run_dir(given: str | Path | None) -> Path | None:
+    if given is None:
+        return None
+    if given != "auto":
+        return Path(given)
+    return launch_settings().run_dir or default_run_dir()
+
+
+def _listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
+    return [cbs] if isinstance(cbs, Callback) or isinstance(cbs, type) else list(cbs)
+
+
+def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:
+    changed = [f"{key} was {then.get(key)} and is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)]
+    return f"in fit {number + 1}, " + ", ".join(changed)

@@ -1,0 +1,233 @@
+"""The training loop. `dist_ai.callbacks.event` draws it with its events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dist_ai.callbacks.callback import Callbacks
+from dist_ai.callbacks.event import (
+    CANCELS,
+    CancelBatch,
+    CancelEpoch,
+    CancelException,
+    CancelFit,
+    CancelTrain,
+    CancelValidate,
+)
+from dist_ai.callbacks.state import TrainState
+from dist_ai.core.randomness import sample_keys
+from dist_ai.core.types import plain
+from dist_ai.data.loader import DataLoaders, Loader
+from dist_ai.data.plan import Share
+from dist_ai.distributed.coordination import Decision, Decisions
+from dist_ai.distributed.strategies import Strategy
+from dist_ai.errors import DataError
+from dist_ai.layers.dropout import seed_dropout, seeded_layers
+from dist_ai.optimizer.optimizer import AnyOptimizer
+
+__all__ = ["Cursor", "Loop"]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The next training batch: its epoch and its step in the epoch."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class Loop:
+    """Runs epochs of training and validation over a model, with callbacks at every event.
+
+    All collaborators are given; the loop owns none. World size 1 and many run the same code: the strategy, the
+    collectives and the decisions know which it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        dls: DataLoaders,
+        loss_func: Callable[..., torch.Tensor],
+        opt: AnyOptimizer,
+        strategy: Strategy,
+        state: TrainState,
+        events: Callbacks,
+        decisions: Decisions,
+        seed: int,
+    ) -> None:
+        self.model, self.dls, self.loss_func, self.opt = model, dls, loss_func, opt
+        self.strategy, self.state, self.events, self.decisions = strategy, state, events, decisions
+        self.seed = seed
+        self.module = model  # what forward is called on: the model, or what the strategy wraps it in
+        self._alone = strategy.collectives.world.world_size == 1
+        self._seeded = seeded_layers(model)
+        self._position = Cursor()
+
+    def fit(self, n_epoch: int, start: Cursor) -> None:
+        """Trains from `start` to the end of epoch `n_epoch` - 1."""
+        state = self.state
+        state.n_epoch, state.num_steps, state.exception = n_epoch, len(self.dls.train), None
+        try:
+            self.module = self.strategy.wrap(self.model)
+            self._stage("fit", lambda: self._epochs(start), CancelFit)
+        except BaseException as error:
+            state.exception = error
+            raise
+        finally:
+            try:
+                self.events("after_fit")  # on every way out: callbacks give back here what they took
+            finally:
+                self.strategy.unwrap()
+                self.module = self.model
+                seed_dropout(self._seeded, None)
+                state.drop_batch()
+                self.model.eval()
+
+    def _epochs(self, start: Cursor) -> None:
+        for epoch in range(start.epoch, self.state.n_epoch):
+            self._position = Cursor(epoch, start.step if epoch == start.epoch else 0)
+            self.state.epoch, self.state.step = epoch, self._position.step
+            self._stage("epoch", self._epoch, CancelEpoch)
+
+    def _epoch(self) -> None:
+        self._stage("train", self._train, CancelTrain)
+        self.validate(self.dls.valid)
+
+    def validate(self, loader: Loader) -> None:
+        """Runs the model over `loader` without training it."""
+        self._stage("validate", lambda: self._validate(loader), CancelValidate)
+
+    def _train(self) -> None:
+        self.model.train()
+        self.state.training = True
+        for share, batch in self.dls.train.batches(self._position.epoch, self._position.step):
+            self._begin_batch(share, batch)
+            self._stage("batch", self._train_batch, CancelBatch)
+
+    def _validate(self, loader: Loader) -> None:
+        self.model.eval()
+        self.strategy.sync_buffers(self.model)
+        self.state.training = False
+        with torch.no_grad():
+            for share, batch in loader.batches():
+                self._begin_batch(share, batch)
+                self._stage("batch", self._valid_batch, CancelBatch)
+
+    def _train_batch(self) -> None:
+        self._attempt(self._forward)
+        self._backward()
+        self._attempt(self._before_step)
+        decision = self._decide()
+        if decision in (Decision.CANCEL_BACKWARD, Decision.CANCEL_STEP):
+            self.events("after_cancel_backward" if decision == Decision.CANCEL_BACKWARD else "after_cancel_step")
+        elif decision:
+            self.opt.zero_grad()
+            raise CANCELS[decision]
+        else:
+            self.opt.step()
+        self.events("after_step")
+        self.opt.zero_grad()
+
+    def _valid_batch(self) -> None:
+        self._attempt(self._forward)
+        if decision := self._decide():
+            raise CANCELS[decision]
+
+    def _forward(self) -> None:
+        state = self.state
+        self.events("before_batch")
+        state.pred = (self.module if state.training else self.model)(*state.xb)
+        self.events("after_pred")
+        if state.yb:
+            state.loss = self.loss_func(state.pred, *state.yb)
+        self.events("after_loss")
+        if state.training:
+            self.events("before_backward")
+
+    def _before_step(self) -> None:
+        self.events("after_backward")
+        self.events("before_step")
+
+    def _backward(self) -> None:
+        """Back-propagates this rank's part of the global batch's mean loss."""
+        state, share = self.state, self.state.share
+        assert share is not None
+        if not self.decisions.pending:
+            if state.loss is None:
+                raise DataError("a training batch has no targets, so there is no loss; check n_inp of the DataLoaders")
+            weight = self.strategy.weight(num_local=share.num_local, num_global=share.num_global)
+            (state.loss if weight == 1 else state.loss * weight).backward()
+        elif not self._alone:
+            # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
+            pred = self.module(*state.xb) if state.pred is None else state.pred
+            (sum(tensor.sum() for tensor in _tensors(pred)) * 0.0).backward()  # type: ignore[union-attr]
+
+    def _attempt(self, part: Callable[[], None]) -> None:
+        """Runs a part of the batch, unless it is cancelled; a cancel becomes a vote, which all ranks follow."""
+        if not self.decisions.pending:
+            try:
+                part()
+            except CancelException as cancel:
+                self.decisions.vote(cancel.decision)
+
+    def _decide(self) -> Decision:
+        """Exchanges the votes: what comes back holds on every rank."""
+        if self._alone or self.state.training or self.events.may_cancel:
+            decision, self.state.save = self.decisions.exchange()
+            return decision
+        return Decision.NOTHING
+
+    def _begin_batch(self, share: Share, batch: Any) -> None:
+        state = self.state
+        state.share, state.step, state.batch = share, share.step, batch
+        state.pred = state.loss = None
+        values = tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
+        state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
+        if state.training:
+            self.strategy.begin_step(num_local=share.num_local)
+            if self._seeded:
+                keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
+                seed_dropout(self._seeded, torch.from_numpy(keys.view("int64")).to(self.dls.device))
+
+    def _stage(self, name: str, body: Callable[[], None], cancel: type[CancelException]) -> None:
+        """Runs `body` between the stage's events; `cancel` skips to the last of them."""
+        try:
+            if name != "batch":  # a batch runs its first event itself, as part of what it may cancel
+                self._shared_event(f"before_{name}")
+            body()
+        except cancel:
+            self.events(f"after_cancel_{name}")
+        if name != "fit":  # `fit` runs its last event itself, on every way out
+            with contextlib.suppress(cancel):  # too late to cancel this stage; what is above it may be
+                self._shared_event(f"after_{name}")
+
+    def _shared_event(self, event: str) -> None:
+        """Runs an event after which all ranks do the same: a cancel raised on one is raised on all."""
+        try:
+            self.events(event)
+        except CancelException as cancel:
+            if self._alone:
+                raise
+            self.decisions.vote(cancel.decision)
+        if not self._alone and self.events.may_cancel:
+            decision, _ = self.decisions.exchange()
+            if decision:
+                raise CANCELS[decision]
+
+
+def _tensors(value: Any) -> Iterable[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors(each)
