@@ -1,0 +1,18 @@
+"""Vision: image loaders, transforms, models and learners."""
+
+import dist_ai.vision.show  # noqa: F401  # registers how images are shown
+from dist_ai.vision.data import ImageDataLoaders
+from dist_ai.vision.learner import vision_learner
+from dist_ai.vision.models import architectures
+from dist_ai.vision.transforms import Flip, Normalize, Resize, aug_transforms, imagenet_stats
+
+__all__ = [
+    "Flip",
+    "ImageDataLoaders",
+    "Normalize",
+    "Resize",
+    "architectures",
+    "aug_transforms",
+    "imagenet_stats",
+    "vision_learner",
+]

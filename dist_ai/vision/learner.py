@@ -1,0 +1,131 @@
+"""The Learner for images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from dist_ai.callbacks import Callback
+from dist_ai.data import DataLoaders
+from dist_ai.distributed import join
+from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.export import ModelSpec
+from dist_ai.learner import Learner
+from dist_ai.optimizer import Adam
+from dist_ai.vision.models import backbone, on_backbone, vision_splitter, weights_of
+from dist_ai.vision.transforms import Normalize, imagenet_stats
+
+__all__ = ["vision_learner"]
+
+
+def vision_learner(
+    dls: DataLoaders,
+    arch: str | Callable[..., nn.Module],
+    *,
+    pretrained: bool | Literal["auto"] = "auto",
+    weights: str | Path | None = None,
+    n_out: int | None = None,
+    normalize: bool = True,
+    lin_ftrs: int = 512,
+    dropout: float = 0.5,
+    loss_func: Callable[..., torch.Tensor] | None = None,
+    metrics: Any = None,
+    opt_func: Callable[..., Any] = Adam,
+    lr: float = 1e-3,
+    wd: float | None = None,
+    cbs: Callback | Iterable[Callback] = (),
+    train_bn: bool = True,
+    sync_bn: bool = True,
+    run_dir: str | Path | Literal["auto"] | None = "auto",
+    checkpoint_every_s: float | None = 30.0,
+    checkpoint_every_steps: int | None = None,
+    progress: bool = True,
+) -> Learner:
+    """Returns a Learner that fine-tunes (or trains) an image model on `dls`.
+
+    Args:
+        dls: images and labels.
+        arch: a torchvision classifier's name (``"resnet18"``) or function, one in `dist_ai.vision.models.architectures`,
+            or a function without arguments that returns a classifier.
+        pretrained: True begins from torchvision's weights or fails; ``"auto"``, the default, begins from random
+            weights where they cannot be had (no network), and says so; False begins from random weights.
+        weights: a file of weights to begin from instead, a state dict of `arch` (.pth or .safetensors).
+        n_out: outputs; by default the number of classes.
+        normalize: add `Normalize` with ImageNet's statistics, unless `dls` has one.
+        lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
+        loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, run_dir, checkpoint_every_s,
+        checkpoint_every_steps, progress: see `Learner`.
+
+    The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
+    """
+    n_out = len(dls.vocab) if n_out is None else n_out
+    name = _name(arch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dls.seed)
+        body = backbone(name) if name is not None else arch()  # type: ignore[operator]
+        found = _pretrained(name, pretrained, weights)
+        if found is not None:
+            body.load_state_dict(found)
+        model = on_backbone(body, n_out, lin_ftrs=lin_ftrs, dropout=dropout)
+    if normalize and not any(isinstance(tfm, Normalize) for tfm in dls.train.stage.pipeline.tfms):
+        dls.add_batch_tfms([Normalize(*imagenet_stats)])
+    arguments = {"arch": name, "n_out": n_out, "lin_ftrs": lin_ftrs, "dropout": dropout}
+    learn = Learner(
+        dls,
+        model,
+        loss_func,
+        opt_func=opt_func,
+        lr=lr,
+        splitter=vision_splitter,
+        cbs=cbs,
+        metrics=metrics,
+        wd=wd,
+        train_bn=train_bn,
+        sync_bn=sync_bn,
+        run_dir=run_dir,
+        checkpoint_every_s=checkpoint_every_s,
+        checkpoint_every_steps=checkpoint_every_steps,
+        spec=ModelSpec("vision_model", arguments) if name is not None else None,
+        progress=progress,
+    )
+    if found is not None:
+        learn.freeze()
+    return learn
+
+
+def _name(arch: Any) -> str | None:
+    """Returns the name by which `arch` can be built again, or None for a function that only this program has."""
+    if isinstance(arch, str):
+        return arch
+    if not callable(arch):
+        raise ConfigError(f"arch={arch!r}: expected the name of an architecture or a function that returns a classifier")
+    return arch.__name__ if getattr(arch, "__module__", "").startswith("torchvision.models.") else None
+
+
+def _pretrained(name: str | None, pretrained: bool | str, file: str | Path | None) -> dict[str, torch.Tensor] | None:
+    if pretrained not in (True, False, "auto"):
+        raise ConfigError(f"pretrained={pretrained!r}: expected True, False or 'auto'")
+    if file is None and (pretrained is False or name is None):
+        if pretrained is True:
+            raise ConfigError("pretrained=True needs the name of a torchvision architecture, or weights=FILE")
+        return None
+    ranks = join()
+    found, problem = None, ""
+    if ranks.world.is_main:  # one rank downloads; the others read its cache, or get its answer
+        try:
+            found = weights_of(name or "", file)
+        except ArtifactError as error:
+            problem = str(error)
+    problem = ranks.broadcast_json(problem, what="pretrained weights")
+    if not problem:
+        return found if found is not None else weights_of(name or "", file)
+    if pretrained is True or file is not None:
+        raise ArtifactError(f"{problem}. Use weights=FILE, or pretrained=False to begin from random weights")
+    if ranks.world.is_main:
+        print(f"{problem}; beginning from random weights (pretrained=True would insist)", file=sys.stderr, flush=True)
+    return None

@@ -1,0 +1,51 @@
+"""Pictures of batches and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from dist_ai.core.show import show_batch, show_results
+from dist_ai.core.types import TensorCategory, plain
+from dist_ai.core.vision_types import TensorImage
+
+__all__ = ["image_grid"]
+
+
+def image_grid(images: Sequence[torch.Tensor], titles: Sequence[str], colors: Sequence[str] | None = None) -> Figure:
+    """Returns a figure of images in a grid, as nearly square as their number allows.
+
+    Args:
+        images: (channels, height, width) each, float 0..1 or uint8.
+        titles: over each image.
+        colors: of the titles; black by default.
+    """
+    columns = max(1, int(len(images) ** 0.5 + 0.999))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.5 * rows), layout="constrained")
+    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        pixels = plain(image).detach().cpu()
+        pixels = pixels.float().clamp(0, 1) if pixels.is_floating_point() else pixels
+        axes.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray" if pixels.shape[0] == 1 else None)
+        axes.set_title(title, fontsize=9, color=colors[i] if colors else "black")
+        axes.axis("off")
+    return figure
+
+
+@show_batch.register(TensorImage, TensorCategory)
+def _(_x: TensorImage, _y: TensorCategory, samples: Sequence[tuple[Any, Any]]) -> Figure:
+    return image_grid([image for image, _ in samples], [str(label) for _, label in samples])
+
+
+@show_results.register(TensorImage, TensorCategory)
+def _(_x: TensorImage, _y: TensorCategory, samples: Sequence[tuple[Any, Any]], predictions: Sequence[Any]) -> Figure:
+    titles = [
+        str(label) if label == guess else f"{guess}\nis {label}"
+        for (_, label), guess in zip(samples, predictions, strict=True)
+    ]
+    colors = ["green" if label == guess else "red" for (_, label), guess in zip(samples, predictions, strict=True)]
+    return image_grid([image for image, _ in samples], titles, colors)
