@@ -6,7 +6,7 @@ One program gives the same numbers on one process and on many, and is safe to ki
 from dist_ai.metrics import accuracy
 from dist_ai.vision import ImageDataLoaders, Resize, aug_transforms, vision_learner
 
-dls = ImageDataLoaders.from_folder(path, valid_pct=0.2, seed=42, item_tfms=Resize(64), batch_tfms=aug_transforms(), bs=64)
+dls = ImageDataLoaders.from_folder(path, valid_pct=0.2, item_tfms=Resize(64), batch_tfms=aug_transforms(), bs=64)
 learn = vision_learner(dls, "resnet18", metrics=accuracy)
 learn.fine_tune(3)
 learn.export("model")

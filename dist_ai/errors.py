@@ -79,7 +79,9 @@ class WorkerError(WorldError):
         worker_traceback: the worker's own traceback, or "" if it left none.
     """
 
-    def __init__(self, message: str, *, rank: int | None = None, exit_code: int = 1, worker_traceback: str = "") -> None:
+    def __init__(
+        self, message: str, *, rank: int | None = None, exit_code: int = 1, worker_traceback: str = ""
+    ) -> None:
         super().__init__(message)
         self.rank = rank
         self.exit_code = exit_code

@@ -14,7 +14,9 @@ from dist_ai.core.types import TensorCategory
 
 __all__ = ["CrossEntropyLoss", "activation", "decodes", "default_loss", "loss_from_plain", "loss_to_plain", "losses"]
 
-losses: Registry[type[nn.Module]] = Registry("loss", "register its class with dist_ai.losses.losses.register(name) before loading")
+losses: Registry[type[nn.Module]] = Registry(
+    "loss", "register its class with dist_ai.losses.losses.register(name) before loading"
+)
 
 
 @losses.register("CrossEntropyLoss")

@@ -125,4 +125,5 @@ def _as_metric(metric: Any) -> Metric:
 
 
 def _name(function: Any) -> str:
-    return getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", type(function).__name__)
+    named = getattr(function, "func", function)  # a `functools.partial` goes by its function's name
+    return getattr(named, "__name__", type(named).__name__)

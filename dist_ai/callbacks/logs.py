@@ -86,7 +86,9 @@ class RunLog(Callback):
             except json.JSONDecodeError:
                 continue  # the line that a kill cut short
             epochs += entry["kind"] == "epoch"
-            if entry["kind"] == "step" and entry["step"] < self._steps or entry["kind"] == "epoch" and epochs <= self._epochs:
+            if (entry["kind"] == "step" and entry["step"] < self._steps) or (
+                entry["kind"] == "epoch" and epochs <= self._epochs
+            ):
                 kept.append(line + "\n")
         temporary = path.with_name(".log.jsonl.partial")
         temporary.write_text("".join(kept))

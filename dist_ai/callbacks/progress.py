@@ -32,6 +32,7 @@ class ProgressBar(Callback):
         self.console = console or Console(highlight=False)
         self._bar: Progress | None = None
         self._shown = 0
+        self._next = 0.0
 
     def before_fit(self) -> None:
         """Prints the table's head."""

@@ -80,7 +80,9 @@ class Recorder(Callback):
             for metric in self.metrics:
                 metric.update(state.pred, state.yb if len(state.yb) > 1 else state.yb[0], state.share.num_local)
             return
-        self._pending.append(state.loss.detach() * state.share.weight if state.share.weight != 1 else state.loss.detach())
+        self._pending.append(
+            state.loss.detach() * state.share.weight if state.share.weight != 1 else state.loss.detach()
+        )
         self.lrs.append(self.learn.opt.get_hyper("lr")[-1])
         self.sizes.append(state.share.num_global)
         if len(self._pending) >= self.flush_every:
@@ -108,7 +110,9 @@ class Recorder(Callback):
             {
                 "fit": self.fit,
                 "epoch": self.state.epoch,
-                "train_loss": sum(s * loss for s, loss in zip(sizes, losses, strict=True)) / total if total else float("nan"),
+                "train_loss": sum(s * loss for s, loss in zip(sizes, losses, strict=True)) / total
+                if total
+                else float("nan"),
                 "valid_loss": self.final[0] if self.final else float("nan"),
                 **dict(zip((metric.name for metric in self.metrics), self.final[1:], strict=False)),
                 "samples_per_s": total / self._train_seconds if self._train_seconds else float("nan"),

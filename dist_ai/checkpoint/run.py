@@ -177,7 +177,10 @@ def _own_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     result = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in seen or tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
+        if (
+            tensor.untyped_storage().data_ptr() in seen
+            or tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes()
+        ):
             tensor = tensor.clone()
         seen.add(tensor.untyped_storage().data_ptr())
         result[name] = tensor

@@ -93,7 +93,8 @@ class Dispatch:
 
     def _candidates(self, given: tuple[type, ...]) -> list[tuple[type, ...]]:
         distances = {
-            on: tuple(_distance(have, want) for have, want in zip(given, on, strict=True)) for on in self._implementations
+            on: tuple(_distance(have, want) for have, want in zip(given, on, strict=True))
+            for on in self._implementations
         }
         return sorted((on for on, far in distances.items() if None not in far), key=lambda on: distances[on])
 
@@ -121,8 +122,8 @@ def first_parameter_types(function: Callable[..., Any], *, skip_self: bool = Tru
                 f"{function.__qualname__}: the annotation {annotation!r} of {names[0]!r} cannot be resolved ({error}); "
                 "import the class at module level, not under TYPE_CHECKING"
             ) from error
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    found = typing.get_args(annotation) if union else (annotation,)
+    origins: tuple[Any, ...] = (typing.Union, types.UnionType)
+    found = typing.get_args(annotation) if typing.get_origin(annotation) in origins else (annotation,)
     found = tuple(object if t is Any else typing.get_origin(t) or t for t in found)
     if not all(isinstance(t, type) for t in found):
         raise TypeError(f"{function.__qualname__}: {annotation!r} is not a class or a union of classes")

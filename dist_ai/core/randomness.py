@@ -11,7 +11,7 @@ written three times because it runs in three places: on Python integers (one sam
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,9 @@ class Draw:
 
     __slots__ = ("_keys", "_num_draws", "place", "single")
 
-    def __init__(self, *, seed: int, epoch: int, samples: int | Sequence[int] | npt.NDArray[np.int64], place: int = 0) -> None:
+    def __init__(
+        self, *, seed: int, epoch: int, samples: int | Sequence[int] | npt.NDArray[np.int64], place: int = 0
+    ) -> None:
         self.single = isinstance(samples, int)
         keys = sample_keys(seed=seed, epoch=epoch, samples=samples)
         self._keys: int | UInt64Array = int(keys[0]) if self.single else keys
@@ -112,14 +114,14 @@ class Draw:
             return mix64_int(self._keys ^ mix64_int(counter))
         return mix64(self._keys ^ np.uint64(mix64_int(counter)))
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float | npt.NDArray[np.float64]:
-        """Returns numbers uniform in [low, high), float64 with 53 random bits."""
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Any:
+        """Returns a float uniform in [low, high), or a float64 array of one a sample; 53 random bits."""
         bits = self.bits()
         unit = (bits >> 11) * 2.0**-53 if isinstance(bits, int) else (bits >> np.uint64(11)) * 2.0**-53
         return low + (high - low) * unit
 
-    def bernoulli(self, p: float) -> bool | npt.NDArray[np.bool_]:
-        """Returns True with probability `p`."""
+    def bernoulli(self, p: float) -> Any:
+        """Returns True with probability `p`, or a bool array of one a sample."""
         return self.uniform() < p
 
     def generator(self) -> np.random.Generator:

@@ -104,6 +104,7 @@ class Transform(metaclass=_TransformType):
 
     order: ClassVar[int] = 0
     split_idx: ClassVar[int | None] = None
+    _tables: ClassVar[dict[str, Dispatch]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -141,7 +142,9 @@ class Transform(metaclass=_TransformType):
                     "decorate it with @dataclass and make its state fields"
                 )
             return {"transform": type(self).__name__}
-        fields = {field.name: _plain(getattr(self, field.name), type(self).__name__) for field in dataclasses.fields(self)}
+        fields = {
+            field.name: _plain(getattr(self, field.name), type(self).__name__) for field in dataclasses.fields(self)
+        }
         return {"transform": type(self).__name__, **fields}
 
     @staticmethod

@@ -8,7 +8,7 @@ tensors (`plain`): types cost a Python call per operation, and a compiled model 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -27,6 +27,7 @@ class SemanticTensor(torch.Tensor):
     """
 
     def __new__(cls, data: Any, **metadata: Any) -> SemanticTensor:
+        """Returns `data` (a tensor, whose memory is shared, or what makes one) with this meaning and this metadata."""
         tensor = torch.as_tensor(data).as_subclass(cls)
         tensor.__dict__.update(metadata)
         return tensor
@@ -39,6 +40,7 @@ class SemanticTensor(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        """Runs `func` on plain tensors and gives the result the type and metadata of the first semantic argument."""
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
         like = _first_semantic(args)
@@ -47,7 +49,7 @@ class SemanticTensor(torch.Tensor):
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         copy = self.detach().clone().requires_grad_(self.requires_grad)
         memo[id(self)] = copy
-        return copy
+        return cast(S, copy)
 
 
 class TensorCategory(SemanticTensor):

@@ -20,7 +20,9 @@ class Subset(Sequence[Any]):
     `subset[i]` is the tuple of what each pipeline makes of item i; `subset.item(i)` is the item itself.
     """
 
-    def __init__(self, items: Sequence[Any], indices: Sequence[int], pipelines: Sequence[Pipeline], split_idx: int) -> None:
+    def __init__(
+        self, items: Sequence[Any], indices: Sequence[int], pipelines: Sequence[Pipeline], split_idx: int
+    ) -> None:
         self.items = items
         self.indices = indices
         self.pipelines = pipelines

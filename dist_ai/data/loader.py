@@ -18,13 +18,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import RandomSampler, SequentialSampler, TensorDataset
 
 from dist_ai.core.randomness import Draw
+from dist_ai.core.show import show_batch
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.collate import collate as default_collate
 from dist_ai.data.datasets import Datasets, TensorData
@@ -90,7 +91,7 @@ class DataLoader:
         num_workers: int | None = None,
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
-        collate: Callable[[Sequence[Any]], Any] = default_collate,
+        collate: Callable[[list[Any]], Any] = default_collate,
         seed: int = 0,
         split_idx: int | None = None,
         device: torch.device | str | None = None,
@@ -228,7 +229,8 @@ class DataLoaders:
         n_inp: int = 1,
     ) -> None:
         self.train, self.valid = (
-            DataLoader.from_torch(loader) if isinstance(loader, TorchDataLoader) else loader for loader in (train, valid)
+            DataLoader.from_torch(loader) if isinstance(loader, TorchDataLoader) else loader
+            for loader in (train, valid)
         )
         self._recipe = recipe
         self.n_inp = n_inp
@@ -246,7 +248,7 @@ class DataLoaders:
         seed: int = 0,
         device: torch.device | str | None = None,
         n_inp: int = 1,
-    ) -> DataLoaders:
+    ) -> Self:
         """Returns loaders of the training part (shuffled) and the validation part (in order) of `datasets`.
 
         Args:
@@ -286,7 +288,9 @@ class DataLoaders:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("train", "valid"):
-            raise DataError(f"there is no {name} loader: this was loaded from an export; set learn.dls to train on data")
+            raise DataError(
+                f"there is no {name} loader: this was loaded from an export; set learn.dls to train on data"
+            )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     @property
@@ -327,6 +331,23 @@ class DataLoaders:
         """Returns the first training batch."""
         return self.train.one_batch()
 
+    def show_batch(self, max_n: int = 9) -> Any:
+        """Returns a figure of the first training samples, as the model sees them but for what can be undone.
+
+        Raises:
+            DataError: there is no picture for these types.
+        """
+        batch = self.train.one_batch()
+        inputs, targets = batch[: self.n_inp], batch[self.n_inp :]
+        if len(inputs) != 1 or len(targets) != 1 or show_batch.find(type(inputs[0]), type(targets[0])) is None:
+            kinds = ", ".join(type(each).__name__ for each in batch)
+            raise DataError(
+                f"there is no picture for samples of ({kinds}); add one with dist_ai.core.show.show_batch.register"
+            )
+        few = tuple(each[:max_n] for each in batch)
+        shown, labels = self.recipe.decode_inputs(few[:1])[0], self.recipe.decode_targets(few[1:])[0]
+        return show_batch(inputs[0], targets[0], list(zip(shown, labels, strict=True)))
+
     def test_dl(
         self, items: Sequence[Any], *, bs: int = 64, num_workers: int | None = None, world: World | None = None
     ) -> DataLoader:
@@ -364,7 +385,7 @@ class _Fetcher:
 
     dataset: Any
     item_tfms: Pipeline
-    collate: Callable[[Sequence[Any]], Any]
+    collate: Callable[[list[Any]], Any]
     seed: int
     split_idx: int
 
@@ -383,7 +404,9 @@ class _Fetcher:
         try:
             return self.collate(samples)
         except DataError as error:
-            raise DataError(f"{error}. The samples are {', '.join(map(self._name, share.indices.tolist()[:4]))}") from error
+            raise DataError(
+                f"{error}. The samples are {', '.join(map(self._name, share.indices.tolist()[:4]))}"
+            ) from error
 
     def _sample(self, index: int, epoch: int) -> Any:
         try:
@@ -420,7 +443,7 @@ class _Workers:
         self._loader = TorchDataLoader(
             _ShareDataset(fetcher),
             batch_size=None,
-            sampler=self,  # type: ignore[arg-type]  # any iterable of what the data set takes is a sampler
+            sampler=self,  # any iterable of what the data set takes is a sampler
             num_workers=num_workers,
             collate_fn=_as_is,
             persistent_workers=True,

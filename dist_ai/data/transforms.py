@@ -31,7 +31,7 @@ class Categorize(Transform):
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self._index = {label: i for i, label in enumerate(self.vocab)}
+        self._index: dict[str | int, int] = {label: i for i, label in enumerate(self.vocab)}
 
     def setups(self, items: Sequence) -> None:
         """Learns the vocabulary, unless it was given."""

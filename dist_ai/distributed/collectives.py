@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,13 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-import numpy as np
-import torch
-
 from dist_ai.distributed.environment import World, current_world, launch_settings
 from dist_ai.errors import CollectiveError, ConfigError, RendezvousError
 
+# torch is imported inside the functions that need it: the launchers live in this package, and only start processes.
 if TYPE_CHECKING:
+    import torch
     from torch.distributed import ProcessGroup, Store
 
 __all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave"]
@@ -108,6 +108,7 @@ class GroupCollectives:
 
     def all_gather_rows(self, tensor: torch.Tensor, *, what: str = "") -> torch.Tensor:
         """Returns the rows of all ranks in rank order; see `Collectives`."""
+        import torch
         import torch.distributed as dist
 
         rows = tensor.detach().cpu().contiguous()
@@ -133,16 +134,20 @@ class GroupCollectives:
 
     def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:
         """Returns rank `src`'s plain-data value; see `Collectives`."""
+        import torch
+
         # JSON and not broadcast_object_list: the latter unpickles what a peer sent.
-        text = json.dumps(value).encode() if self.world.rank == src else b""
+        text = bytearray(json.dumps(value).encode() if self.world.rank == src else b"")
         size = self.broadcast(torch.tensor([len(text)]), src, what=what)
         payload = torch.zeros(int(size), dtype=torch.uint8)
         if self.world.rank == src:
-            payload[:] = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
+            payload[:] = torch.frombuffer(text, dtype=torch.uint8)
         return json.loads(self.broadcast(payload, src, what=what).numpy().tobytes())
 
     def barrier(self, *, what: str = "") -> None:
         """Waits until every rank is here; see `Collectives`."""
+        import torch
+
         self.all_reduce(torch.zeros(1), what=what or "barrier")
 
     @contextlib.contextmanager
@@ -212,6 +217,7 @@ def leave() -> None:
 
 
 def _connect(world: World) -> GroupCollectives:
+    import torch
     import torch.distributed as dist
 
     timeout_s = launch_settings().timeout_s
@@ -221,19 +227,39 @@ def _connect(world: World) -> GroupCollectives:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
         store = _open_store(world, timeout)
-        try:
-            dist.init_process_group(
-                backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout
-            )
-        except (RuntimeError, ValueError) as error:
-            raise RendezvousError(
-                f"{world}: the {world.world_size} processes did not all meet at {world.store} within {timeout_s:.0f} s: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-    control = dist.new_group(backend="gloo", timeout=timeout)
+        with _all_meeting(world, store, timeout_s):
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout)
+    store = dist.distributed_c10d._get_default_store()
+    with _all_meeting(world, store, timeout_s):
+        control: Any = dist.new_group(backend="gloo", timeout=timeout)
     # Registered after torch is loaded, so it runs before torch's own teardown.
     atexit.register(leave)
-    return GroupCollectives(world, control, dist.distributed_c10d._get_default_store(), timeout_s=timeout_s)
+    return GroupCollectives(world, control, store, timeout_s=timeout_s)
+
+
+@contextlib.contextmanager
+def _all_meeting(world: World, store: Store, timeout_s: float) -> Iterator[None]:
+    """Turns a failed meeting into an error that names who did not come. Every rank signs before it waits."""
+    arrived = "arrived/"
+    started = time.monotonic()
+    try:
+        store.set(f"{arrived}{world.rank}", "1")
+        yield
+    except (RuntimeError, ValueError) as error:
+        place = f"{world}: the {world.world_size} processes did not meet at {world.store or 'their store'}"
+        try:
+            missing = [str(rank) for rank in range(world.world_size) if not store.check([f"{arrived}{rank}"])]
+        except RuntimeError:  # the store went with its host; torch's own words are all there is
+            missing = []
+        if missing:
+            raise RendezvousError(
+                f"{place}: rank(s) {', '.join(missing)} did not come within {timeout_s:g} s. "
+                "Look at what they printed; if they only start slowly, raise --timeout (DIST_AI_TIMEOUT_S)"
+            ) from error
+        raise RendezvousError(
+            f"{place}: the exchange of addresses failed after {time.monotonic() - started:.1f} s: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def _open_store(world: World, timeout: timedelta) -> Store:
@@ -244,26 +270,50 @@ def _open_store(world: World, timeout: timedelta) -> Store:
     address = urlsplit(world.store)
     store: Store
     if address.scheme == "file":
-        Path(address.path).parent.mkdir(parents=True, exist_ok=True)
-        store = dist.FileStore(address.path, world.world_size)
+        path = Path(world.store.removeprefix("file://"))  # not address.path: a folder's name may hold '#' or '?'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = dist.FileStore(str(path), world.world_size)
         store.set_timeout(timeout)
     elif address.scheme == "tcp" and address.hostname and address.port:
-        try:
-            store = dist.TCPStore(
-                address.hostname,
-                address.port,
-                world.world_size,
-                is_master=world.hosts_store,
-                timeout=timeout,
-                wait_for_workers=False,
-            )
-        except RuntimeError as error:
-            role = "open the store on" if world.hosts_store else "reach the store at"
-            raise RendezvousError(
-                f"rank {world.rank} could not {role} {address.hostname}:{address.port}: {str(error).splitlines()[0]}. "
-                "If the port is in use, choose another MASTER_PORT"
-            ) from error
+        store = _open_tcp_store(world, address.hostname, address.port, timeout)
     else:
         raise ConfigError(f"store {world.store!r} is not 'file:///path' or 'tcp://host:port'")
     # A prefix for each attempt: without it a restarted rank reads the dead attempt's gloo addresses and hangs.
     return dist.PrefixStore(f"dist_ai/attempt_{world.attempt}", store)
+
+
+def _open_tcp_store(world: World, host: str, port: int, timeout: timedelta) -> Store:
+    import torch.distributed as dist
+
+    opened: list[Store] = []
+    failed: list[RuntimeError] = []
+
+    def open_it() -> None:
+        try:
+            opened.append(
+                dist.TCPStore(
+                    host, port, world.world_size, is_master=world.hosts_store, timeout=timeout, wait_for_workers=False
+                )
+            )
+        except RuntimeError as error:
+            failed.append(error)
+
+    # In a thread, because a client that reaches another program's port waits for its answer without any time limit.
+    opening = threading.Thread(target=open_it, name="open-store", daemon=True)
+    opening.start()
+    opening.join(timeout.total_seconds() + 5)
+    if opened:
+        return opened[0]
+    if failed:
+        reason = str(failed[0]).splitlines()[0]
+    else:
+        reason = f"what listens there gave no answer within {timeout.total_seconds():g} s, so it is another program"
+    if world.hosts_store:
+        raise RendezvousError(
+            f"rank {world.rank} could not open the store on {host}:{port}: {reason}. "
+            "If the port is in use, choose another MASTER_PORT"
+        ) from (failed[0] if failed else None)
+    raise RendezvousError(
+        f"rank {world.rank} could not reach the store at {host}:{port}: {reason}. "
+        "Its host (rank 0, or torchrun) opens it: see that it runs, and that MASTER_PORT is a port that it could take"
+    ) from (failed[0] if failed else None)

@@ -8,14 +8,27 @@ started here: `dist_ai.distributed.collectives.join` connects the processes.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from dist_ai.errors import ConfigError
 
-__all__ = ["LaunchSettings", "World", "current_world", "launch_settings", "worker_environment"]
+# torch is imported inside the functions that need it: a launcher, which only starts processes, must not wait for it.
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "LaunchSettings",
+    "World",
+    "current_world",
+    "launch_settings",
+    "launched_rank",
+    "launcher_pid",
+    "settings_environment",
+    "worker_environment",
+]
 
 # Rank variables carry torchrun's names, so that Accelerate and users' own code read them too. What only our
 # launchers say carries our prefix.
@@ -26,6 +39,16 @@ RUN_DIR = "DIST_AI_RUN_DIR"
 FRESH = "DIST_AI_FRESH"
 FAILURE_DIR = "DIST_AI_FAILURE_DIR"
 TIMEOUT = "DIST_AI_TIMEOUT_S"
+LAUNCHER = "DIST_AI_LAUNCHER_PID"
+
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, LAUNCHER)
+
+
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +73,7 @@ class World:
     local_rank: int = 0
     local_world_size: int = 1
     node_rank: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=_cpu)
     store: str | None = None
     hosts_store: bool = False
     attempt: int = 0
@@ -61,6 +84,11 @@ class World:
             raise ConfigError(f"world_size={self.world_size}: a world has at least 1 process")
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank={self.rank} is outside 0..{self.world_size - 1} (world_size={self.world_size})")
+        if not 0 <= self.local_rank < self.local_world_size:
+            raise ConfigError(
+                f"local_rank={self.local_rank} is outside 0..{self.local_world_size - 1} "
+                f"(local_world_size={self.local_world_size})"
+            )
 
     @property
     def is_main(self) -> bool:
@@ -78,12 +106,14 @@ class LaunchSettings:
     Attributes:
         run_dir: the run directory given by ``--run-dir``; None if none was.
         fresh: True if a fresh run was asked for.
+        device: the kind of device asked for; None to use a GPU where there is one.
         failure_dir: where a failing worker leaves its report for the launcher; None without a launcher.
         timeout_s: seconds after which an exchange between processes is given up.
     """
 
     run_dir: Path | None = None
     fresh: bool = False
+    device: Literal["cpu", "cuda"] | None = None
     failure_dir: Path | None = None
     timeout_s: float = 600.0
 
@@ -103,44 +133,81 @@ def current_world(world: World | None = None) -> World:
 
     if dist.is_available() and dist.is_initialized():
         return _from_process_group(dist.get_rank(), dist.get_world_size())
-    if os.environ.get("WORLD_SIZE", "1") == "1" and STORE not in os.environ:
+    if os.environ.get("WORLD_SIZE", "") in ("", "1") and STORE not in os.environ:
         return World(device=_device(local_rank=0, local_world_size=1))
     return _from_variables()
 
 
 def launch_settings() -> LaunchSettings:
-    """Returns what the launching command asked for, or the defaults if nobody launched us."""
+    """Returns what the launching command asked for, or the defaults if nobody launched us.
+
+    Raises:
+        ConfigError: a variable holds what cannot be.
+    """
     run_dir, failure_dir = os.environ.get(RUN_DIR), os.environ.get(FAILURE_DIR)
     return LaunchSettings(
         run_dir=Path(run_dir) if run_dir else None,
         fresh=os.environ.get(FRESH, "") not in ("", "0"),
+        device=_device_kind(),
         failure_dir=Path(failure_dir) if failure_dir else None,
-        timeout_s=float(os.environ.get(TIMEOUT, LaunchSettings.timeout_s)),
+        timeout_s=_seconds(TIMEOUT, default=LaunchSettings.timeout_s),
     )
 
 
-def worker_environment(world: World, settings: LaunchSettings) -> dict[str, str]:
-    """Returns the variables that tell a worker process that it is `world`: what `current_world` reads back there."""
-    variables = {
-        "RANK": str(world.rank),
-        "WORLD_SIZE": str(world.world_size),
-        "LOCAL_RANK": str(world.local_rank),
-        "LOCAL_WORLD_SIZE": str(world.local_world_size),
-        "GROUP_RANK": str(world.node_rank),
-        ATTEMPT: str(world.attempt),
-        TIMEOUT: str(settings.timeout_s),
-    }
-    if world.store is not None:
-        variables[STORE] = world.store
-    if world.device.type == "cpu":
-        variables[DEVICE] = "cpu"
+def launched_rank() -> int:
+    """Returns the rank that a launcher gave this process; 0 if nobody launched us. Does not wait for torch."""
+    return _integer("RANK", default=0)
+
+
+def launcher_pid() -> int | None:
+    """Returns the process that started this one and that it must not outlive; None if nobody launched us."""
+    return _integer(LAUNCHER) if os.environ.get(LAUNCHER) else None
+
+
+def settings_environment(settings: LaunchSettings) -> dict[str, str]:
+    """Returns the variables that carry `settings` to a process: what `launch_settings` reads back there."""
+    variables = {TIMEOUT: str(settings.timeout_s)}
     if settings.run_dir is not None:
         variables[RUN_DIR] = str(settings.run_dir)
     if settings.fresh:
         variables[FRESH] = "1"
+    if settings.device is not None:
+        variables[DEVICE] = settings.device
     if settings.failure_dir is not None:
         variables[FAILURE_DIR] = str(settings.failure_dir)
     return variables
+
+
+def worker_environment(
+    settings: LaunchSettings,
+    *,
+    rank: int,
+    world_size: int,
+    store: str,
+    inherited: Mapping[str, str],
+) -> dict[str, str]:
+    """Returns the whole environment of a worker process on this machine: what `current_world` reads back there.
+
+    Args:
+        settings: what the launching command asked for.
+        rank: which process of the run it is.
+        world_size: number of processes, all on this machine.
+        store: where the processes meet, as in `World`.
+        inherited: the launcher's own environment; what it says of ranks and runs is left out, so that a launch
+            inside a launched process does not take over the outer one's rank or run directory.
+    """
+    dropped = {*RANK_VARIABLES, *OWN_VARIABLES}
+    return {
+        **{name: value for name, value in inherited.items() if name not in dropped},
+        **settings_environment(settings),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "GROUP_RANK": "0",
+        STORE: store,
+        LAUNCHER: str(os.getpid()),
+    }
 
 
 def _from_process_group(rank: int, world_size: int) -> World:
@@ -151,7 +218,8 @@ def _from_process_group(rank: int, world_size: int) -> World:
         world_size=world_size,
         local_rank=local_rank,
         local_world_size=local_world_size,
-        node_rank=_integer("GROUP_RANK", default=rank // max(local_world_size, 1)),
+        # NODE_RANK is what Ray Train calls torchrun's GROUP_RANK.
+        node_rank=_integer("GROUP_RANK", default=_integer("NODE_RANK", default=rank // max(local_world_size, 1))),
         device=_device(local_rank, local_world_size),
         source="process group",
     )
@@ -165,7 +233,7 @@ def _from_variables() -> World:
     if own:
         store, hosts_store = os.environ[STORE], rank == 0
     else:
-        store = f"tcp://{_text('MASTER_ADDR')}:{_integer('MASTER_PORT')}"
+        store = _tcp_store()
         # torchrun's agent holds the store open between restarts; other starters leave that to rank 0.
         hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     return World(
@@ -182,10 +250,29 @@ def _from_variables() -> World:
     )
 
 
+def _tcp_store() -> str:
+    host, port = _text("MASTER_ADDR"), _integer("MASTER_PORT")
+    if not 0 < port < 65536:
+        raise ConfigError(f"MASTER_PORT={port} is not a port; use a free one between 1024 and 65535")
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def _device_kind() -> Literal["cpu", "cuda"] | None:
+    match os.environ.get(DEVICE, ""):
+        case "":
+            return None
+        case "cpu":
+            return "cpu"
+        case "cuda":
+            return "cuda"
+        case other:
+            raise ConfigError(f"{DEVICE}={other!r} is not a device kind; use 'cpu' or 'cuda', or unset it")
+
+
 def _device(local_rank: int, local_world_size: int) -> torch.device:
-    wanted = os.environ.get(DEVICE, "")
-    if wanted not in ("", "cpu", "cuda"):
-        raise ConfigError(f"{DEVICE}={wanted!r} is not a device kind; use 'cpu' or 'cuda', or unset it")
+    import torch
+
+    wanted = _device_kind()
     if wanted == "cpu" or not torch.cuda.is_available():
         if wanted == "cuda":
             raise ConfigError(f"{DEVICE}=cuda, but torch sees no GPU here; `dist-ai doctor` tells what it sees")
@@ -217,3 +304,14 @@ def _integer(name: str, default: int | None = None) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{name}={text!r} is not a whole number") from None
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name, "")
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"{name}={text!r} is not a number of seconds above 0")
+    return seconds

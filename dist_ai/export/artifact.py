@@ -72,7 +72,9 @@ class Artifact:
     versions: dict[str, str]
 
 
-def save_export(directory: str | Path, *, model: nn.Module, spec: ModelSpec | None, recipe: SampleRecipe, loss_func: Any) -> Path:
+def save_export(
+    directory: str | Path, *, model: nn.Module, spec: ModelSpec | None, recipe: SampleRecipe, loss_func: Any
+) -> Path:
     """Writes an export, complete or not at all; one that is there is replaced.
 
     Raises:

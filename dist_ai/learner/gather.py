@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -41,7 +41,8 @@ class GatherPreds(Callback):
             self._rows["target"].append(state.yb[0][:count].cpu())
             if self.with_loss:
                 each = [
-                    self.loss_func(state.pred[i : i + 1], *(y[i : i + 1] for y in state.yb)).detach() for i in range(count)
+                    self.loss_func(state.pred[i : i + 1], *(y[i : i + 1] for y in state.yb)).detach()
+                    for i in range(count)
                 ]
                 self._rows["loss"].append(torch.stack(each).cpu() if each else torch.empty(0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,7 +14,7 @@ from dist_ai.optimizer.optimizer import ParamGroup
 
 __all__ = ["LearningRate", "Splitter", "freeze_to", "layer_groups", "learning_rates", "one_group", "param_groups"]
 
-Splitter: TypeAlias = Callable[[nn.Module], list[list[nn.Parameter]]]
+Splitter: TypeAlias = Callable[[Any], list[list[nn.Parameter]]]
 LearningRate: TypeAlias = float | slice | Sequence[float]
 
 _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -45,7 +45,11 @@ def layer_groups(model: nn.Module, splitter: Splitter) -> list[dict[str, nn.Para
 
 def param_groups(model: nn.Module, splitter: Splitter, *, wd_bn_bias: bool) -> list[ParamGroup]:
     """Returns the optimizer's groups; unless `wd_bn_bias`, normalisation layers and biases do not decay."""
-    exempt = set() if wd_bn_bias else _norm_names(model, _NORMS) | {n for n, _ in model.named_parameters() if n.endswith("bias")}
+    exempt = (
+        set()
+        if wd_bn_bias
+        else _norm_names(model, _NORMS) | {n for n, _ in model.named_parameters() if n.endswith("bias")}
+    )
     return [ParamGroup(group, no_decay=exempt & set(group)) for group in layer_groups(model, splitter)]
 
 
@@ -85,7 +89,9 @@ def learning_rates(lr: LearningRate, count: int) -> list[float]:
     if isinstance(lr, int | float):
         return [float(lr)] * count
     if len(lr) != count:
-        raise ConfigError(f"lr has {len(lr)} values for {count} parameter groups; give a number, a slice or {count} values")
+        raise ConfigError(
+            f"lr has {len(lr)} values for {count} parameter groups; give a number, a slice or {count} values"
+        )
     rates = [float(rate) for rate in lr]
     if not all(math.isfinite(rate) for rate in rates):
         raise ConfigError(f"lr={rates} holds a value that is not finite")

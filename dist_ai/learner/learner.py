@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from dist_ai.callbacks import Callback, Checkpointer, ParamScheduler, ProgressBar, Recorder, RunLog, TensorBoard, TrainState
+from dist_ai.callbacks import (
+    Callback,
+    Checkpointer,
+    ParamScheduler,
+    ProgressBar,
+    Recorder,
+    RunLog,
+    TensorBoard,
+    TrainState,
+)
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.checkpoint import Checkpoint, Run, default_run_dir
 from dist_ai.core.show import show_results
@@ -30,6 +39,7 @@ from dist_ai.losses import activation, decodes, default_loss
 from dist_ai.metrics import as_metrics
 from dist_ai.optimizer import Adam, one_cycle
 from dist_ai.optimizer.optimizer import AnyOptimizer
+from dist_ai.optimizer.schedules import Schedule
 from dist_ai.optimizer.torch_optimizer import as_opt_func
 
 __all__ = ["Learner", "load_learner"]
@@ -172,9 +182,13 @@ class Learner:
         peaks = np.array(learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups)))
         rates = [one_cycle(peak / div, peak, peak / div_final, pct_start) for peak in peaks.tolist()]
         first, peak, last = moms or self.moms
-        schedules = {"lr": rates, "mom": one_cycle(first, peak, last, pct_start)}
+        schedules: dict[str, Schedule | Sequence[Schedule]] = {"lr": rates}
+        if self.opt.has_hyper("mom"):
+            schedules["mom"] = one_cycle(first, peak, last, pct_start)
         facts = {"lr_max": peaks.tolist(), "div": div, "div_final": div_final, "pct_start": pct_start}
-        self._fit("fit_one_cycle", n_epoch, peaks.tolist(), wd, [ParamScheduler(schedules), *_listed(cbs)], False, **facts)
+        self._fit(
+            "fit_one_cycle", n_epoch, peaks.tolist(), wd, [ParamScheduler(schedules), *_listed(cbs)], False, **facts
+        )
 
     def fine_tune(
         self,
@@ -185,7 +199,8 @@ class Learner:
         lr_mult: float = 100.0,
         pct_start: float = 0.3,
         div: float = 5.0,
-        **one_cycle_options: Any,
+        wd: float | None = None,
+        cbs: Callback | Iterable[Callback] = (),
     ) -> None:
         """Trains the new layers for `freeze_epochs`, then all layers for `epochs`, the early ones slower.
 
@@ -195,13 +210,13 @@ class Learner:
             freeze_epochs: epochs with the pretrained layers frozen.
             lr_mult: the first group learns this much slower than the last.
             pct_start, div: of the second fit; see `fit_one_cycle`.
-            one_cycle_options: other arguments of `fit_one_cycle`.
+            wd, cbs: of both fits; see `fit`.
         """
         self.freeze()
-        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, **one_cycle_options)
+        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, wd=wd, cbs=cbs)
         base_lr /= 2
         self.unfreeze()
-        self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, **one_cycle_options)
+        self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, wd=wd, cbs=cbs)
 
     def freeze_to(self, n: int) -> None:
         """Freezes the first `n` parameter groups and unfreezes the others; the optimizer starts afresh."""
@@ -238,12 +253,14 @@ class Learner:
         """
         loader = self.dls.valid if dl is None else dl
         if loader.shuffle:
-            raise ConfigError("get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False")
+            raise ConfigError(
+                "get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False"
+            )
         gather = GatherPreds(self.loss_func, with_loss=with_loss)
         with self._temporary([gather]):
             self._loop().validate(loader)
         raw, targets, losses = gather.result()
-        result = (activation(self.loss_func, raw), targets)
+        result: tuple[Any, ...] = (activation(self.loss_func, raw), targets)
         result += (plain(decodes(self.loss_func, raw)),) if with_decoded else ()
         return result + ((losses,) if with_loss else ())
 
@@ -485,9 +502,11 @@ def _run_dir(given: str | Path | None) -> Path | None:
 
 
 def _listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
-    return [cbs] if isinstance(cbs, Callback) or isinstance(cbs, type) else list(cbs)
+    return [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
 
 
 def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:
-    changed = [f"{key} was {then.get(key)} and is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)]
+    changed = [
+        f"{key} was {then.get(key)} and is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)
+    ]
     return f"in fit {number + 1}, " + ", ".join(changed)

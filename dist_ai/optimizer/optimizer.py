@@ -44,6 +44,10 @@ class AnyOptimizer(Protocol):
         """Returns a hyper-parameter's value in each group."""
         ...
 
+    def has_hyper(self, name: str) -> bool:
+        """Returns whether there is such a hyper-parameter."""
+        ...
+
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Returns the state as tensors by name and plain data."""
         ...
@@ -65,7 +69,9 @@ class ParamGroup:
         h: the hyper-parameters, as attributes.
     """
 
-    def __init__(self, params: Mapping[str, torch.nn.Parameter], *, no_decay: Iterable[str] = (), **hypers: float) -> None:
+    def __init__(
+        self, params: Mapping[str, torch.nn.Parameter], *, no_decay: Iterable[str] = (), **hypers: float
+    ) -> None:
         self.names = list(params)
         self.params = list(params.values())
         exempt = set(no_decay)
@@ -74,6 +80,18 @@ class ParamGroup:
 
     def __repr__(self) -> str:
         return f"ParamGroup({len(self.names)} parameters, {vars(self.h)})"
+
+
+class _Lists(dict[str, list[Any]]):
+    """State lists by name, one place for each parameter, made when a step first asks."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def __missing__(self, name: str) -> list[Any]:
+        self[name] = [None] * self._length
+        return self[name]
 
 
 class ParamState:
@@ -86,9 +104,9 @@ class ParamState:
 
     def __init__(
         self,
-        params: list[torch.Tensor],
+        params: Sequence[torch.Tensor],
         members: list[int] | None,
-        everything: dict[str, list[torch.Tensor | None]],
+        everything: _Lists,
         decays: list[bool],
         step: int,
     ) -> None:
@@ -105,7 +123,7 @@ class ParamState:
             for i, p in zip(members, self._params, strict=True):
                 if tensors[i] is None:
                     tensors[i] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        return tensors if self._members is None else [tensors[i] for i in members]  # type: ignore[return-value]
+        return tensors if self._members is None else [tensors[i] for i in members]
 
     def decaying(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """Returns those of `tensors`, one for each parameter, whose parameter decays."""
@@ -137,7 +155,7 @@ class Optimizer:
             for name in vars(group.h):
                 self._check_name(name)
             group.h = SimpleNamespace(**{**hypers, **vars(group.h)})
-        self._state: list[dict[str, list[torch.Tensor | None]]] = [_Lists(len(group.params)) for group in self.groups]
+        self._state = [_Lists(len(group.params)) for group in self.groups]
         self._ages: list[list[int]] = [[0] * len(group.params) for group in self.groups]
         seen = [name for group in self.groups for name in group.names]
         if len(seen) != len(set(seen)):
@@ -158,7 +176,9 @@ class Optimizer:
             for age in sorted({ages[i] for i, grad in enumerate(grads) if grad is not None}):
                 members = [i for i, grad in enumerate(grads) if grad is not None and ages[i] == age]
                 some = [params[i] for i in members]
-                self._run(some, [grads[i] for i in members], ParamState(some, members, state, group.decays, age + 1), group.h)
+                self._run(
+                    some, [grads[i] for i in members], ParamState(some, members, state, group.decays, age + 1), group.h
+                )
             ages[:] = [age + (grad is not None) for age, grad in zip(ages, grads, strict=True)]
 
     def _run(self, params: list[Any], grads: list[Any], state: ParamState, hypers: SimpleNamespace) -> None:
@@ -191,9 +211,14 @@ class Optimizer:
         self._check_name(name)
         return [getattr(group.h, name) for group in self.groups]
 
+    def has_hyper(self, name: str) -> bool:
+        """Returns whether the optimizer has a hyper-parameter of that name."""
+        return name in self._names
+
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Returns the state as tensors by ``state.parameter`` name, and the rest as plain data."""
-        tensors, ages = {}, {}
+        tensors: dict[str, torch.Tensor] = {}
+        ages: dict[str, int] = {}
         for group, state, group_ages in zip(self.groups, self._state, self._ages, strict=True):
             for name, values in state.items():
                 for parameter, value in zip(group.names, values, strict=True):
@@ -211,7 +236,9 @@ class Optimizer:
         ages = plain["steps"]
         for number, group in enumerate(self.groups):
             if missing := [name for name in group.names if name not in ages]:
-                raise ArtifactError(f"the optimizer's state has nothing for parameter {missing[0]!r}; is it another model's?")
+                raise ArtifactError(
+                    f"the optimizer's state has nothing for parameter {missing[0]!r}; is it another model's?"
+                )
             self._ages[number][:] = [ages[name] for name in group.names]
             if number < len(plain["hypers"]):
                 group.h = SimpleNamespace(**{**vars(group.h), **plain["hypers"][number]})
@@ -233,18 +260,6 @@ class Optimizer:
     def __repr__(self) -> str:
         steps = ", ".join(getattr(step, "__name__", repr(step)) for step in self.steps)
         return f"Optimizer([{steps}], {len(self.groups)} group(s), {vars(self.groups[0].h) if self.groups else {}})"
-
-
-class _Lists(dict[str, list[Any]]):
-    """State lists by name, one place for each parameter, made when a step first asks."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self._length = length
-
-    def __missing__(self, name: str) -> list[Any]:
-        self[name] = [None] * self._length
-        return self[name]
 
 
 def spread(value: float | Sequence[float], count: int, name: str) -> list[float]:

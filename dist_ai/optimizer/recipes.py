@@ -19,7 +19,9 @@ from dist_ai.optimizer.steps import (
 __all__ = ["SGD", "Adam"]
 
 
-def SGD(groups: Sequence[ParamGroup], lr: float = 1e-3, mom: float = 0.0, wd: float = 0.0, *, decouple_wd: bool = True) -> Optimizer:
+def SGD(
+    groups: Sequence[ParamGroup], lr: float = 1e-3, mom: float = 0.0, wd: float = 0.0, *, decouple_wd: bool = True
+) -> Optimizer:
     """Returns stochastic gradient descent, with momentum if `mom` is not 0.
 
     Args:
@@ -30,7 +32,9 @@ def SGD(groups: Sequence[ParamGroup], lr: float = 1e-3, mom: float = 0.0, wd: fl
         decouple_wd: decay apart from the gradient; otherwise as an L2 penalty, which equals `torch.optim.SGD`'s.
     """
     decay = weight_decay if decouple_wd else l2_reg
-    return Optimizer(groups, [decay, accumulate_grad, momentum_step] if mom else [decay, sgd_step], lr=lr, mom=mom, wd=wd)
+    return Optimizer(
+        groups, [decay, accumulate_grad, momentum_step] if mom else [decay, sgd_step], lr=lr, mom=mom, wd=wd
+    )
 
 
 def Adam(

@@ -21,7 +21,13 @@ __all__ = [
     "Step",
     "accumulate_grad",
     "adam_step",
-    "average_grad", "average_sqr_grad", "l2_reg", "momentum_step", "sgd_step", "weight_decay"]
+    "average_grad",
+    "average_sqr_grad",
+    "l2_reg",
+    "momentum_step",
+    "sgd_step",
+    "weight_decay",
+]
 
 Tensors: TypeAlias = list[torch.Tensor]
 Hypers: TypeAlias = SimpleNamespace

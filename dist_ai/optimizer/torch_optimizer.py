@@ -36,7 +36,9 @@ class TorchOptimizer:
     0.5
     """
 
-    def __init__(self, make: Callable[..., torch.optim.Optimizer], groups: Sequence[ParamGroup], **hypers: float) -> None:
+    def __init__(
+        self, make: Callable[..., torch.optim.Optimizer], groups: Sequence[ParamGroup], **hypers: float
+    ) -> None:
         self.groups = list(groups)
         torch_groups = []
         self._owner: list[int] = []
@@ -80,6 +82,10 @@ class TorchOptimizer:
                 found[owner] = torch_group[key] if position is None else torch_group[key][position]
         return [found[number] for number in sorted(found)]
 
+    def has_hyper(self, name: str) -> bool:
+        """Returns whether the optimizer has a hyper-parameter of that name."""
+        return self._place(name) is not None
+
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Returns the state as tensors by ``state.parameter`` name, and the rest as plain data."""
         names = self._names()
@@ -102,7 +108,9 @@ class TorchOptimizer:
             if parameter in params:
                 # `step` stays where torch keeps it (the CPU, unless the optimizer is capturable).
                 keep = not isinstance(value, torch.Tensor) or name == "step"
-                self.torch.state[params[parameter]][name] = value if keep else value.to(params[parameter].device, copy=True)
+                self.torch.state[params[parameter]][name] = (
+                    value if keep else value.to(params[parameter].device, copy=True)
+                )
         for torch_group, hypers in zip(self.torch.param_groups, plain["hypers"], strict=True):
             torch_group.update({k: tuple(v) if isinstance(v, list) else v for k, v in hypers.items()})
 

@@ -9,7 +9,15 @@ from typing import Any, TypeAlias
 import torch
 
 from dist_ai.core.transform import Transform
-from dist_ai.data import Categorize, DataLoaders, Datasets, GrandparentSplitter, RandomSplitter, get_image_files, parent_label
+from dist_ai.data import (
+    Categorize,
+    DataLoaders,
+    Datasets,
+    GrandparentSplitter,
+    RandomSplitter,
+    get_image_files,
+    parent_label,
+)
 from dist_ai.errors import DataError
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 

@@ -103,7 +103,9 @@ def _name(arch: Any) -> str | None:
     if isinstance(arch, str):
         return arch
     if not callable(arch):
-        raise ConfigError(f"arch={arch!r}: expected the name of an architecture or a function that returns a classifier")
+        raise ConfigError(
+            f"arch={arch!r}: expected the name of an architecture or a function that returns a classifier"
+        )
     return arch.__name__ if getattr(arch, "__module__", "").startswith("torchvision.models.") else None
 
 

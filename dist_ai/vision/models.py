@@ -21,7 +21,10 @@ architectures: Registry[Callable[[], nn.Module]] = Registry(
 )
 """Architectures of our own and of users, by name; torchvision's need not be here."""
 
-_WITHOUT_SIDE_OUTPUTS = {"googlenet": {"aux_logits": False, "init_weights": True}, "inception_v3": {"aux_logits": False, "init_weights": True}}
+_WITHOUT_SIDE_OUTPUTS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
 
 
 class VisionModel(nn.Module):
@@ -97,7 +100,9 @@ def on_backbone(model: nn.Module, n_out: int, *, lin_ftrs: int = 512, dropout: f
     """
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError(f"{type(model).__name__} has no linear layer to replace by a head; add one, or use a Learner directly")
+        raise ConfigError(
+            f"{type(model).__name__} has no linear layer to replace by a head; add one, or use a Learner directly"
+        )
     name, last = linear[-1]
     features = last.in_features
     pool = getattr(model, "avgpool", None)
@@ -125,7 +130,7 @@ def create_head(features: int, n_out: int, *, lin_ftrs: int = 512, dropout: floa
     return head
 
 
-def vision_splitter(model: VisionModel) -> list[list[nn.Parameter]]:  # type: ignore[override]
+def vision_splitter(model: VisionModel) -> list[list[nn.Parameter]]:
     """Returns the parameter groups: early body and late body for the ResNet family, the body otherwise; and the head."""
     body = model.body
     late = [p for name in ("layer3", "layer4") if hasattr(body, name) for p in getattr(body, name).parameters()]

@@ -18,7 +18,16 @@ from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["Flip", "ImageToFloat", "ImageToTensor", "Normalize", "OpenImage", "Resize", "aug_transforms", "imagenet_stats"]
+__all__ = [
+    "Flip",
+    "ImageToFloat",
+    "ImageToTensor",
+    "Normalize",
+    "OpenImage",
+    "Resize",
+    "aug_transforms",
+    "imagenet_stats",
+]
 
 imagenet_stats: tuple[list[float], list[float]] = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Mean and standard deviation of ImageNet's RGB channels, for pixels in 0..1."""
@@ -44,18 +53,20 @@ class OpenImage(Transform):
         with Image.open(x) as image:
             return self._ready(image)
 
-    def encodes(self, x: bytes) -> Any:  # noqa: F811
+    def encodes(self, x: bytes) -> Any:
         """Returns the image in the bytes of a file."""
         with Image.open(io.BytesIO(x)) as image:
             return self._ready(image)
 
-    def encodes(self, x: np.ndarray) -> Any:  # noqa: F811
+    def encodes(self, x: np.ndarray) -> Any:
         """Returns the image of an array."""
         if x.dtype != np.uint8:
-            raise DataError(f"an array of {x.dtype} with shape {x.shape} is not an image; expected uint8 pixels, 0 to 255")
+            raise DataError(
+                f"an array of {x.dtype} with shape {x.shape} is not an image; expected uint8 pixels, 0 to 255"
+            )
         return self._ready(Image.fromarray(x))
 
-    def encodes(self, x: PILImage) -> Any:  # noqa: F811
+    def encodes(self, x: PILImage) -> Any:
         """Returns the image in its mode."""
         return self._ready(x)
 
@@ -174,7 +185,9 @@ class Normalize(Transform):
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not all(deviation > 0 for deviation in self.std):
-            raise ConfigError(f"Normalize(mean={self.mean}, std={self.std}): expected as many positive deviations as means")
+            raise ConfigError(
+                f"Normalize(mean={self.mean}, std={self.std}): expected as many positive deviations as means"
+            )
 
     def encodes(self, x: TensorImage) -> Any:
         """Returns the batch normalised."""
@@ -189,9 +202,11 @@ class Normalize(Transform):
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         channels = x.shape[-3]
         if channels != len(self.mean):
-            raise DataError(f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}")
-        options = {"dtype": x.dtype, "device": x.device}
-        return torch.tensor(self.mean, **options).view(-1, 1, 1), torch.tensor(self.std, **options).view(-1, 1, 1)
+            raise DataError(
+                f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}"
+            )
+        mean, std = torch.tensor([self.mean, self.std], dtype=x.dtype, device=x.device).view(2, -1, 1, 1)
+        return mean, std
 
 
 def aug_transforms(*, do_flip: bool = True, flip_vert: bool = False, p: float = 0.5) -> list[Transform]:
@@ -202,4 +217,4 @@ def aug_transforms(*, do_flip: bool = True, flip_vert: bool = False, p: float = 
         flip_vert: mirror upside down too.
         p: how often, each.
     """
-    return [Flip(p)] * do_flip + [Flip(p, vertical=True)] * flip_vert
+    return [*[Flip(p)] * do_flip, *[Flip(p, vertical=True)] * flip_vert]

@@ -7,6 +7,8 @@ nothing per step. It decides from the environment whether it is distributed, sil
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 
 from dist_ai.distributed.environment import World
@@ -33,4 +35,7 @@ def prepare_data_parallel(model: nn.Module, world: World) -> nn.Module:
             f"Accelerate sees rank {accelerator.process_index} of {accelerator.num_processes}, and this is {world}; "
             "start the processes with `dist-ai launch`, torchrun or Ray Train, which set RANK and WORLD_SIZE"
         )
-    return accelerator.prepare_model(model, device_placement=False)
+    with warnings.catch_warnings():
+        # torch 2.14 renames broadcast_buffers, which Accelerate (1.15) still passes on; goes when Accelerate follows.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        return accelerator.prepare_model(model, device_placement=False)

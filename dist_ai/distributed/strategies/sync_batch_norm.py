@@ -36,6 +36,9 @@ class SyncBatchNorm(nn.Module):
     def __init__(self, norm: _BatchNorm, share: ShareSize) -> None:
         super().__init__()
         self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean: torch.Tensor | None
+        self.running_var: torch.Tensor | None
+        self.num_batches_tracked: torch.Tensor | None
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
         self.eps, self.momentum = norm.eps, norm.momentum
@@ -47,7 +50,7 @@ class SyncBatchNorm(nn.Module):
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         x, mean, var, count = _Normalise.apply(x, self.eps, self.share.num_local)
-        if self.running_mean is not None and self.training:
+        if self.training:
             self._track(mean, var, count)
         if self.weight is not None:
             shape = (1, -1, *[1] * (x.dim() - 2))
@@ -55,6 +58,8 @@ class SyncBatchNorm(nn.Module):
         return x
 
     def _track(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
         with torch.no_grad():
             self.num_batches_tracked += 1
             momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -98,9 +103,9 @@ class _Normalise(torch.autograd.Function):
 def _combine(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns mean, biased variance and count over all ranks (Chan, Golub and LeVeque's parallel formula)."""
     mine = torch.cat([mean, var, mean.new_tensor([count])])
-    everyone = mine.new_empty(dist.get_world_size() * len(mine))
-    dist.all_gather_into_tensor(everyone, mine)
-    rows = everyone.view(-1, len(mine))
+    received = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(received, mine)
+    rows = torch.stack(received)
     channels = len(mean)
     means, variances, counts = rows[:, :channels], rows[:, channels : 2 * channels], rows[:, -1:]
     total = counts.sum()

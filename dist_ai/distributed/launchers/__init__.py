@@ -1,0 +1,80 @@
+"""Starting the processes of a run: on this machine (`local`), or on a Ray cluster (`ray`).
+
+torchrun and Slurm's srun need nothing from here: they start the script themselves, and it finds out who it is
+(`dist_ai.distributed.current_world`). Nothing here imports torch before there is something to train, so that a
+launcher is up at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dist_ai.distributed.launchers.job import Device, Engine, Job
+
+__all__ = ["launch"]
+
+
+def launch(
+    script: str | Path,
+    args: Sequence[str] = (),
+    *,
+    workers: int = 1,
+    engine: Engine = "local",
+    run_dir: str | Path | None = None,
+    fresh: bool = False,
+    device: Device | None = None,
+    timeout_s: float | None = None,
+    address: str | None = None,
+) -> None:
+    """Runs a training script on `workers` processes and returns when all have ended well.
+
+    Each process runs the script as `python script args` would: the same `sys.argv`, the same working directory, as
+    `__main__`. Rank 0 writes to this process's standard output and error, every other rank to
+    ``<run_dir>/logs/rank<r>.log``. When one rank fails, the others are stopped.
+
+    Args:
+        script: the Python file to run.
+        args: what the script finds in ``sys.argv[1:]``.
+        workers: number of processes.
+        engine: "local" starts them on this machine, "ray" on a Ray cluster.
+        run_dir: where the run keeps its log and checkpoints; ``runs/<script's name>`` by default.
+        fresh: asks for a fresh run instead of continuing the one in `run_dir`.
+        device: "cpu" or "cuda"; by default a GPU for each worker where there are GPUs.
+        timeout_s: seconds after which a rank gives up waiting for its peers; 600 by default.
+        address: the Ray cluster, as `ray.init` takes it; by default ``RAY_ADDRESS``, then the cluster that runs on
+            this machine, then one that is started for this run and ends with it.
+
+    Raises:
+        ConfigError: the arguments cannot work; nothing was started.
+        MissingDependencyError: the engine is not installed; nothing was started.
+        RendezvousError: the Ray cluster does not answer.
+        WorkerError: a worker failed; the message holds the first cause, with that worker's traceback.
+        KeyboardInterrupt: Ctrl-C was pressed; the workers are stopped.
+        SystemExit: this process was told to end (SIGTERM or SIGHUP); the workers are stopped, the code is 128 + signal.
+
+    ```python
+    from dist_ai.distributed.launchers import launch
+
+    launch("train.py", ["--epochs", "3"], workers=2)
+    ```
+    """
+    job = Job.checked(
+        script,
+        args,
+        workers=workers,
+        engine=engine,
+        run_dir=run_dir,
+        fresh=fresh,
+        device=device,
+        timeout_s=timeout_s,
+        address=address,
+    )
+    if job.engine == "ray":
+        from dist_ai.distributed.launchers import ray
+
+        ray.run(job)
+    else:
+        from dist_ai.distributed.launchers import local
+
+        local.run(job)

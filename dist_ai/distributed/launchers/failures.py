@@ -1,0 +1,176 @@
+"""What a worker leaves behind when it fails, and how the first cause is told from its consequences.
+
+When one rank fails, the others soon fail too, because they wait for it: of all reports, the one to show is the
+earliest that does not itself complain of a missing peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from dist_ai.errors import CollectiveError, RendezvousError, WorkerError
+
+__all__ = ["Failure", "failure_of", "first_cause", "log_header", "read_failures", "worker_error", "write_failure"]
+
+# torch raises these, or a RuntimeError that names gloo's source, when a peer is gone during a gradient exchange.
+TORCH_EXCHANGE_ERRORS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
+LINES_OF_LOG = 20
+LOG_HEADER = "==== dist-ai launch "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How one rank ended badly.
+
+    Attributes:
+        rank: which one.
+        time: when, in seconds since the epoch.
+        exit_code: the status it ended with; negative: the signal that ended it.
+        kind: the exception's class, or "" if it left none (a signal, `os._exit`, a crash).
+        message: the exception's text; without an exception, what is known of the end, or "".
+        traceback: the exception's traceback, without our own frames; "" if it left none.
+        waited_for_peer: True if it complains of a peer that did not answer, and so may be another rank's consequence.
+    """
+
+    rank: int
+    time: float
+    exit_code: int
+    kind: str = ""
+    message: str = ""
+    traceback: str = ""
+    waited_for_peer: bool = False
+
+
+def failure_of(error: BaseException, *, rank: int, script: str) -> Failure:
+    """Returns the report on an exception that left a script.
+
+    Args:
+        error: the exception, with its traceback.
+        rank: the rank that ran the script.
+        script: absolute path of the script; the frames above its first one are ours.
+    """
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        message = "" if isinstance(error.code, int) or error.code is None else str(error.code)
+        return Failure(rank=rank, time=time.time(), exit_code=code & 0xFF, kind="SystemExit", message=message)
+    lines = traceback.format_exception(type(error), error, _from_script(error.__traceback__, script))
+    return Failure(
+        rank=rank,
+        time=time.time(),
+        exit_code=128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1,
+        kind=type(error).__name__,
+        message=str(error),
+        traceback="".join(lines).rstrip(),
+        waited_for_peer=_waited_for_peer(error),
+    )
+
+
+def write_failure(failure: Failure, folder: Path) -> None:
+    """Leaves the report in `folder`, whole or not at all."""
+    path = folder / f"rank{failure.rank}.json"
+    draft = path.with_suffix(".draft")
+    # The folder is gone if the launcher is: then there is nobody left to tell.
+    with contextlib.suppress(OSError):
+        draft.write_text(json.dumps(asdict(failure)))
+        os.replace(draft, path)
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """Returns the reports that ranks have left in `folder`."""
+    return [Failure(**json.loads(path.read_text())) for path in sorted(folder.glob("rank*.json"))]
+
+
+def first_cause(failures: Iterable[Failure]) -> Failure:
+    """Returns the failure to show: the earliest that is not the consequence of another.
+
+    Ranks that fail alike (a mistake in the script fails on all of them) are shown as the lowest of them.
+
+    >>> timeout = Failure(rank=0, time=1.0, exit_code=1, kind="CollectiveError", waited_for_peer=True)
+    >>> mistake = Failure(rank=1, time=2.0, exit_code=1, kind="ValueError", message="no")
+    >>> first_cause([timeout, mistake]).rank
+    1
+    """
+    ordered = sorted(failures, key=lambda failure: (failure.waited_for_peer, failure.time))
+    first = ordered[0]
+    alike = [
+        failure
+        for failure in ordered
+        if (failure.kind, failure.message, failure.exit_code) == (first.kind, first.message, first.exit_code)
+        and failure.waited_for_peer == first.waited_for_peer
+    ]
+    return min(alike, key=lambda failure: failure.rank)
+
+
+def worker_error(cause: Failure, *, world_size: int, log: Path | None = None) -> WorkerError:
+    """Returns the one error that tells of a failed run: what failed first, its traceback, and where its output is.
+
+    Args:
+        cause: what `first_cause` found.
+        world_size: number of ranks.
+        log: the file with that rank's output; None if it went to the terminal.
+    """
+    parts = [_headline(cause, world_size)]
+    if cause.traceback:
+        parts.append(cause.traceback)
+    if log is not None and log.exists():
+        tail = "" if cause.traceback else _last_lines(log)
+        parts.append(f"Output of rank {cause.rank}: {log}" + (f"\n{tail}" if tail else ""))
+    return WorkerError("\n\n".join(parts), rank=cause.rank, exit_code=cause.exit_code, worker_traceback=cause.traceback)
+
+
+def log_header(text: str) -> str:
+    """Returns the line that begins one launch's part of a log, to which every launch in a run directory adds."""
+    return f"{LOG_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+
+
+def _headline(failure: Failure, world_size: int) -> str:
+    who = f"rank {failure.rank} of {world_size}"
+    if failure.exit_code < 0:
+        name = signal.Signals(-failure.exit_code).name if -failure.exit_code in set(signal.Signals) else ""
+        hints = {
+            "SIGKILL": " (out of memory?)",
+            "SIGSEGV": " (a crash in native code)",
+            "SIGABRT": " (a crash in native code)",
+            "SIGBUS": " (a crash in native code, or /dev/shm is full)",
+        }
+        return f"{who} was killed by {name or f'signal {-failure.exit_code}'}{hints.get(name, '')}"
+    first_line = failure.message.split("\n", 1)[0]
+    if failure.kind == "" and failure.message:
+        return f"{who} {failure.message}"
+    if failure.kind in ("", "SystemExit"):
+        return f"{who} exited with code {failure.exit_code}" + (f": {first_line}" if first_line else "")
+    return f"{who} raised {failure.kind}" + (f": {first_line}" if first_line else "")
+
+
+def _from_script(frames: TracebackType | None, script: str) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename != script:
+        frames = frames.tb_next
+    return frames
+
+
+def _waited_for_peer(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, (CollectiveError, RendezvousError)) or type(error).__name__ in TORCH_EXCHANGE_ERRORS:
+            return True
+        if isinstance(error, RuntimeError) and "gloo/transport" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _last_lines(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        text = file.read().decode(errors="replace")
+    _, header, this_launch = text.rpartition(LOG_HEADER)
+    lines = this_launch.splitlines()[1 if header else 0 :]
+    return "\n".join(lines[-LINES_OF_LOG:])

@@ -1,0 +1,146 @@
+"""What to run: the arguments of a launch, checked before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from dist_ai.distributed.environment import LaunchSettings
+from dist_ai.distributed.launchers.gpus import require_gpus
+from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
+
+__all__ = ["Device", "Engine", "Job"]
+
+Engine = Literal["local", "ray"]
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One launch, with nothing left to default. Build it with `Job.checked`.
+
+    Attributes:
+        script: the Python file, as it was given: it becomes ``sys.argv[0]``.
+        args: what follows it in ``sys.argv``.
+        workers: number of processes.
+        engine: who starts them.
+        folder: the working directory of every process.
+        run_dir: absolute path of the run directory.
+        fresh: True to ask for a fresh run.
+        device: the kind of device asked for; None to use GPUs where there are some.
+        timeout_s: seconds after which a rank gives up waiting for its peers.
+        address: the Ray cluster asked for; None to find or start one.
+    """
+
+    script: str
+    args: tuple[str, ...]
+    workers: int
+    engine: Engine
+    folder: Path
+    run_dir: Path
+    fresh: bool
+    device: Device | None
+    timeout_s: float
+    address: str | None
+
+    @classmethod
+    def checked(
+        cls,
+        script: str | Path,
+        args: Sequence[str],
+        *,
+        workers: int,
+        engine: str,
+        run_dir: str | Path | None,
+        fresh: bool,
+        device: str | None,
+        timeout_s: float | None,
+        address: str | None,
+    ) -> Job:
+        """Returns the job for these arguments of `launch`.
+
+        Raises:
+            ConfigError: an argument cannot work.
+            MissingDependencyError: the engine is not installed.
+        """
+        if workers < 1:
+            raise ConfigError(f"workers={workers}: a run has at least 1 worker; use --workers 1 or more")
+        if engine not in get_args(Engine):
+            raise ConfigError(f"engine {engine!r} is not 'local' or 'ray'{did_you_mean(engine, get_args(Engine))}")
+        if device is not None and device not in get_args(Device):
+            raise ConfigError(f"device {device!r} is not 'cpu' or 'cuda'{did_you_mean(device, get_args(Device))}")
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout of {timeout_s:g} s: give a number of seconds above 0, or none for 600")
+        if address is not None and engine != "ray":
+            raise ConfigError(
+                f"address {address!r} names a Ray cluster, but the engine is {engine!r}; use --engine ray"
+            )
+        if isinstance(args, str):
+            raise ConfigError(f"args={args!r} is one text; give a list of arguments, as in {args.split()!r}")
+        path = _existing_script(script)
+        job = cls(
+            script=os.fspath(script),
+            args=tuple(str(argument) for argument in args),
+            workers=workers,
+            engine="ray" if engine == "ray" else "local",
+            folder=Path.cwd(),
+            run_dir=_usable_run_dir(run_dir if run_dir is not None else Path("runs", path.stem)),
+            fresh=fresh,
+            device="cpu" if device == "cpu" else "cuda" if device == "cuda" else None,
+            timeout_s=timeout_s if timeout_s is not None else LaunchSettings.timeout_s,
+            address=address,
+        )
+        if engine == "ray":
+            _require_ray()
+        else:
+            require_gpus(workers, device)
+        return job
+
+    def settings(self, failure_dir: Path | None = None) -> LaunchSettings:
+        """Returns what the workers are told beside their rank."""
+        return LaunchSettings(
+            run_dir=self.run_dir,
+            fresh=self.fresh,
+            device=self.device,
+            failure_dir=failure_dir,
+            timeout_s=self.timeout_s,
+        )
+
+    def log(self, rank: int) -> Path:
+        """Returns the file that takes the output of a rank other than 0."""
+        return self.run_dir / "logs" / f"rank{rank}.log"
+
+
+def _existing_script(script: str | Path) -> Path:
+    path = Path(script)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"script {os.fspath(script)!r} is a folder; give the Python file to run")
+    neighbours = [str(near) for near in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    hint = did_you_mean(os.fspath(script), neighbours)
+    raise ConfigError(f"script {os.fspath(script)!r} does not exist in {Path.cwd()}{hint}")
+
+
+def _usable_run_dir(run_dir: str | Path) -> Path:
+    path = Path(run_dir).expanduser().absolute()
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise ConfigError(
+                    f"run directory {str(path)!r} cannot be: {str(part)!r} is a file; choose another --run-dir"
+                )
+            if not os.access(part, os.W_OK):
+                raise ConfigError(f"run directory {str(path)!r} cannot be written: no permission in {str(part)!r}")
+            break
+    return path
+
+
+def _require_ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise MissingDependencyError("engine 'ray' needs Ray, which is not installed: pip install 'ray[train]>=2.54'")

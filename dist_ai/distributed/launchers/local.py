@@ -1,0 +1,210 @@
+"""Starts the ranks of a run as processes of this machine, and looks after them until all have ended.
+
+The ranks meet through a file in a private folder, so no port is opened. No rank outlives the launcher, however that
+ends; a rank that fails takes the others with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from dist_ai.distributed.environment import worker_environment
+from dist_ai.distributed.launchers.failures import Failure, first_cause, log_header, read_failures, worker_error
+from dist_ai.distributed.launchers.job import Job
+from dist_ai.distributed.launchers.signals import Interruption, noting_signals
+
+__all__ = ["run"]
+
+POLL_S = 0.02
+# After the first failure: time for others to report that they failed in the same way (a mistake in the script).
+SETTLE_S = 0.3
+# From the polite signal to SIGKILL: after a failure, when the others can only wait for it in vain; and when a person or
+# a scheduler asks us to end, when they may have a checkpoint to finish.
+GRACE_AFTER_FAILURE_S = 5.0
+GRACE_S = 15.0
+
+FOLDER = "dist-ai-launch-"
+LOCK = "lock"
+
+
+def run(job: Job) -> None:
+    """Runs `job` on processes of this machine.
+
+    Raises:
+        WorkerError: a rank failed.
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: SIGTERM or SIGHUP.
+    """
+    with noting_signals() as interruption, _private_folder() as folder, _Ranks(job, folder) as ranks:
+        ranks.start()
+        failures = ranks.wait(interruption)
+        if interruption.signal is not None:
+            ranks.stop(interruption.signal, GRACE_S, hurry=lambda: interruption.again)
+        elif failures:
+            ranks.stop(signal.SIGTERM, GRACE_AFTER_FAILURE_S, hurry=lambda: interruption.signal is not None)
+    interruption.obey()
+    if failures:
+        cause = first_cause(failures)
+        raise worker_error(cause, world_size=job.workers, log=job.log(cause.rank) if cause.rank > 0 else None)
+
+
+class _Ranks:
+    """The processes of one run. None of them is left when the block is left by an error."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self._job = job
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> _Ranks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running():
+            self._kill()
+
+    def start(self) -> None:
+        """Starts every rank."""
+        job = self._job
+        settings = job.settings(failure_dir=self._folder)
+        inherited = {**_threads_and_network(job.workers), **os.environ}
+        sys.stdout.flush()  # what the caller printed comes before what rank 0 prints
+        for rank in range(job.workers):
+            environment = worker_environment(
+                settings,
+                rank=rank,
+                world_size=job.workers,
+                store=f"file://{self._folder / 'store'}",
+                inherited=inherited,
+            )
+            with contextlib.ExitStack() as files:
+                output = None
+                if rank > 0:
+                    output = files.enter_context(_open_log(job, rank))
+                    environment.setdefault("PYTHONUNBUFFERED", "1")  # a killed rank's last words are the useful ones
+                self._processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "dist_ai.distributed.launchers.worker", job.script, *job.args],
+                        cwd=job.folder,
+                        env=environment,
+                        # A terminal would stop a reader that is not in its foreground group, without a word.
+                        stdin=None if rank == 0 and not os.isatty(0) else subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT if output else None,
+                        # A group of its own: a terminal's Ctrl-C reaches the launcher alone, which passes it on once,
+                        # and a rank's own children (loader workers) can be ended with it.
+                        process_group=0,
+                    )
+                )
+
+    def wait(self, interruption: Interruption) -> list[Failure]:
+        """Returns when all ranks have ended well, when one has failed (and why), or at an interruption."""
+        while interruption.signal is None:
+            codes = [process.poll() for process in self._processes]
+            if any(codes) or read_failures(self._folder):
+                return self._failures(interruption)
+            if all(code == 0 for code in codes):
+                return []
+            time.sleep(POLL_S)
+        return []
+
+    def stop(self, first: signal.Signals, grace_s: float, hurry: Callable[[], bool]) -> None:
+        """Ends every rank: sends `first`, and SIGKILL to what is still there after `grace_s` seconds or at `hurry`."""
+        ending = {failure.rank for failure in read_failures(self._folder)}
+        for rank, process in enumerate(self._processes):
+            if rank not in ending:
+                process.send_signal(first)
+        deadline = time.monotonic() + grace_s
+        while self._running() and time.monotonic() < deadline and not hurry():
+            time.sleep(POLL_S)
+        self._kill()
+
+    def _running(self) -> bool:
+        return any(process.poll() is None for process in self._processes)
+
+    def _failures(self, interruption: Interruption) -> list[Failure]:
+        # A failed rank needs a moment to end, and the others to fail in the same way.
+        deadline = time.monotonic() + SETTLE_S
+        deaths: dict[int, Failure] = {}
+        while time.monotonic() < deadline and interruption.signal is None:
+            for rank, process in enumerate(self._processes):
+                code = process.poll()
+                if code and rank not in deaths:
+                    deaths[rank] = Failure(rank=rank, time=time.time(), exit_code=code)
+            time.sleep(POLL_S)
+        # What a rank says of itself says more than how it ended.
+        reports = {failure.rank: failure for failure in read_failures(self._folder)}
+        return list({**deaths, **reports}.values())
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            # The whole group, also of a rank that has ended: its own children may be there yet.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._processes:
+            process.wait()
+
+
+def _open_log(job: Job, rank: int) -> BinaryIO:
+    path = job.log(rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.open("ab")
+    log.write(log_header(f"rank {rank} of {job.workers}: {' '.join([job.script, *job.args])}").encode())
+    log.flush()
+    return log
+
+
+def _threads_and_network(workers: int) -> dict[str, str]:
+    """Returns the variables that a user may set, and that we set otherwise."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    variables = {
+        # Without it each of n ranks uses every core, and they slow each other down by far more than n.
+        "OMP_NUM_THREADS": str(max(1, cores // workers)),
+        # Where a rank crashes in native code, Python's own stack is in its output.
+        "PYTHONFAULTHANDLER": "1",
+    }
+    interfaces = [name for _, name in socket.if_nameindex()]
+    loopback = next((name for name in ("lo", "lo0") if name in interfaces), None)
+    if loopback is not None:
+        # gloo would resolve this machine's own name otherwise, which fails or takes long on many laptops.
+        variables["GLOO_SOCKET_IFNAME"] = loopback
+    return variables
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder that only this user can read, removed at the end; folders of launchers that were killed go first."""
+    _remove_stale_folders()
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER))
+    try:
+        # The kernel gives the lock up when this process ends, however it ends: that is how a stale folder is known.
+        # It is taken before it bears its name, so that nobody else finds it free.
+        with (folder / "lock.new").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / "lock.new").rename(folder / LOCK)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale_folders() -> None:
+    for lock_file in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{LOCK}"):
+        try:
+            with lock_file.open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock_file.parent, ignore_errors=True)
+        except OSError:  # another launcher holds it, or another user owns it, or it went just now
+            continue

@@ -1,0 +1,467 @@
+"""Runs the ranks of a run on a Ray cluster, with Ray Train's `TorchTrainer`. The only file that imports Ray.
+
+Ray owns where the workers are, that they live, and their process group, which `dist_ai.distributed.join` adopts. What
+the workers tell this process goes through a small actor, the mailbox: rank 0's output as it is written, and the report
+of a rank that failed. So the machines of a cluster need no folder in common for that, and nothing of Ray's own log
+reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import io
+import logging
+import math
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dist_ai.distributed.environment import settings_environment
+from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, log_header, worker_error
+from dist_ai.distributed.launchers.gpus import require_gpus
+from dist_ai.distributed.launchers.job import Job
+from dist_ai.distributed.launchers.signals import Interruption, noting_signals
+from dist_ai.distributed.launchers.worker import run_script
+from dist_ai.errors import ConfigError, DistAIError, RendezvousError
+
+__all__ = ["cluster_here", "run"]
+
+# Seconds for a cluster's port to answer. Ray itself would try for two minutes.
+ANSWER_S = 3.0
+# Seconds from the request to end until Ray has to have ended the workers.
+GRACE_S = 15.0
+
+TUNING = {
+    # How often the controller looks after the workers, so also how late the end is noticed: 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    # A rank that waits for a dead one cannot leave the process group: do not wait 30 s for it.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2",
+    # A script's own prints and log lines, as they are.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+# In a cluster of our own nobody takes a machine away: save the process that would watch for it.
+OWN_TUNING = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
+def run(job: Job) -> None:
+    """Runs `job` on a Ray cluster.
+
+    Raises:
+        ConfigError: the address, the devices or the cluster cannot be.
+        RendezvousError: the cluster does not answer, or has no place for the workers.
+        WorkerError: a rank failed.
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: SIGTERM or SIGHUP.
+    """
+    address = _address(job)
+    error: Exception | None = None
+    tuning = {**TUNING, **(OWN_TUNING if address == "local" else {})}
+    with noting_signals() as interruption, _variables(tuning), _connection(job, address) as own:
+        interruption.listen()  # `ray.init` takes SIGTERM for itself
+        if interruption.signal is None:
+            with contextlib.redirect_stdout(_WithoutRaysNotes(sys.stdout)):
+                error = _Run(job, own, interruption).outcome()
+    interruption.obey()
+    if error is not None:
+        raise error
+
+
+def cluster_here() -> str | None:
+    """Returns the address of the Ray cluster that `ray start` began on this machine and that answers, or None."""
+    # Ray keeps it in this file, also when the cluster was killed: hence the question whether it answers.
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    try:
+        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return None
+    return address if address and _silence(address) is None else None
+
+
+# ------------------------------------------------------------------------------------ the cluster
+
+
+def _address(job: Job) -> str:
+    """Returns the cluster to connect to; "local" to start one."""
+    asked, source = (job.address, "--address") if job.address else (os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS")
+    if ray.is_initialized() or asked == "local":
+        return "local"
+    if asked in ("", "auto"):
+        found = cluster_here()
+        if found is None and asked:
+            raise RendezvousError(
+                f"{source}={asked}: no Ray cluster answers on this machine; start one with `ray start --head`, "
+                "or leave the address out to start one for this run"
+            )
+        return found or "local"
+    if "://" in asked:
+        raise ConfigError(
+            f"{source}={asked} is for a Ray client or for jobs; give the cluster's own HOST:PORT (port 6379) "
+            "or submit the command: ray job submit -- dist-ai launch ..."
+        )
+    silence = _silence(asked)
+    if silence is not None:
+        raise RendezvousError(f"{source}={asked}: no Ray cluster answers there ({silence}); see `ray status`")
+    return asked
+
+
+def _silence(address: str) -> str | None:
+    """Returns why no Ray cluster answers at HOST:PORT, in a few words; None if one does."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return "it is not HOST:PORT"
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return None
+            # Ray's port speaks gRPC, and so HTTP/2: its first answer is a SETTINGS frame, type 4. Another program's
+            # port would keep `ray.init` waiting for minutes.
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+            frame = connection.recv(9)
+            return None if len(frame) >= 4 and frame[3] == 4 else "another program listens there"
+    except TimeoutError:
+        return f"no answer within {ANSWER_S:g} s"
+    except (OSError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+
+
+@contextmanager
+def _connection(job: Job, address: str) -> Iterator[bool]:
+    """Connects this process to Ray inside the block; gives True if the cluster was started for this run."""
+    if ray.is_initialized():  # by whoever called `launch`, and theirs to end
+        yield False
+        return
+    own = address == "local"
+    if own:
+        require_gpus(job.workers, job.device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        ray.init(
+            address=address,
+            num_cpus=max(cores, job.workers) if own else None,
+            include_dashboard=False if own else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+        yield own
+    except SystemExit:  # from Ray's own handler, which is in place until `listen` takes the signal back
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if isinstance(error, DistAIError):
+            raise
+        where = "a Ray cluster could not be started here" if own else f"no connection to the Ray cluster at {address}"
+        raise RendezvousError(f"{where}: {str(error).strip()}") from error
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _variables(defaults: dict[str, str]) -> Iterator[None]:
+    """Sets variables that the user has not set, inside the block: Ray Train takes its settings from there."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+# ------------------------------------------------------------------------------------ the launching process
+
+
+class _Run:
+    """One run on the cluster that this process is connected to."""
+
+    def __init__(self, job: Job, own: bool, interruption: Interruption) -> None:
+        self._job = job
+        self._own = own
+        self._interruption = interruption
+        self._failures: list[Failure] = []
+        self._ended_with: BaseException | None = None
+        self._text = {name: codecs.getincrementaldecoder("utf-8")(errors="replace") for name in ("stdout", "stderr")}
+
+    def outcome(self) -> Exception | None:
+        """Runs until all ranks have ended well (None), one has failed (the error to raise), or an interruption."""
+        need = self._resources()
+        self._say_what_is_missing(need)
+        mailbox = self._open_mailbox()
+        # In a thread: Ray Train would take Ctrl-C for itself, and this thread has the ranks' output to write.
+        training = threading.Thread(target=self._train, args=(mailbox, "GPU" in need), name="ray-train", daemon=True)
+        training.start()
+        while training.is_alive() and self._interruption.signal is None:
+            self._read(mailbox, wait_s=0.2)
+        if self._interruption.signal is not None:
+            ray.kill(mailbox)  # the ranks end themselves when it is gone
+            training.join(GRACE_S)
+            return None
+        self._read(mailbox, wait_s=0.0)
+        ray.kill(mailbox)
+        return self._error(need)
+
+    def _resources(self) -> dict[str, int]:
+        need = {"CPU": self._job.workers}
+        if self._job.device == "cuda" or (self._job.device is None and ray.cluster_resources().get("GPU", 0) > 0):
+            need["GPU"] = self._job.workers
+        return need
+
+    def _say_what_is_missing(self, need: dict[str, int]) -> None:
+        limit_s = float(os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
+        total, free = ray.cluster_resources(), ray.available_resources()
+        waiting = f"waiting up to {limit_s:g} s, Ctrl-C ends it"
+        if any(total.get(name, 0) < number for name, number in need.items()):
+            print(f"dist-ai: {self._lack(need)}; {waiting} for it to grow", file=sys.stderr)
+        elif any(free.get(name, 0) < number for name, number in need.items()):
+            print(f"dist-ai: {self._lack(need)}; {waiting} for others to end", file=sys.stderr)
+
+    def _lack(self, need: dict[str, int]) -> str:
+        total, free = ray.cluster_resources(), ray.available_resources()
+        needs = " and ".join(f"{number} {name}s" for name, number in need.items())
+        has = " and ".join(f"{total.get(name, 0):g} {name}s ({free.get(name, 0):g} free)" for name in need)
+        return f"{self._job.workers} worker(s) need {needs}, and the Ray cluster has {has}"
+
+    def _open_mailbox(self) -> Any:
+        here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+        try:
+            ray.get(mailbox.take.remote(0.0))
+        except ray.exceptions.RayError as error:
+            raise RendezvousError(
+                "the Ray cluster's processes could not load dist_ai; see that it is installed on every machine of the "
+                f"cluster, in the version that is here. Ray said: {str(error).strip().splitlines()[-1]}"
+            ) from error
+        return mailbox
+
+    def _train(self, mailbox: Any, use_gpu: bool) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        job = self._job
+        variables = settings_environment(job.settings())
+        if self._own and "GLOO_SOCKET_IFNAME" not in os.environ:
+            variables["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+        try:
+            TorchTrainer(
+                _run_rank,
+                train_loop_config={
+                    "mailbox": mailbox,
+                    "script": job.script,
+                    "args": list(job.args),
+                    "folder": str(job.folder),
+                    "log": str(job.log(0).parent),
+                    "threads": os.environ.get("OMP_NUM_THREADS"),
+                },
+                torch_config=TorchConfig(
+                    backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=math.ceil(job.timeout_s)
+                ),
+                scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=use_gpu),
+                run_config=RunConfig(
+                    name="train",
+                    storage_path=str(job.run_dir / "ray"),
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                    worker_runtime_env={"env_vars": variables},
+                ),
+            ).fit()
+        except BaseException as error:
+            self._ended_with = error
+
+    def _read(self, mailbox: Any, wait_s: float) -> None:
+        for kind, content in ray.get(mailbox.take.remote(wait_s)):
+            if kind == "failure":
+                self._failures.append(Failure(**content))
+            else:
+                stream: TextIO = sys.stdout if kind == "stdout" else sys.stderr
+                stream.write(self._text[kind].decode(content))
+                stream.flush()
+
+    def _error(self, need: dict[str, int]) -> Exception | None:
+        from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+        ended_with, job = self._ended_with, self._job
+        if ended_with is None:
+            return None
+        if isinstance(ended_with, WorkerGroupError):
+            for rank, failure in ended_with.worker_failures.items():
+                if isinstance(_cause(failure), ray.exceptions.RayActorError):
+                    self._failures.append(_death(rank))
+        if self._failures:
+            return worker_error(first_cause(self._failures), world_size=job.workers)
+        if isinstance(ended_with, ControllerError) and "StartupTimeout" in type(ended_with.controller_failure).__name__:
+            return RendezvousError(f"{self._lack(need)}; use fewer workers, --device cpu, or a larger cluster")
+        return RendezvousError(f"Ray could not run the workers: {str(ended_with).strip()}")
+
+
+def _cause(failure: BaseException) -> BaseException:
+    return getattr(failure, "health_check_failure", failure)
+
+
+def _death(rank: int) -> Failure:
+    # Ray does not tell the signal or the exit code.
+    return Failure(
+        rank=rank,
+        time=time.time(),
+        exit_code=1,
+        message="lost its process (killed, out of memory, os._exit, or a crash in native code)",
+    )
+
+
+class _WithoutRaysNotes(io.TextIOBase):
+    """Standard output, less what Ray's own thread prints there beside its log: a page when a worker is killed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if threading.current_thread().name != "ray_listen_error_messages":
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
+# ------------------------------------------------------------------------------------ between them
+
+
+class _Mailbox:
+    """What the workers tell the launching process, in the order in which it arrives. A Ray actor."""
+
+    def __init__(self) -> None:
+        self._items: list[tuple[str, Any]] = []
+        self._arrived = asyncio.Event()
+
+    async def put(self, kind: str, content: Any) -> None:
+        """Adds an item: ("stdout" or "stderr", bytes) of rank 0, or ("failure", the report as a dict)."""
+        self._items.append((kind, content))
+        self._arrived.set()
+
+    async def take(self, wait_s: float) -> list[tuple[str, Any]]:
+        """Returns what has arrived, and waits up to `wait_s` seconds for something to arrive."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), wait_s)
+        items, self._items = self._items, []
+        self._arrived.clear()
+        return items
+
+    async def stay(self) -> None:
+        """Never returns: who waits for it learns that this actor, or the launching process, has ended."""
+        await asyncio.Event().wait()
+
+
+# ------------------------------------------------------------------------------------ the workers
+
+
+def _run_rank(config: dict[str, Any]) -> None:
+    """Runs the script as one rank, in a worker of Ray Train."""
+    from dist_ai.distributed.collectives import leave
+
+    context = ray.train.get_context()
+    rank, mailbox = context.get_world_rank(), config["mailbox"]
+    threading.Thread(target=_end_with, args=(mailbox,), name="watch-launcher", daemon=True).start()
+    _set_threads(config["threads"], context.get_local_world_size())
+    with _output(rank, config, mailbox):
+        try:
+            os.chdir(config["folder"])  # Ray has changed to a folder of its own
+            sys.path.insert(0, "")  # the place that the script's folder takes
+            run_script(config["script"], config["args"])
+            leave()
+            return
+        except BaseException as error:
+            failure = failure_of(error, rank=rank, script=os.path.join(config["folder"], config["script"]))
+    if failure.exit_code != 0:
+        ray.get(mailbox.put.remote("failure", asdict(failure)))
+        raise RuntimeError(f"rank {rank} failed")  # for Ray Train alone; the report above is what a person reads
+
+
+def _end_with(mailbox: Any) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(mailbox.stay.remote())
+    os._exit(1)
+
+
+def _set_threads(asked: str | None, local_world_size: int) -> None:
+    # Ray gives each worker one thread, its number of logical CPUs; the `local` engine shares out the cores.
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = int(asked) if asked and asked.isdigit() else max(1, cores // local_world_size)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def _output(rank: int, config: dict[str, Any], mailbox: Any) -> Iterator[None]:
+    """Sends what this process and its children print to the launching process (rank 0) or to a log (the others)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {1: os.dup(1), 2: os.dup(2)}
+    with contextlib.ExitStack() as closing:
+        if rank == 0:
+            closing.enter_context(_sent(mailbox))
+        else:
+            folder = Path(config["log"])
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / f"rank{rank}.log").open("ab") as log:
+                log.write(log_header(f"rank {rank}: {' '.join([config['script'], *config['args']])}").encode())
+                log.flush()
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, copy in kept.items():
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+@contextmanager
+def _sent(mailbox: Any) -> Iterator[None]:
+    """Makes this process's standard output and error pipes, and sends what comes out of them to the mailbox."""
+    ends = selectors.DefaultSelector()
+    for number, kind in ((1, "stdout"), (2, "stderr")):
+        reading, writing = os.pipe()
+        os.dup2(writing, number)
+        os.close(writing)
+        ends.register(reading, selectors.EVENT_READ, kind)
+
+    def send() -> None:
+        while ends.get_map():
+            for key, _ in ends.select():
+                content = os.read(key.fd, 65536)
+                if content:
+                    ray.get(mailbox.put.remote(key.data, content))
+                else:
+                    ends.unregister(key.fd)
+                    os.close(key.fd)
+
+    sending = threading.Thread(target=send, name="send-output", daemon=True)
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join(2.0)  # not for ever: a process that the script left behind may hold the pipe open

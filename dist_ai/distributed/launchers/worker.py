@@ -1,0 +1,113 @@
+"""One worker process: runs the user's script as `python script args` would, and reports how it failed.
+
+Started by `dist_ai.distributed.launchers.local` as ``python -m dist_ai.distributed.launchers.worker script args``.
+`run_script` is also what a Ray worker runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import io
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+
+from dist_ai.distributed.environment import launch_settings, launched_rank, launcher_pid
+from dist_ai.distributed.launchers.failures import failure_of, write_failure
+
+__all__ = ["main", "run_script"]
+
+# Seconds that a failed worker has for its exit handlers; one of them may wait for a peer that will not come.
+SECONDS_TO_END = 5.0
+
+
+def run_script(script: str, args: Sequence[str]) -> None:
+    """Runs `script` as the main program of this process: `__main__`, `sys.argv` and `sys.path[0]` are Python's own.
+
+    Whatever the script raises is raised here, `SystemExit` included.
+    """
+    path = os.path.abspath(script)
+    with io.open_code(path) as file:
+        source = file.read()
+    # As `runpy.run_path`, but the module stays `__main__` afterwards, as in any Python program: exit handlers and
+    # threads that outlive the last line may still look it up.
+    module = types.ModuleType("__main__")
+    module.__dict__.update(
+        __file__=path, __builtins__=builtins, __cached__=None, __loader__=SourceFileLoader("__main__", path)
+    )
+    sys.modules["__main__"] = module
+    sys.argv[:] = [script, *args]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.realpath(path))
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+
+
+def main() -> None:
+    """Runs the script named by this process's arguments, then ends the process."""
+    end = _End()
+    # Registered before anything else, so that it runs last: after the script's own exit handlers, but instead of the
+    # interpreter's teardown, in which torch's threads now and then abort a process that had done all its work.
+    atexit.register(end.now)
+    _die_with(launcher_pid())
+    script, *args = sys.argv[1:]
+    try:
+        run_script(script, args)
+    except BaseException as error:
+        failure = failure_of(error, rank=launched_rank(), script=os.path.abspath(script))
+        if failure.exit_code == 0:
+            return
+        end.code = failure.exit_code
+        folder = launch_settings().failure_dir
+        if folder is not None:
+            write_failure(failure, folder)
+        threading.Thread(target=end.later, daemon=True).start()
+
+
+class _End:
+    """Ends this process with `code`, at once."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def now(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):  # closed, a broken pipe, or None
+                self.code = self.code or 120  # what Python itself answers when its last flush fails
+        os._exit(self.code)
+
+    def later(self) -> None:
+        time.sleep(SECONDS_TO_END)
+        self.now()
+
+
+def _die_with(launcher: int | None) -> None:
+    """Sees to it that this process ends when its launcher does, even if that is killed outright."""
+    if launcher is None:
+        return
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != launcher:  # it ended before the line above
+            os._exit(1)
+    else:
+        threading.Thread(target=_watch, args=(launcher,), name="watch-launcher", daemon=True).start()
+
+
+def _watch(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
