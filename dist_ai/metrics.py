@@ -1,12 +1,13 @@
 """Metrics as statistics that add up over batches and ranks, so that no mean of means is ever taken.
 
-A metric is a plain function `(pred, target) -> mean over the batch`, or a `Metric`. Of a function, the mean is
-weighted by the number of samples that count and added up; the sums of all ranks are added once an epoch.
+A metric is a `Metric`, or a plain function `(pred, target) -> mean over the batch`: then the mean is weighted by the
+number of samples that count and added up. The sums of all ranks are added once an epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,23 +15,7 @@ import torch
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.errors import ConfigError
 
-__all__ = ["Mean", "Metric", "accuracy", "as_metrics", "error_rate", "reduce_metrics"]
-
-
-def accuracy(pred: torch.Tensor, target: torch.Tensor, axis: int = -1) -> torch.Tensor:
-    """Returns the share of predictions whose largest class is the target.
-
-    Prediction: logits or probabilities with the classes on `axis`; target: class indices of the remaining shape.
-
-    >>> accuracy(torch.tensor([[1.0, 2.0], [3.0, 1.0]]), torch.tensor([1, 1])).item()
-    0.5
-    """
-    return (pred.argmax(axis) == target).float().mean()
-
-
-def error_rate(pred: torch.Tensor, target: torch.Tensor, axis: int = -1) -> torch.Tensor:
-    """Returns 1 - `accuracy`."""
-    return 1 - accuracy(pred, target, axis)
+__all__ = ["Mean", "MeanOf", "Metric", "accuracy", "as_metrics", "error_rate", "reduce_metrics"]
 
 
 @runtime_checkable
@@ -56,6 +41,11 @@ class Metric(Protocol):
         ...
 
 
+def _name(function: Any) -> str:
+    named = getattr(function, "func", function)  # a `functools.partial` goes by its function's name
+    return getattr(named, "__name__", type(named).__name__)
+
+
 class Mean:
     """The mean over samples of a function of (pred, target) that returns the mean over a batch.
 
@@ -68,6 +58,7 @@ class Mean:
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
         self.name = name or _name(function)
+        self.__doc__ = function.__doc__
         self.reset()
 
     def reset(self) -> None:
@@ -93,6 +84,48 @@ class Mean:
         return total / count if count else float("nan")
 
 
+class MeanOf(Mean):
+    """The mean over samples of a function of (pred, target) that returns a value for each of them, added up exactly.
+
+    It is also that function's mean: `accuracy(pred, target)`. Decorate a function with it to make a metric:
+
+    >>> @MeanOf
+    ... def is_positive(pred, target):
+    ...     return pred > 0
+    >>> is_positive(torch.tensor([1.0, -1.0]), None).item()
+    0.5
+    """
+
+    def __call__(self, pred: Any, target: Any, **options: Any) -> torch.Tensor:
+        """Returns the mean over a batch."""
+        return self.function(pred, target, **options).float().mean()
+
+    def update(self, pred: Any, target: Any, num_local: int) -> None:
+        """Takes in a batch."""
+        if num_local:
+            values = self.function(pred, target).detach()
+            self._total = self._total + values.double().sum()
+            self._count += values.numel()
+
+
+@MeanOf
+def accuracy(pred: torch.Tensor, target: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Whether the largest class of each prediction is the target; its mean is the accuracy.
+
+    Prediction: logits or probabilities with the classes on `axis`; target: class indices of the remaining shape.
+
+    >>> accuracy(torch.tensor([[1.0, 2.0], [3.0, 1.0]]), torch.tensor([1, 1])).item()
+    0.5
+    """
+    return pred.argmax(axis) == target
+
+
+@MeanOf
+def error_rate(pred: torch.Tensor, target: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """Whether the largest class of each prediction is not the target; its mean is 1 - `accuracy`."""
+    return pred.argmax(axis) != target
+
+
 def as_metrics(metrics: Any) -> list[Metric]:
     """Returns a list of metrics from a function, a `Metric`, or several.
 
@@ -101,7 +134,7 @@ def as_metrics(metrics: Any) -> list[Metric]:
     """
     if metrics is None:
         return []
-    if not isinstance(metrics, Iterable):
+    if not isinstance(metrics, list | tuple):
         metrics = [metrics]
     return [_as_metric(metric) for metric in metrics]
 
@@ -117,13 +150,12 @@ def reduce_metrics(metrics: list[Metric], collectives: Collectives) -> list[floa
 
 
 def _as_metric(metric: Any) -> Metric:
+    if isinstance(metric, partial) and isinstance(metric.func, MeanOf):
+        return MeanOf(partial(metric.func.function, *metric.args, **metric.keywords))
+    if isinstance(metric, MeanOf):
+        return MeanOf(metric.function, metric.name)  # a copy: `accuracy` itself is shared by all Learners
     if isinstance(metric, Metric):
         return metric
     if callable(metric):
         return Mean(metric)
     raise ConfigError(f"{metric!r} is not a metric: expected a function of (pred, target) or a Metric")
-
-
-def _name(function: Any) -> str:
-    named = getattr(function, "func", function)  # a `functools.partial` goes by its function's name
-    return getattr(named, "__name__", type(named).__name__)

@@ -242,6 +242,7 @@ class DataLoaders:
         *,
         bs: int = 64,
         val_bs: int | None = None,
+        drop_last: bool | None = None,
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
         num_workers: int | None = None,
@@ -253,8 +254,10 @@ class DataLoaders:
 
         Args:
             datasets: the two parts.
-            bs: samples in a global batch; all samples are used, an uneven last batch included.
+            bs: samples in a global batch.
             val_bs: the same for validation; by default `bs`.
+            drop_last: leave out the last training batch when it is not full; by default only when it has a single
+                sample, which BatchNorm cannot normalise.
             item_tfms, batch_tfms, num_workers, seed, device: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
         """
@@ -264,11 +267,14 @@ class DataLoaders:
             item_tfms=Pipeline(_listed(item_tfms)),
             batch_tfms=Pipeline(_listed(batch_tfms)),
         )
+        if drop_last is None:
+            drop_last = bs > 1 and len(datasets.train) % bs == 1 and len(datasets.train) > bs
         train, valid = (
             DataLoader(
                 subset,
                 size,
                 shuffle=subset.split_idx == 0,
+                drop_last=drop_last and subset.split_idx == 0,
                 num_workers=num_workers,
                 item_tfms=recipe.item_tfms.tfms,
                 batch_tfms=recipe.batch_tfms.tfms,

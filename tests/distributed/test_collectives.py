@@ -1,0 +1,44 @@
+"""Exchanges between ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dist_ai.distributed import join
+
+
+@pytest.mark.world_size(3)
+def test_all_reduce_adds_takes_the_largest_and_the_smallest() -> None:
+    ranks = join()
+    mine = torch.tensor([float(ranks.world.rank), 1.0])
+    assert ranks.all_reduce(mine).tolist() == [3.0, 3.0]
+    assert ranks.all_reduce(mine, "max").tolist() == [2.0, 1.0]
+    assert ranks.all_reduce(mine, "min").tolist() == [0.0, 1.0]
+    assert mine.tolist() == [float(ranks.world.rank), 1.0]  # the input is left alone
+
+
+@pytest.mark.world_size(3)
+def test_all_gather_rows_keeps_rank_order_for_uneven_and_empty_parts() -> None:
+    ranks = join()
+    rank = ranks.world.rank
+    rows = torch.full((2 * rank, 2), rank)
+    assert ranks.all_gather_rows(rows).tolist() == [[1, 1]] * 2 + [[2, 2]] * 4
+
+
+@pytest.mark.world_size(2)
+def test_broadcast_json_sends_plain_data_from_the_source() -> None:
+    ranks = join()
+    value = {"name": "ü", "numbers": [1, 2.5, None]} if ranks.world.rank == 1 else None
+    assert ranks.broadcast_json(value, src=1) == {"name": "ü", "numbers": [1, 2.5, None]}
+
+
+def test_in_a_world_of_one_every_exchange_returns_its_input() -> None:
+    ranks = join()
+    assert ranks.world.world_size == 1
+    tensor = torch.arange(3)
+    assert torch.equal(ranks.all_reduce(tensor), tensor)
+    assert torch.equal(ranks.all_gather_rows(tensor), tensor)
+    assert torch.equal(ranks.broadcast(tensor), tensor)
+    assert ranks.broadcast_json([1]) == [1]
+    ranks.barrier()
