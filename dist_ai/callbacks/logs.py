@@ -23,6 +23,9 @@ class RunLog(Callback):
     phase: ClassVar[Phase] = Phase.REPORT
     may_cancel: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        self._active = False  # until a fit begins: a validation on its own is not part of the run's log
+
     def before_fit(self) -> None:
         """Brings the files to where the recorder stands."""
         self._recorder: Recorder = self.learn.callbacks.find(Recorder)
@@ -36,7 +39,7 @@ class RunLog(Callback):
 
     def after_batch(self) -> None:
         """Writes the steps that were read from the device since the last time."""
-        if self._active and len(self._recorder.losses) > self._steps:
+        if self._active and self.state.training and len(self._recorder.losses) > self._steps:
             self._write_steps()
 
     def after_train(self) -> None:
@@ -52,6 +55,10 @@ class RunLog(Callback):
         self._append("log.jsonl", "".join(_line({"kind": "epoch", **row}) for row in rows))
         self._epochs = len(self._recorder.epochs)
         self._write_table()
+
+    def after_fit(self) -> None:
+        """Leaves the log to the next fit."""
+        self._active = False
 
     def _write_steps(self) -> None:
         recorder = self._recorder

@@ -33,6 +33,7 @@ class ProgressBar(Callback):
         self._bar: Progress | None = None
         self._shown = 0
         self._next = 0.0
+        self._active = False
 
     def before_fit(self) -> None:
         """Prints the table's head."""
@@ -78,10 +79,11 @@ class ProgressBar(Callback):
     def after_fit(self) -> None:
         """Clears the bar, on every way out."""
         self._stop()
+        self._active = False
 
     def _start(self, what: str, total: int, done: int) -> None:
         self._stop()
-        if not (getattr(self, "_active", False) and (self.console.is_terminal or self.console.is_jupyter)):
+        if not (self._active and (self.console.is_terminal or self.console.is_jupyter)):
             return
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -43,12 +43,13 @@ class TensorBoard(Callback):
 
     def after_batch(self) -> None:
         """Writes the steps that were read from the device since the last time."""
-        if len(self._recorder.losses) > self._steps:
+        if self._writer is not None and len(self._recorder.losses) > self._steps:
             self._write_steps()
 
     def after_train(self) -> None:
         """Writes the epoch's last steps."""
-        self._write_steps()
+        if self._writer is not None:
+            self._write_steps()
 
     def after_epoch(self) -> None:
         """Writes the epoch's metrics, at the step they were measured after."""
@@ -63,24 +64,22 @@ class TensorBoard(Callback):
 
     def after_fit(self) -> None:
         """Draws the predictions, if the fit went well, and closes the file."""
+        if self._writer is None:
+            return
         if self.pictures and self.state.exception is None:
-            self._draw()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            figure: Any = self.learn.show_results()
+            if figure is not None:
+                self._writer.add_figure("predictions", figure, self._steps)
+        self._writer.close()
+        self._writer = None
 
     def _write_steps(self) -> None:
-        recorder = self._recorder
-        if self._writer is not None:
-            for step in range(self._steps, len(recorder.losses)):
-                self._writer.add_scalar("loss/train_step", recorder.losses[step], step)
-                self._writer.add_scalar("learning_rate", recorder.lrs[step], step)
+        recorder, writer = self._recorder, self._writer
+        assert writer is not None
+        for step in range(self._steps, len(recorder.losses)):
+            writer.add_scalar("loss/train_step", recorder.losses[step], step)
+            writer.add_scalar("learning_rate", recorder.lrs[step], step)
         self._steps = len(recorder.losses)
-
-    def _draw(self) -> None:
-        figure: Any = self.learn.show_results()
-        if figure is not None and self._writer is not None:
-            self._writer.add_figure("predictions", figure, self._steps)
 
 
 _TAGS = {

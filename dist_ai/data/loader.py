@@ -454,6 +454,8 @@ class _Workers:
             collate_fn=_as_is,
             persistent_workers=True,
             pin_memory=pin_memory,
+            # torch draws its workers' seed at every start: from the global state, it would shift the model's dropout.
+            generator=torch.Generator(),
         )
 
     def __iter__(self) -> Iterator[Share]:
