@@ -2,10 +2,12 @@
 
 ```
 runs/train/
-  run.json                    what is trained: the fits so far
-  log.jsonl  metrics.csv      the logs
-  tensorboard/                events
-  checkpoints/step-00000812/  model.safetensors  optimizer.safetensors  random.safetensors  state.json  manifest.json
+  log.jsonl  metrics.csv   the logs
+  tensorboard/             events
+  checkpoints/
+    fit-0001-done/         the end of the first fit: model.safetensors  optimizer.safetensors  random.safetensors
+                           state.json  manifest.json
+    fit-0002-epoch-0003-step-00000812/   the second, under way
 ```
 """
 
@@ -15,7 +17,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -29,13 +30,7 @@ from safetensors.torch import load_file, save_file
 from dist_ai.core.sealed import open_sealed, remove_sealed, remove_unsealed, seal
 from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["Checkpoint", "Run", "default_run_dir"]
-
-
-def default_run_dir() -> Path | None:
-    """Returns ``runs/<script>`` for the script that is running, or None in an interactive session."""
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path("runs") / Path(script).stem if script else None
+__all__ = ["Checkpoint", "Run"]
 
 
 @dataclass
@@ -94,7 +89,7 @@ class Run:
         if fresh:
             for name in ("checkpoints", "tensorboard"):
                 shutil.rmtree(self.directory / name, ignore_errors=True)
-            for name in ("log.jsonl", "metrics.csv", "run.json"):
+            for name in ("log.jsonl", "metrics.csv"):
                 (self.directory / name).unlink(missing_ok=True)
         remove_unsealed(self.checkpoints)
 
@@ -104,28 +99,45 @@ class Run:
             self._lock.close()
             self._lock = None
 
-    def save(self, checkpoint: Checkpoint, step: int) -> Path:
-        """Writes a checkpoint, then removes those beyond `keep`."""
-        directory = self.checkpoints / f"step-{step:08d}"
-        checkpoint.write(directory)
-        for old in self.names()[: -self.keep]:
+    def save(self, checkpoint: Checkpoint, *, fit: int, epoch: int, step: int, finished: bool) -> Path:
+        """Writes a checkpoint, then removes those that are no longer needed.
+
+        The end of every fit stays; of the checkpoints on the way, the last `keep` do until their fit has ended.
+
+        Args:
+            checkpoint: what to write.
+            fit: number of the fit, from 0.
+            epoch, step: the next batch.
+            finished: whether this is the fit's end.
+        """
+        name = f"fit-{fit + 1:04d}" + ("-done" if finished else f"-epoch-{epoch:04d}-step-{step:08d}")
+        checkpoint.write(self.checkpoints / name)
+        on_the_way = [old for old in self.names() if not old.endswith(_DONE)]
+        for old in on_the_way if finished else on_the_way[: -self.keep]:
             remove_sealed(self.checkpoints / old)
-        return directory
+        return self.checkpoints / name
 
     def names(self) -> list[str]:
         """Returns the names of the checkpoints there are, oldest first."""
-        return sorted(path.name for path in self.checkpoints.glob("step-*")) if self.checkpoints.is_dir() else []
+        found = [path.name for path in self.checkpoints.glob("fit-*")] if self.checkpoints.is_dir() else []
+        return sorted(found, key=lambda name: name.replace(_DONE, "-last"))  # after "-epoch"
 
     def latest(self) -> str | None:
         """Returns the name of the newest undamaged checkpoint, or None. A damaged one is named in a warning."""
-        for name in reversed(self.names()):
-            try:
-                open_sealed(self.checkpoints / name, "checkpoint")
-            except ArtifactError as error:
-                warnings.warn(f"{error} Going back to the checkpoint before it.", stacklevel=2)
-            else:
-                return name
-        return None
+        return next((name for name in reversed(self.names()) if self._is_sound(name)), None)
+
+    def finished(self, fit: int) -> str | None:
+        """Returns the name of the checkpoint at the end of a fit (numbered from 0), or None if it is not sound."""
+        name = f"fit-{fit + 1:04d}{_DONE}"
+        return name if name in self.names() and self._is_sound(name) else None
+
+    def _is_sound(self, name: str) -> bool:
+        try:
+            open_sealed(self.checkpoints / name, "checkpoint")
+        except ArtifactError as error:
+            warnings.warn(f"{error}. Going on from the checkpoint before it.", stacklevel=4)
+            return False
+        return True
 
     def read(self, name: str) -> Checkpoint:
         """Returns the checkpoint of that name.
@@ -168,6 +180,7 @@ class Run:
         self._lock = file
 
 
+_DONE = "-done"
 _LOCK_WAIT_S = 5.0  # a process that was just killed may need a moment to be gone
 
 

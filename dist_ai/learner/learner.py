@@ -22,18 +22,18 @@ from dist_ai.callbacks import (
     TrainState,
 )
 from dist_ai.callbacks.callback import Callbacks
-from dist_ai.checkpoint import Checkpoint, Run, default_run_dir
 from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
 from dist_ai.data.loader import DataLoader, DataLoaders
 from dist_ai.distributed.collectives import join
 from dist_ai.distributed.coordination import Decisions
-from dist_ai.distributed.environment import World, launch_settings
+from dist_ai.distributed.environment import World
 from dist_ai.distributed.strategies import for_world
-from dist_ai.errors import ArtifactError, ConfigError, DataError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
 from dist_ai.learner.gather import GatherPreds
 from dist_ai.learner.groups import LearningRate, Splitter, freeze_to, learning_rates, one_group, param_groups
+from dist_ai.learner.keeper import Keeper, run_directory
 from dist_ai.learner.loop import Cursor, Loop
 from dist_ai.losses import activation, decodes, default_loss
 from dist_ai.metrics import as_metrics
@@ -63,9 +63,11 @@ class Learner:
         train_bn: whether BatchNorm layers learn in frozen groups.
         sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
-            `dist-ai launch --run-dir` says, else ``runs/<script>``; nothing is written in an interactive session, or if None.
+            `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
+            written.
         checkpoint_every_s: seconds between checkpoints.
         checkpoint_every_steps: training steps between checkpoints.
+        fresh: begin anew in the run directory, instead of going on with what is there.
         spec: how the model is built, for `export`.
         progress: whether to show a progress bar.
 
@@ -102,6 +104,7 @@ class Learner:
         run_dir: str | Path | Literal["auto"] | None = "auto",
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
+        fresh: bool = False,
         spec: ModelSpec | None = None,
         progress: bool = True,
     ) -> None:
@@ -116,7 +119,7 @@ class Learner:
         self.lr, self.wd, self.moms = lr, wd, moms
         self.splitter, self.wd_bn_bias, self.train_bn = splitter, wd_bn_bias, train_bn
         self.spec = spec
-        self.run_dir = _run_dir(run_dir)
+        self.run_dir = run_directory(run_dir)
         self.recorder = Recorder(as_metrics(metrics))
         self.callbacks = Callbacks([self.recorder], self)
         if progress:
@@ -125,10 +128,8 @@ class Learner:
             every = Checkpointer(every_s=checkpoint_every_s, every_steps=checkpoint_every_steps)
             self.callbacks.add([RunLog(), TensorBoard(), every])
         self.callbacks.add(_listed(cbs))
-        self._run: Run | None = None
-        self._resume: Checkpoint | None = None
-        self._fits = 0
-        self._fit_facts: list[dict[str, Any]] = []
+        self._keeper = None if self.run_dir is None else Keeper(self, self.run_dir, fresh=fresh)
+        self._num_fits = 0
         if self.dls.has_data:
             model.to(self.dls.device)
 
@@ -308,9 +309,9 @@ class Learner:
 
     def save_checkpoint(self) -> None:
         """Writes a checkpoint of this moment of the fit to the run directory. Collective."""
-        if self._run is None:
+        if self._keeper is None:
             raise ConfigError("there is no run directory to write a checkpoint to; give Learner(run_dir=...)")
-        self._save(Cursor(self.state.epoch, self.state.step + 1), finished=False)
+        self._keeper.save(Cursor(self.state.epoch, self.state.step + 1))
 
     # ------------------------------------------------------------------------------------------------ inside
 
@@ -331,99 +332,16 @@ class Learner:
         self.opt.set_hyper("lr", rates)
         if (decay := self.wd if wd is None else wd) is not None:
             self.opt.set_hyper("wd", decay)
-        number, self._fits = self._fits, self._fits + 1
+        self.recorder.fit, self._num_fits = self._num_fits, self._num_fits + 1
         data = {"num_samples": self.dls.train.num_samples, "bs": self.dls.train.bs, "seed": self.dls.seed}
-        self._fit_facts.append({"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **data})
-        start = self._begin(number)
-        if start is None:
-            return
-        self.recorder.fit = number
-        with self._temporary(cbs):
-            self._loop().fit(n_epoch, start)
-        if self._run is not None:
-            self._save(Cursor(n_epoch, 0), finished=True)
-
-    def _begin(self, number: int) -> Cursor | None:
-        """Returns where fit `number` begins, its state restored; None if the run directory says that it is done."""
-        if self.run_dir is None:
-            return Cursor()
-        if self._run is None:
-            self._open_run()
-        if self._resume is None:
-            return Cursor()
-        then, state = self._resume.state["fits"], self._resume.state
-        if number < len(then) and then[number] != self._fit_facts[number]:
-            raise ConfigError(
-                f"{self.run_dir} holds another program's run: {_difference(number, then[number], self._fit_facts[number])}. "
-                "Use --fresh (or DIST_AI_FRESH=1) to start over there, or another run_dir"
-            )
-        if number < state["fit"]:
-            return None
-        resume, self._resume = self._resume, None
-        self._restore(resume)
-        if state["finished"]:
-            self._say(f"{self.run_dir}: fit {number + 1} is done already; going on from there (--fresh starts over)")
-            return None
-        self._say(f"{self.run_dir}: resuming fit {number + 1} at epoch {state['epoch']}, step {state['step']}")
-        return Cursor(state["epoch"], state["step"])
-
-    def _open_run(self) -> None:
-        assert self.run_dir is not None
-        self._run = Run(self.run_dir)
-        name, problem = None, ""
-        if self.collectives.world.is_main:
-            try:
-                self._run.open(fresh=launch_settings().fresh)
-                name = self._run.latest()
-            except (ConfigError, OSError) as error:
-                problem = str(error)
-        name, problem = self.collectives.broadcast_json([name, problem], what="run directory")
-        if problem:
-            self._run = None
-            raise ConfigError(problem)
-        self._resume = self._run.read(name) if name else None
-
-    def _save(self, next_batch: Cursor, *, finished: bool) -> None:
-        run, world = self._run, self.collectives.world
-        assert run is not None
-        self.strategy.sync_buffers(self.model)
-        tensors, plain_opt = self.opt.state()
-        states = {type(cb).__name__: cb.plain_state() for cb in self.callbacks}
-        mine = torch.get_rng_state()[None]
-        gathered = {"cpu": self.collectives.all_gather_rows(mine, what="random state")}
-        if self.dls.device.type == "cuda":
-            gathered["cuda"] = self.collectives.all_gather_rows(torch.cuda.get_rng_state(self.dls.device)[None])
-        if world.is_main:
-            state = {
-                "fit": self._fits - 1,
-                "fits": self._fit_facts,
-                "finished": finished,
-                "epoch": next_batch.epoch,
-                "step": next_batch.step,
-                "world_size": world.world_size,
-                "optimizer": plain_opt,
-                "callbacks": states,
-            }
-            groups = {"model": self.model.state_dict(), "optimizer": tensors, "random": gathered}
-            run.save(Checkpoint(groups, state), step=len(self.recorder.losses))
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        tensors, state = checkpoint.tensors, checkpoint.state
-        try:
-            self.model.load_state_dict(tensors["model"])
-        except RuntimeError as error:
-            raise ArtifactError(f"the checkpoint in {self.run_dir} is of another model: {error}") from error
-        self.opt.load_state(tensors["optimizer"], state["optimizer"])
-        for callback in self.callbacks:
-            if saved := state["callbacks"].get(type(callback).__name__):
-                callback.load_plain_state(saved)
-        # Models that draw from torch's own generator repeat exactly on as many ranks as before; on another number the
-        # extra ranks keep the state they have.
-        rank = self.collectives.world.rank
-        if rank < len(tensors["random"]["cpu"]):
-            torch.set_rng_state(tensors["random"]["cpu"][rank].clone())
-            if "cuda" in tensors["random"] and self.dls.device.type == "cuda":
-                torch.cuda.set_rng_state(tensors["random"]["cuda"][rank].clone(), self.dls.device)
+        start: Cursor | None = Cursor()
+        if self._keeper is not None:
+            start = self._keeper.begin({"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **data})
+        if start is not None:
+            with self._temporary(cbs):
+                self._loop().fit(n_epoch, start)
+            if self._keeper is not None:
+                self._keeper.save(Cursor(n_epoch), finished=True)
 
     def _loop(self) -> Loop:
         return Loop(
@@ -472,10 +390,6 @@ class Learner:
         finally:
             self.callbacks.remove(cbs)
 
-    def _say(self, text: str) -> None:
-        if self.collectives.world.is_main:
-            print(text, flush=True)
-
 
 def load_learner(directory: str | Path) -> Learner:
     """Returns a Learner with an exported model, ready to predict; set its `dls` to train it further.
@@ -493,20 +407,5 @@ def _no_loss(*_: Any) -> torch.Tensor:
     raise DataError("the export did not say which loss the model was trained with; set learn.loss_func")
 
 
-def _run_dir(given: str | Path | None) -> Path | None:
-    if given is None:
-        return None
-    if given != "auto":
-        return Path(given)
-    return launch_settings().run_dir or default_run_dir()
-
-
 def _listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
     return [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
-
-
-def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:
-    changed = [
-        f"{key} was {then.get(key)} and is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)
-    ]
-    return f"in fit {number + 1}, " + ", ".join(changed)

@@ -44,6 +44,7 @@ def vision_learner(
     run_dir: str | Path | Literal["auto"] | None = "auto",
     checkpoint_every_s: float | None = 30.0,
     checkpoint_every_steps: int | None = None,
+    fresh: bool = False,
     progress: bool = True,
 ) -> Learner:
     """Returns a Learner that fine-tunes (or trains) an image model on `dls`.
@@ -59,7 +60,7 @@ def vision_learner(
         normalize: add `Normalize` with ImageNet's statistics, unless `dls` has one.
         lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
         loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, run_dir, checkpoint_every_s,
-        checkpoint_every_steps, progress: see `Learner`.
+        checkpoint_every_steps, fresh, progress: see `Learner`.
 
     The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
     """
@@ -90,6 +91,7 @@ def vision_learner(
         run_dir=run_dir,
         checkpoint_every_s=checkpoint_every_s,
         checkpoint_every_steps=checkpoint_every_steps,
+        fresh=fresh,
         spec=ModelSpec("vision_model", arguments) if name is not None else None,
         progress=progress,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from matplotlib.figure import Figure
 from dist_ai.core.show import show_batch, show_results
 from dist_ai.core.types import TensorCategory, plain
 from dist_ai.core.vision_types import TensorImage
+from dist_ai.vision.transforms import ImageToTensor, OpenImage
 
-__all__ = ["image_grid"]
+__all__ = ["image_grid", "save_predictions"]
 
 
 def image_grid(images: Sequence[torch.Tensor], titles: Sequence[str], colors: Sequence[str] | None = None) -> Figure:
@@ -49,3 +51,17 @@ def _(_x: TensorImage, _y: TensorCategory, samples: Sequence[tuple[Any, Any]], p
     ]
     colors = ["green" if label == guess else "red" for (_, label), guess in zip(samples, predictions, strict=True)]
     return image_grid([image for image, _ in samples], titles, colors)
+
+
+def save_predictions(file: str | Path, images: Sequence[str | Path], predictions: Sequence[tuple[Any, float]]) -> None:
+    """Draws image files with their predicted labels and confidences to a PNG file.
+
+    Args:
+        file: the picture.
+        images: the files.
+        predictions: (label, confidence 0 to 1) of each.
+    """
+    pixels = [ImageToTensor()(OpenImage()(image)) for image in images]
+    figure = image_grid(pixels, [f"{label}\n{confidence:.0%}" for label, confidence in predictions])
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)

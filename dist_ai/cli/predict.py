@@ -1,0 +1,39 @@
+"""`dist-ai predict`: labels files with an exported model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dist_ai.errors import ConfigError
+
+__all__ = ["predict"]
+
+
+def predict(
+    export: Annotated[Path, typer.Argument(help="The folder that learn.export made.", metavar="EXPORT_DIR")],
+    files: Annotated[list[Path], typer.Argument(help="What to predict, such as image files.", metavar="FILE...")],
+    picture: Annotated[Path | None, typer.Option(help="Also draw the predictions to this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file instead of a table.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+) -> None:
+    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR."""
+    if missing := [file for file in files if not file.is_file()]:
+        raise ConfigError(f"no file at {missing[0]}: it is {'a folder' if missing[0].is_dir() else 'not there'}")
+    from dist_ai.export import Predictor
+
+    predictions = Predictor(export, device=device).predict_many(files)
+    width = max(len(str(file)) for file in files)
+    for file, prediction in zip(files, predictions, strict=True):
+        if as_json:
+            print(json.dumps({"file": str(file), "label": prediction.label, "confidence": prediction.confidence}))
+        else:
+            print(f"{file!s:<{width}}  {prediction.label}  {prediction.confidence:.1%}")
+    if picture is not None:
+        from dist_ai.vision.show import save_predictions
+
+        save_predictions(picture, files, [(each.label, each.confidence) for each in predictions])
+        print(f"drawn in {picture}")

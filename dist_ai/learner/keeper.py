@@ -1,0 +1,192 @@
+"""Keeps a Learner's fits in its run directory, and finds out there what is done already.
+
+A program's fits are numbered in the order it calls them. Run again in the same directory, the program repeats the same
+calls: a fit that was finished is not trained again but its result restored, and the one that was interrupted goes on
+from its last checkpoint. So any script can be killed and started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from dist_ai.callbacks.callback import Callbacks
+from dist_ai.checkpoint import Checkpoint, Run
+from dist_ai.data.loader import DataLoaders
+from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.environment import launch_settings
+from dist_ai.distributed.strategies import Strategy
+from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.learner.loop import Cursor
+from dist_ai.optimizer.optimizer import AnyOptimizer
+
+__all__ = ["Keeper", "run_directory"]
+
+
+class Kept(Protocol):
+    """What a keeper keeps: the parts of a Learner that change in training."""
+
+    model: nn.Module
+    opt: AnyOptimizer
+    dls: DataLoaders
+    callbacks: Callbacks
+    collectives: Collectives
+    strategy: Strategy
+
+
+class Keeper:
+    """Saves and restores a Learner's fits.
+
+    Args:
+        learn: the Learner.
+        directory: its run directory.
+        fresh: begin anew there.
+    """
+
+    def __init__(self, learn: Kept, directory: Path, *, fresh: bool) -> None:
+        self.learn = learn
+        self.run = Run(directory)
+        self.fresh = fresh or launch_settings().fresh
+        self._fits: list[dict[str, Any]] = []
+        self._opened = False
+        self._latest: Checkpoint | None = None
+
+    def begin(self, facts: dict[str, Any]) -> Cursor | None:
+        """Returns where the next fit begins, with the Learner's state restored; None if that fit is done. Collective.
+
+        Args:
+            facts: what the fit is, as plain data; a kept fit of the same number must have had the same.
+
+        Raises:
+            ConfigError: the directory holds another program's run, or another process trains there.
+        """
+        self._fits.append(facts)
+        number = len(self._fits) - 1
+        self._open()
+        if self._latest is None:
+            return Cursor()
+        state = self._latest.state
+        if number < len(state["fits"]) and state["fits"][number] != facts:
+            raise ConfigError(
+                f"{self.run.directory} holds another program's run: {_difference(number, state['fits'][number], facts)}. "
+                "To begin anew there use --fresh, DIST_AI_FRESH=1 or Learner(fresh=True); or use another run directory"
+            )
+        if number > state["fit"]:
+            return Cursor()
+        if number < state["fit"] or state["finished"]:
+            self._restore_finished(number)
+            self._say(f"fit {number + 1} is done already; its result is restored")
+            return None
+        self._restore(self._latest)
+        self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")
+        return Cursor(state["epoch"], state["step"])
+
+    def save(self, next_batch: Cursor, *, finished: bool = False) -> None:
+        """Writes a checkpoint of the fit under way. Collective: all ranks hold the same, rank 0 writes."""
+        learn, number = self.learn, len(self._fits) - 1
+        learn.strategy.sync_buffers(learn.model)
+        tensors, plain_opt = learn.opt.state()
+        callbacks = {type(callback).__name__: callback.plain_state() for callback in learn.callbacks}
+        random = self._gather_random()
+        if learn.collectives.world.is_main:
+            state = {
+                "fit": number,
+                "fits": self._fits,
+                "finished": finished,
+                "epoch": next_batch.epoch,
+                "step": next_batch.step,
+                "world_size": learn.collectives.world.world_size,
+                "optimizer": plain_opt,
+                "callbacks": callbacks,
+            }
+            checkpoint = Checkpoint({"model": learn.model.state_dict(), "optimizer": tensors, "random": random}, state)
+            self.run.save(checkpoint, fit=number, epoch=next_batch.epoch, step=next_batch.step, finished=finished)
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        name, problem = None, ""
+        if self.learn.collectives.world.is_main:
+            try:
+                self.run.open(fresh=self.fresh)
+                name = self.run.latest()
+            except (ConfigError, OSError) as error:
+                problem = str(error)
+        name, problem = self.learn.collectives.broadcast_json([name, problem], what="run directory")
+        if problem:
+            raise ConfigError(problem)
+        self._opened = True
+        self._latest = self.run.read(name) if name else None
+
+    def _restore_finished(self, number: int) -> None:
+        name = self.run.finished(number) if self.learn.collectives.world.is_main else None
+        name = self.learn.collectives.broadcast_json(name, what="finished fit")
+        assert self._latest is not None
+        # Without its own checkpoint (it was damaged), the state of a later fit is the nearest there is.
+        self._restore(self.run.read(name) if name else self._latest)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        learn, tensors, state = self.learn, checkpoint.tensors, checkpoint.state
+        try:
+            learn.model.load_state_dict(tensors["model"])
+        except RuntimeError as error:
+            raise ArtifactError(f"the checkpoint in {self.run.directory} is of another model: {error}") from error
+        learn.opt.load_state(tensors["optimizer"], state["optimizer"])
+        for callback in learn.callbacks:
+            if saved := state["callbacks"].get(type(callback).__name__):
+                callback.load_plain_state(saved)
+        self._set_random(tensors["random"])
+
+    def _gather_random(self) -> dict[str, torch.Tensor]:
+        ranks, device = self.learn.collectives, self.learn.dls.device
+        states = {"cpu": ranks.all_gather_rows(torch.get_rng_state()[None], what="random state")}
+        if device.type == "cuda":
+            states["cuda"] = ranks.all_gather_rows(torch.cuda.get_rng_state(device)[None], what="random state")
+        return states
+
+    def _set_random(self, states: dict[str, torch.Tensor]) -> None:
+        # Models that draw from torch's own generator repeat exactly on as many ranks as before; on another number the
+        # extra ranks keep the state they have.
+        rank, device = self.learn.collectives.world.rank, self.learn.dls.device
+        if rank < len(states["cpu"]):
+            torch.set_rng_state(states["cpu"][rank].clone())
+            if "cuda" in states and device.type == "cuda":
+                torch.cuda.set_rng_state(states["cuda"][rank].clone(), device)
+
+    def _say(self, text: str) -> None:
+        if self.learn.collectives.world.is_main:
+            print(f"{self.run.directory}: {text}", flush=True)
+
+
+def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
+    """Returns the run directory that a Learner's `run_dir` argument means; None for none.
+
+    ``"auto"`` is what the launching command said, else ``runs/<script>`` if a script runs, else none. The second
+    Learner of a program gets ``learner-2`` inside it, and so on: each has its own fits.
+    """
+    if given != "auto":
+        return None if given is None else Path(given)
+    directory = launch_settings().run_dir
+    if directory is None:
+        main = sys.modules.get("__main__")
+        script = Path(getattr(main, "__file__", None) or "")
+        # Not for `python -m tool` or an interactive session: what trains there is not named by its file.
+        if script.suffix != ".py" or getattr(main, "__spec__", None) is not None:
+            return None
+        directory = Path("runs") / script.stem
+    _auto.append(directory)
+    return directory if len(_auto) == 1 else directory / f"learner-{len(_auto)}"
+
+
+_auto: list[Path] = []  # the directories given out in this process
+
+
+def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:
+    changed = [
+        f"{key} was {then.get(key)} and is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)
+    ]
+    return f"in fit {number + 1}, " + ", ".join(changed)
