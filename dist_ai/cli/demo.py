@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -57,6 +58,6 @@ the predictions   {picture}
 the log           {run_dir / "log.jsonl"}, {run_dir / "metrics.csv"}
 
 watch it          tensorboard --logdir {run_dir}
-use it            dist-ai predict {export} {shown[0]}
+use it            dist-ai predict {export} {shlex.quote(str(shown[0]))}
 train on yours    dist-ai launch train.py --workers 2   (README.md has the four-line train.py)"""
     )
