@@ -46,6 +46,10 @@ def _name(function: Any) -> str:
     return getattr(named, "__name__", type(named).__name__)
 
 
+def _call(function: Callable[..., Any], pred: Any, target: Any) -> Any:
+    return function(pred, *target) if isinstance(target, tuple) else function(pred, target)
+
+
 class Mean:
     """The mean over samples of a function of (pred, target) that returns the mean over a batch.
 
@@ -70,8 +74,8 @@ class Mean:
         """Takes in a batch."""
         if num_local:
             # Stays on the device: reading it here would wait for the device at every batch.
-            value = self.function(pred, *target) if isinstance(target, tuple) else self.function(pred, target)
-            self._total = self._total + torch.as_tensor(value).detach().double() * num_local
+            value = torch.as_tensor(_call(self.function, pred, target))
+            self._total = self._total + value.detach().double() * num_local
             self._count += num_local
 
     def statistics(self) -> torch.Tensor:
@@ -96,14 +100,14 @@ class MeanOf(Mean):
     0.5
     """
 
-    def __call__(self, pred: Any, target: Any, **options: Any) -> torch.Tensor:
+    def __call__(self, pred: Any, *targets: Any, **options: Any) -> torch.Tensor:
         """Returns the mean over a batch."""
-        return self.function(pred, target, **options).float().mean()
+        return self.function(pred, *targets, **options).float().mean()
 
     def update(self, pred: Any, target: Any, num_local: int) -> None:
         """Takes in a batch."""
         if num_local:
-            values = self.function(pred, target).detach()
+            values = _call(self.function, pred, target).detach()
             self._total = self._total + values.double().sum()
             self._count += values.numel()
 
@@ -151,9 +155,11 @@ def reduce_metrics(metrics: list[Metric], collectives: Collectives) -> list[floa
 
 def _as_metric(metric: Any) -> Metric:
     if isinstance(metric, partial) and isinstance(metric.func, MeanOf):
-        return MeanOf(partial(metric.func.function, *metric.args, **metric.keywords))
+        return MeanOf(partial(metric.func.function, *metric.args, **metric.keywords), metric.func.name)
     if isinstance(metric, MeanOf):
         return MeanOf(metric.function, metric.name)  # a copy: `accuracy` itself is shared by all Learners
+    if isinstance(metric, type):
+        raise ConfigError(f"{metric.__name__} is a class; did you mean {metric.__name__}()?")
     if isinstance(metric, Metric):
         return metric
     if callable(metric):

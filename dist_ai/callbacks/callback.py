@@ -126,12 +126,17 @@ class Callbacks:
 
     def add(self, callbacks: Iterable[Callback]) -> None:
         """Attaches callbacks."""
+        callbacks = list(callbacks)
+        attached = {id(callback) for callback in self._all}
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 hint = f"; did you mean {callback.__name__}()?" if isinstance(callback, type) else ""
                 raise ConfigError(f"{callback!r} is not a Callback{hint}")
+            if id(callback) in attached:
+                raise ConfigError(f"{callback!r} is attached already, and would run twice at every event; give it once")
             callback.attach(self._learn)
-            self._all.append(callback)
+            attached.add(id(callback))
+        self._all += callbacks  # only now: where one of them is refused, none is attached
         self._wire()
 
     def remove(self, callbacks: Iterable[Callback]) -> None:
@@ -144,19 +149,65 @@ class Callbacks:
         """Returns the first callback of class `kind`, or None."""
         return next((callback for callback in self._all if isinstance(callback, kind)), None)
 
-    def __call__(self, event: str) -> None:
-        """Runs an event's handlers. An error in one says which, in a note, and keeps its traceback."""
+    def __call__(self, event: str, vote: Callable[[CancelException], None] | None = None) -> None:
+        """Runs an event's handlers. An error in one says which, in a note, and keeps its traceback.
+
+        Args:
+            event: its name.
+            vote: takes the cancels that are raised, and the other handlers run all the same; without it, the first
+                cancel is raised at once.
+        """
+        for handler in self._handlers[event]:
+            try:
+                try:
+                    handler()
+                except CancelException as cancel:
+                    self._check_may_cancel(handler, cancel)
+                    if vote is None:
+                        raise
+                    vote(cancel)
+            except CancelException:
+                raise
+            except Exception as error:
+                error.add_note(self._place(handler, event))
+                raise
+
+    def finish(self, event: str, error: BaseException | None) -> None:
+        """Runs all of an event's handlers, whatever happens in one of them; there is nothing left to cancel.
+
+        Args:
+            event: its name.
+            error: what ends the fit, if it did not end well. It stays the error that the user sees, and those of the
+                handlers become its notes; otherwise the first of theirs is raised.
+        """
+        first: Exception | None = None
         for handler in self._handlers[event]:
             try:
                 handler()
             except CancelException:
-                raise
-            except Exception as error:
-                state, world = self._learn.state, self._learn.collectives.world
-                error.add_note(
-                    f"raised in {handler.__qualname__} (event {event}, epoch {state.epoch}, step {state.step}, rank {world.rank})"
-                )
-                raise
+                pass
+            except Exception as failure:
+                failure.add_note(self._place(handler, event))
+                if error is None:
+                    first = error = failure
+                else:
+                    error.add_note(f"then {type(failure).__name__}: {failure}, {self._place(handler, event)}")
+        if first is not None:
+            raise first
+
+    def _place(self, handler: Callable[[], None], event: str) -> str:
+        state, world = self._learn.state, self._learn.collectives.world
+        name = getattr(handler, "__qualname__", repr(handler))
+        return f"raised in {name} (event {event}, epoch {state.epoch}, step {state.step}, rank {world.rank})"
+
+    def _check_may_cancel(self, handler: Callable[[], None], cancel: CancelException) -> None:
+        callback = getattr(handler, "__self__", None)
+        if isinstance(callback, Callback) and not callback.may_cancel:
+            kind = type(callback).__name__
+            raise ConfigError(
+                f"{kind} raised {type(cancel).__name__}, but says may_cancel = False, so the ranks do not exchange what "
+                f"it decides; set {kind}.may_cancel = True"
+            ) from cancel
 
     @property
     def may_cancel(self) -> bool:

@@ -34,6 +34,11 @@ Raising a `Cancel...` exception in an event skips to the end of that stage: `aft
 run for `CancelBatch`, and so on. On several ranks a cancel raised on one is taken by all of them at the same step:
 before the optimizer's step the ranks exchange what they decided. A rank that cancels its batch still takes part in the
 exchange of gradients, with weight zero.
+
+From `before_batch` to `before_step` a cancel holds at once: no other callback runs in that event on that rank. In all
+other events the other callbacks run first, so that each sees the same events on every rank; a cancel raised in
+`after_step`, `after_batch` or an `after_cancel_...` holds from the end of that batch or stage. There it is too late to
+cancel that stage itself, which changes nothing; to cancel a stage that is not under way at all is an error.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ class RunLog(Callback):
         self._write_table()
 
     def after_fit(self) -> None:
-        """Leaves the log to the next fit."""
+        """Writes the last steps of a fit that was cut short, and leaves the log to the next one."""
+        if self._active:
+            self._write_steps()
         self._active = False
 
     def _write_steps(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.errors import ConfigError
 from dist_ai.metrics import Mean, Metric, reduce_metrics
 
 __all__ = ["Recorder"]
@@ -46,8 +47,16 @@ class Recorder(Callback):
         self.fit = 0
         self._pending: list[torch.Tensor] = []
         self._epoch_began = 0
+        self._began = time.perf_counter()
         self._spent = 0.0
         self._train_seconds = 0.0
+        self._running = self._cancelled = self._validated = False
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise ConfigError(
+                f"two columns of the epoch's row are called {twice!r}: {', '.join(self.names)}; "
+                "give one metric another name, as in Mean(function, 'name')"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -62,18 +71,32 @@ class Recorder(Callback):
         return sum(w * loss for w, loss in zip(weights, recent, strict=True)) / sum(weights) if recent else float("nan")
 
     def before_fit(self) -> None:
-        """Forgets what an interrupted fit left unread."""
-        self._drop_pending()
-        self._epoch_began = min(self._epoch_began, len(self.losses))
+        """Begins to count; what a resumed epoch had counted before is there already."""
+        self._running = True
 
-    def before_train(self) -> None:
+    def before_epoch(self) -> None:
         """Starts the epoch's clock."""
         self._began = time.perf_counter()
+        self._train_seconds = 0.0
+        self._validated = False
+
+    def after_cancel_backward(self) -> None:
+        """Leaves the batch out; it changed nothing, and not every rank need know its loss."""
+        self._cancelled = True
+
+    def after_cancel_step(self) -> None:
+        """Leaves the batch out."""
+        self._cancelled = True
+
+    def after_cancel_batch(self) -> None:
+        """Leaves the batch out."""
+        self._cancelled = True
 
     def after_batch(self) -> None:
-        """Takes down the batch."""
+        """Takes down the batch, unless it was cancelled."""
         state = self.state
-        if state.share is None or state.loss is None:
+        cancelled, self._cancelled = self._cancelled, False
+        if cancelled or state.share is None or state.loss is None:
             return
         if not state.training:
             self.valid_loss.update(state.loss, None, state.share.num_local)
@@ -101,9 +124,12 @@ class Recorder(Callback):
     def after_validate(self) -> None:
         """Computes the metrics over all ranks."""
         self.final = reduce_metrics([self.valid_loss, *self.metrics], self.learn.collectives)
+        self._validated = True
 
     def after_epoch(self) -> None:
         """Writes the epoch's row."""
+        self.flush()  # what a cancelled epoch left waiting
+        final = self.final if self._validated else []
         sizes, losses = self.sizes[self._epoch_began :], self.losses[self._epoch_began :]
         total = sum(sizes)
         self.epochs.append(
@@ -113,13 +139,24 @@ class Recorder(Callback):
                 "train_loss": sum(s * loss for s, loss in zip(sizes, losses, strict=True)) / total
                 if total
                 else float("nan"),
-                "valid_loss": self.final[0] if self.final else float("nan"),
-                **dict(zip((metric.name for metric in self.metrics), self.final[1:], strict=False)),
+                "valid_loss": final[0] if final else float("nan"),
+                **dict(zip((metric.name for metric in self.metrics), final[1:], strict=False)),
                 "samples_per_s": total / self._train_seconds if self._train_seconds else float("nan"),
                 "time": time.perf_counter() - self._began + self._spent,
             }
         )
         self._epoch_began, self._spent = len(self.losses), 0.0
+
+    def after_cancel_fit(self) -> None:
+        """Reads the losses of the steps before the cancel."""
+        self.flush()
+
+    def after_fit(self) -> None:
+        """Ends the epoch, however the fit ended: its losses are not part of the next fit's first epoch."""
+        self._pending = []  # of a fit that an error ended on this rank: the others may not answer
+        del self.lrs[len(self.losses) :], self.sizes[len(self.losses) :]
+        self._epoch_began, self._spent = len(self.losses), 0.0
+        self._running = False
 
     def flush(self) -> None:
         """Reads the losses that wait on the device, over all ranks. Collective."""
@@ -131,7 +168,6 @@ class Recorder(Callback):
     def plain_state(self) -> dict[str, Any]:
         """Returns what was recorded; collective."""
         self.flush()
-        running = hasattr(self, "_began")
         return {
             "losses": self.losses,
             "lrs": self.lrs,
@@ -139,7 +175,7 @@ class Recorder(Callback):
             "epochs": self.epochs,
             "final": self.final,
             "epoch_began": self._epoch_began,
-            "spent": time.perf_counter() - self._began + self._spent if running else 0.0,
+            "spent": time.perf_counter() - self._began + self._spent if self._running else 0.0,
         }
 
     def load_plain_state(self, state: dict[str, Any]) -> None:
@@ -148,7 +184,3 @@ class Recorder(Callback):
         self.epochs, self.final = list(state["epochs"]), list(state["final"])
         self._epoch_began, self._spent = state["epoch_began"], state["spent"]
         self._pending = []
-
-    def _drop_pending(self) -> None:
-        self._pending = []
-        del self.lrs[len(self.losses) :], self.sizes[len(self.losses) :]

@@ -63,15 +63,18 @@ class TensorBoard(Callback):
         self._writer.flush()
 
     def after_fit(self) -> None:
-        """Draws the predictions, if the fit went well, and closes the file."""
+        """Writes the last steps, draws the predictions if the fit went well, and closes the file."""
         if self._writer is None:
             return
-        if self.pictures and self.state.exception is None:
-            figure: Any = self.learn.show_results()
-            if figure is not None:
-                self._writer.add_figure("predictions", figure, self._steps)
-        self._writer.close()
-        self._writer = None
+        try:
+            self._write_steps()
+            if self.pictures and self.state.exception is None:
+                figure: Any = self.learn.show_results()
+                if figure is not None:
+                    self._writer.add_figure("predictions", figure, self._steps)
+        finally:
+            self._writer.close()
+            self._writer = None
 
     def _write_steps(self) -> None:
         recorder, writer = self._recorder, self._writer

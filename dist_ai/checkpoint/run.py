@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import shutil
 import time
 import warnings
@@ -119,8 +121,8 @@ class Run:
 
     def names(self) -> list[str]:
         """Returns the names of the checkpoints there are, oldest first."""
-        found = [path.name for path in self.checkpoints.glob("fit-*")] if self.checkpoints.is_dir() else []
-        return sorted(found, key=lambda name: name.replace(_DONE, "-last"))  # after "-epoch"
+        found = [path.name for path in self.checkpoints.iterdir()] if self.checkpoints.is_dir() else []
+        return sorted((name for name in found if _NAME.fullmatch(name)), key=_order)
 
     def latest(self) -> str | None:
         """Returns the name of the newest undamaged checkpoint, or None. A damaged one is named in a warning."""
@@ -180,8 +182,17 @@ class Run:
         self._lock = file
 
 
+_NAME = re.compile(r"fit-(\d+)(?:-done|-epoch-(\d+)-step-(\d+))")
 _DONE = "-done"
 _LOCK_WAIT_S = 5.0  # a process that was just killed may need a moment to be gone
+
+
+def _order(name: str) -> tuple[int, float, int]:
+    """Returns what puts checkpoints in the order of time: as text, epoch 10000 would come before epoch 9999."""
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    fit, epoch, step = match.groups()
+    return int(fit), math.inf if epoch is None else int(epoch), int(step or 0)
 
 
 def _own_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

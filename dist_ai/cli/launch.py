@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dist_ai.errors import ConfigError, did_you_mean
+from dist_ai.errors import ConfigError, WorkerError, did_you_mean
 
 if TYPE_CHECKING:
     from dist_ai.distributed.launchers.job import Device, Engine
@@ -19,6 +19,7 @@ __all__ = ["launch"]
 COMMAND_SETTINGS = {"context_settings": {"ignore_unknown_options": True, "allow_extra_args": True}}
 
 OPTIONS = ("--workers", "--engine", "--run-dir", "--fresh", "--device", "--timeout", "--address")
+EXIT_USAGE = 2  # what argparse, click and typer end with
 
 
 def launch(
@@ -47,8 +48,8 @@ def launch(
     if script.startswith("-"):
         name = script.split("=", 1)[0]
         raise ConfigError(
-            f"{name} stands before the script and is not an option of `dist-ai launch`{did_you_mean(name, OPTIONS)}; "
-            "options of the script come after it: dist-ai launch SCRIPT [OPTIONS]"
+            f"{name} is not an option of `dist-ai launch`, and the script's own options come after the script"
+            f"{did_you_mean(name, OPTIONS)}"
         )
     from dist_ai.distributed.launchers import launch as start
 
@@ -64,6 +65,22 @@ def launch(
             timeout_s=timeout,
             address=address,
         )
+    except WorkerError as error:
+        raise _with_suggestion(error, script, context.args) from None
     except KeyboardInterrupt:
         print("dist-ai: interrupted", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _with_suggestion(error: WorkerError, script: str, args: list[str]) -> WorkerError:
+    """Adds to a script's complaint about its arguments which of them may have been meant for us."""
+    names = [argument.split("=", 1)[0] for argument in args if argument.startswith("--")]
+    hints = [f"{name} went to {script}{hint}" for name in names if (hint := did_you_mean(name, OPTIONS))]
+    if error.exit_code != EXIT_USAGE or not hints:
+        return error
+    return WorkerError(
+        "\n\n".join([str(error), *hints]),
+        rank=error.rank,
+        exit_code=error.exit_code,
+        worker_traceback=error.worker_traceback,
+    )

@@ -56,7 +56,7 @@ class _Commands(TyperGroup):
         names = self.list_commands(ctx)
         if cmd_name not in names:
             raise ConfigError(
-                f"{cmd_name!r} is not a command{did_you_mean(cmd_name, names)}; `dist-ai --help` lists them"
+                f"{cmd_name!r} is not one of the commands {', '.join(names)}{did_you_mean(cmd_name, names)}"
             )
         module = importlib.import_module(f"{cli.__name__}.{cmd_name}")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -71,14 +71,19 @@ def _app() -> typer.Typer:
 
     @app.callback()
     def dist_ai(
-        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        ] = False,
     ) -> None:
         """Trains deep-learning models with one program on one process or many."""
-        if version:
-            print(f"dist-ai {__version__}")
-            raise typer.Exit
 
     return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"dist-ai {__version__}")
+        raise typer.Exit
 
 
 if __name__ == "__main__":

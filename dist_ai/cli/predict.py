@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +24,20 @@ def predict(
     """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR."""
     if missing := [file for file in files if not file.is_file()]:
         raise ConfigError(f"no file at {missing[0]}: it is {'a folder' if missing[0].is_dir() else 'not there'}")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture {picture}: expected the name of a PNG file, such as {picture.with_suffix('.png')}")
     from dist_ai.export import Predictor
 
     predictions = Predictor(export, device=device).predict_many(files)
     width = max(len(str(file)) for file in files)
     for file, prediction in zip(files, predictions, strict=True):
+        # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
+        label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
+        known = not math.isnan(prediction.confidence)
         if as_json:
-            print(json.dumps({"file": str(file), "label": prediction.label, "confidence": prediction.confidence}))
+            print(json.dumps({"file": str(file), "label": label, "confidence": prediction.confidence if known else None}))
         else:
-            print(f"{file!s:<{width}}  {prediction.label}  {prediction.confidence:.1%}")
+            print(f"{file!s:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
     if picture is not None:
         from dist_ai.vision.show import save_predictions
 

@@ -63,18 +63,21 @@ class TrainConfig(BaseModel):
         if not file.is_file():
             raise ConfigError(f"no configuration file at {file}")
         try:
-            values = yaml.safe_load(file.read_text()) or {}
-            for change in changes:
-                name, equals, value = change.partition("=")
-                if not equals:
-                    raise ConfigError(
-                        f"{change!r} is not a change of the configuration; expected name=value, such as lr=0.01"
-                    )
-                values[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            values = yaml.safe_load(file.read_bytes()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{file} holds a {type(values).__name__}; expected lines of 'name: value'")
+        for change in changes:
+            name, equals, value = change.partition("=")
+            if not equals:
+                raise ConfigError(
+                    f"{change!r} is not a change of the configuration; expected name=value, such as lr=0.01"
+                )
+            try:
+                values[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{change!r} does not give {name} a valid YAML value: {error}") from error
         if "data" not in values:
             raise ConfigError(f"{file} does not say where the images are; add a line 'data: FOLDER'")
         names = list(cls.model_fields)

@@ -21,7 +21,8 @@ class Dispatch:
     """A function whose implementation is chosen by the types of its first `arity` positional arguments.
 
     The nearest registered types win, counted along each argument's method resolution order; the first argument
-    counts before the second. `object` matches anything.
+    counts before the second. An abstract class (`Sequence`) that claims a type without being its base comes after the
+    type's real bases and before `object`, the more specific of two first. `object` matches anything.
 
     >>> describe = Dispatch("describe")
     >>> @describe.register(int)
@@ -57,7 +58,11 @@ class Dispatch:
         return new
 
     def find(self, *given: type) -> Callable[..., Any] | None:
-        """Returns the implementation for values of the types `given`, or None."""
+        """Returns the implementation for values of the types `given`, or None.
+
+        Raises:
+            TypeError: these are not as many types as it is chosen by.
+        """
         try:
             return self._chosen[given]
         except KeyError:
@@ -69,7 +74,7 @@ class Dispatch:
         """Calls the implementation for these values.
 
         Raises:
-            TypeError: there is none; the message lists those there are.
+            TypeError: there is none; the message lists those there are. Or there are too few values.
         """
         given = tuple(type(arg) for arg in args[: self.arity])
         if (implementation := self.find(*given)) is None:
@@ -92,6 +97,8 @@ class Dispatch:
         return "\n".join(lines)
 
     def _candidates(self, given: tuple[type, ...]) -> list[tuple[type, ...]]:
+        if len(given) != self.arity:
+            raise TypeError(f"{self.name} is chosen by {self.arity} type(s), got {len(given)}: {_names(given)}")
         distances = {
             on: tuple(_distance(have, want) for have, want in zip(given, on, strict=True))
             for on in self._implementations
@@ -117,24 +124,39 @@ def first_parameter_types(function: Callable[..., Any], *, skip_self: bool = Tru
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, function.__globals__)  # the user's own source, as typing.get_type_hints does
-        except NameError as error:
+        except (NameError, AttributeError) as error:
             raise TypeError(
                 f"{function.__qualname__}: the annotation {annotation!r} of {names[0]!r} cannot be resolved ({error}); "
                 "import the class at module level, not under TYPE_CHECKING"
             ) from error
+    if hasattr(annotation, "__metadata__"):  # typing.Annotated
+        annotation = annotation.__origin__
     origins: tuple[Any, ...] = (typing.Union, types.UnionType)
     found = typing.get_args(annotation) if typing.get_origin(annotation) in origins else (annotation,)
-    found = tuple(object if t is Any else typing.get_origin(t) or t for t in found)
+    found = tuple(_class_of(t) for t in found)
     if not all(isinstance(t, type) for t in found):
         raise TypeError(f"{function.__qualname__}: {annotation!r} is not a class or a union of classes")
     return found
 
 
-def _distance(have: type, want: type) -> int | None:
+def _class_of(annotation: Any) -> Any:
+    """Returns the class that an annotation stands for (``list[int]``: list), or the annotation itself if none does."""
+    if annotation is Any:
+        return object
+    if annotation is None:
+        return types.NoneType
+    return typing.get_origin(annotation) or annotation
+
+
+def _distance(have: type, want: type) -> tuple[int, int] | None:
+    """Returns how far `want` is from `have`, as something to sort by; None if it does not match."""
+    num_bases = len(have.__mro__)
+    if want is object:
+        return num_bases, 0
     if want in have.__mro__:
-        return have.__mro__.index(want)
-    # Abstract classes (Sequence, Mapping) claim types that do not inherit from them: nearer than object only.
-    return len(have.__mro__) if issubclass(have, want) else None
+        return have.__mro__.index(want), 0
+    # An abstract class claims types that do not inherit from it. One that derives from another has more bases of its own.
+    return (num_bases - 1, -len(want.__mro__)) if issubclass(have, want) else None
 
 
 def _names(on: tuple[type, ...]) -> str:

@@ -90,9 +90,14 @@ class Draw:
     __slots__ = ("_keys", "_num_draws", "place", "single")
 
     def __init__(
-        self, *, seed: int, epoch: int, samples: int | Sequence[int] | npt.NDArray[np.int64], place: int = 0
+        self,
+        *,
+        seed: int,
+        epoch: int,
+        samples: int | np.integer | Sequence[int] | npt.NDArray[np.int64],
+        place: int = 0,
     ) -> None:
-        self.single = isinstance(samples, int)
+        self.single = np.ndim(samples) == 0  # an index out of an array is a NumPy scalar, and one sample all the same
         keys = sample_keys(seed=seed, epoch=epoch, samples=samples)
         self._keys: int | UInt64Array = int(keys[0]) if self.single else keys
         self.place = place

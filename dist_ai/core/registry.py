@@ -63,12 +63,11 @@ class Registry(Generic[T]):
         Raises:
             ArtifactError: nothing is, here or in any installed application.
         """
-        if name not in self._things:
-            for application in entry_points(group="dist_ai.applications"):
-                application.load()
+        broken = "" if name in self._things else _import_applications()
         if name not in self._things:
             raise ArtifactError(
-                f"{self.kind} {name!r} is not known in this program{did_you_mean(name, self._things)}; {self._how_to_add}"
+                f"{self.kind} {name!r} is not known in this program{did_you_mean(name, self._things)}; "
+                f"{self._how_to_add}{broken}"
             )
         return self._things[name]
 
@@ -77,3 +76,14 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: str) -> bool:
         return name in self._things
+
+
+def _import_applications() -> str:
+    """Imports the installed applications, which fills the registries; returns what to say of those that cannot be."""
+    broken = ""
+    for application in entry_points(group="dist_ai.applications"):
+        try:
+            application.load()
+        except Exception as error:  # somebody's broken package must not take those of others with it
+            broken += f". The application {application.value} cannot be imported: {type(error).__name__}: {error}"
+    return broken

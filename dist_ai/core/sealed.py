@@ -13,11 +13,11 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dist_ai.errors import ArtifactError
+from dist_ai.errors import ArtifactError, ConfigError
 
 __all__ = ["MANIFEST", "open_sealed", "remove_sealed", "remove_unsealed", "seal"]
 
@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 _PARTIAL = ".partial-"
 _ASIDE = ".replaced"
+_ATTEMPTS = 10
 
 
 @contextlib.contextmanager
@@ -32,12 +33,15 @@ def seal(directory: str | Path, kind: str) -> Iterator[Path]:
     """Gives a folder to write files into, and puts it in place of `directory` when the block ends without error.
 
     Args:
-        directory: where it shall stand; one that is there already is replaced.
+        directory: where it shall stand; a sealed one that is there already is replaced.
         kind: what it holds (``"checkpoint"``, ``"export"``), checked when it is opened.
+
+    Raises:
+        ConfigError: something else stands there, which replacing would delete.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+    partial = _partial(directory)
     partial.mkdir()
     try:
         yield partial
@@ -48,15 +52,8 @@ def seal(directory: str | Path, kind: str) -> Iterator[Path]:
         (partial / MANIFEST).write_text(_canonical({"format": _FORMAT, "kind": kind, "files": files}))
         _sync(partial / MANIFEST)
         _sync(partial)
-        # POSIX cannot swap two folders in one step: the old one steps aside first. A kill between the two renames
-        # leaves it aside, and `open_sealed` puts it back.
-        aside = directory.with_name(f".{directory.name}{_ASIDE}")
-        _put_back(directory)
-        shutil.rmtree(aside, ignore_errors=True)
-        if directory.exists():
-            directory.rename(aside)
-        partial.rename(directory)
-        shutil.rmtree(aside, ignore_errors=True)
+        _check_replaceable(directory, files, kind)
+        _put_in_place(partial, directory)
         _sync(directory.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -93,24 +90,88 @@ def open_sealed(directory: str | Path, kind: str) -> Path:
 def remove_sealed(directory: str | Path) -> None:
     """Removes a sealed directory; a process killed meanwhile leaves nothing that looks like a damaged one."""
     directory = Path(directory)
-    doomed = directory.with_name(f".{directory.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
-    with contextlib.suppress(FileNotFoundError):
-        directory.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _discard(_aside(directory))  # first: what stands aside would be put back
+    _discard(directory)
 
 
 def remove_unsealed(parent: str | Path) -> None:
-    """Removes what killed processes left half-written in `parent`. Call it while nobody writes there."""
+    """Removes what killed processes left half-written in `parent`, and puts back what they were replacing.
+
+    Call it while nobody writes there.
+    """
     parent = Path(parent)
-    for path in parent.glob(f".*{_PARTIAL}*") if parent.is_dir() else ():
+    if not parent.is_dir():
+        return
+    for aside in parent.glob(f".*{_ASIDE}"):
+        _put_back(parent / aside.name[1 : -len(_ASIDE)])
+        _discard(aside)
+    for path in parent.glob(f".*{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _partial(directory: Path) -> Path:
+    whole = Path(os.path.abspath(directory))  # "." has no name of its own
+    return whole.with_name(f".{whole.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+
+
+def _aside(directory: Path) -> Path:
+    whole = Path(os.path.abspath(directory))
+    return whole.with_name(f".{whole.name}{_ASIDE}")
+
+
+def _check_replaceable(directory: Path, files: Iterable[str], kind: str) -> None:
+    """Refuses to replace what nobody sealed: a mistyped place must not cost somebody their work."""
+    if not directory.exists() or (directory / MANIFEST).is_file():
+        return
+    foreign = (
+        [directory.name] if directory.is_file() else sorted({each.name for each in directory.iterdir()} - {*files})
+    )
+    if foreign:  # without: a damaged one, or an empty folder
+        raise ConfigError(
+            f"writing the {kind} to {directory} would delete what is there and is none ({', '.join(foreign[:3])}); "
+            "choose another place or move that away"
+        )
+
+
+def _put_in_place(partial: Path, directory: Path) -> None:
+    # POSIX cannot swap two folders in one step: the old one steps aside first. A kill between the two renames
+    # leaves it aside, and `open_sealed` puts it back.
+    aside = _aside(directory)
+    _put_back(directory)
+    _discard(aside)
+    for attempt in range(_ATTEMPTS):
+        if directory.exists():
+            directory.rename(aside)
+        try:
+            partial.rename(directory)
+            break
+        except OSError:  # a reader came between the two renames and put the old one back
+            if attempt == _ATTEMPTS - 1 or not directory.exists():
+                raise
+    _discard(aside)
+
+
 def _put_back(directory: Path) -> None:
-    aside = directory.with_name(f".{directory.name}{_ASIDE}")
+    aside = _aside(directory)
     if aside.is_dir() and not directory.exists():
-        with contextlib.suppress(FileNotFoundError):  # another process was first
+        try:
             aside.rename(directory)
+        except OSError:  # another process was first, or the writer put the new one there
+            if not directory.exists():
+                raise
+
+
+def _discard(path: Path) -> None:
+    """Removes a folder, if it is there, by renaming it first: a kill in the middle leaves no part of it behind."""
+    doomed = _partial(path)
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return
+    if doomed.is_symlink():
+        doomed.unlink()
+    else:
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _read_manifest(directory: Path, kind: str) -> dict[str, Any]:
@@ -127,7 +188,7 @@ def _read_manifest(directory: Path, kind: str) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or text != _canonical(manifest):
         raise damaged
     if manifest.get("kind") != kind:
-        raise ArtifactError(f"{directory} is a {manifest.get('kind')}, not a {kind}")
+        raise ArtifactError(f"{directory} is of the kind {manifest.get('kind')!r}, not {kind!r}")
     if manifest.get("format") != _FORMAT:
         raise ArtifactError(
             f"{kind} {directory} has format {manifest.get('format')}, and this dist_ai reads {_FORMAT}; "

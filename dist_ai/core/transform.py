@@ -133,29 +133,43 @@ class Transform(metaclass=_TransformType):
         """Returns the transform as plain data, for JSON.
 
         Raises:
-            ConfigError: its state is not plain data.
+            ConfigError: its state is not plain data, or a file cannot name its class.
         """
+        name = type(self).__name__
+        if name not in transforms:
+            raise ConfigError(
+                f"{name} cannot be written to a file, which would not find it again; name it without the _"
+            )
         if not dataclasses.is_dataclass(self):
             if vars(self):
                 raise ConfigError(
-                    f"{type(self).__name__} keeps state but is not a dataclass, so it cannot be written to a file; "
+                    f"{name} keeps state but is not a dataclass, so it cannot be written to a file; "
                     "decorate it with @dataclass and make its state fields"
                 )
-            return {"transform": type(self).__name__}
-        fields = {
-            field.name: _plain(getattr(self, field.name), type(self).__name__) for field in dataclasses.fields(self)
-        }
-        return {"transform": type(self).__name__, **fields}
+            return {"transform": name}
+        fields = {field.name: _plain(getattr(self, field.name), name) for field in dataclasses.fields(self)}
+        if "transform" in fields:
+            raise ConfigError(f"{name} has a field named 'transform', where a file has its class; give it another name")
+        return {"transform": name, **fields}
 
     @staticmethod
     def from_plain(data: dict[str, Any]) -> Transform:
-        """Returns the transform that `to_plain` wrote, its class found by name among the known ones."""
+        """Returns the transform that `to_plain` wrote, its class found by name among the known ones.
+
+        Raises:
+            ArtifactError: no transform of that name is known in this program.
+            ConfigError: it cannot be made from that state.
+        """
         state = dict(data)
-        cls = transforms.find(state.pop("transform"))
+        cls = transforms.find(state.pop("transform", ""))
+        later = {name for name, field in getattr(cls, "__dataclass_fields__", {}).items() if not field.init}
         try:
-            return cls(**state)
+            made = cls(**{name: value for name, value in state.items() if name not in later})
         except TypeError as error:
             raise ConfigError(f"transform {cls.__name__} cannot be made from {state}: {error}") from error
+        for name in later & state.keys():
+            setattr(made, name, state[name])
+        return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

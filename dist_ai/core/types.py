@@ -7,7 +7,8 @@ tensors (`plain`): types cost a Python call per operation, and a compiled model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar, cast
 
 import torch
@@ -43,12 +44,13 @@ class SemanticTensor(torch.Tensor):
         """Runs `func` on plain tensors and gives the result the type and metadata of the first semantic argument."""
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
-        like = _first_semantic(args)
+        like = _first_semantic(args) if kwargs is None else _first_semantic((*args, *kwargs.values()))
         return result if like is None else _retype(result, like)
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         copy = self.detach().clone().requires_grad_(self.requires_grad)
         memo[id(self)] = copy
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
         return cast(S, copy)
 
 
@@ -65,8 +67,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.as_subclass(torch.Tensor) if type(value) is not torch.Tensor else value
     if isinstance(value, tuple | list):
-        return type(value)(plain(each) for each in value)
-    if isinstance(value, dict):
+        parts = [plain(each) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     return value
 

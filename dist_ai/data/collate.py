@@ -16,7 +16,8 @@ __all__ = ["collate"]
 def collate(samples: Sequence[Any]) -> Any:
     """Returns the samples stacked: tuples, lists and dicts are kept, tensors and arrays gain a first dimension.
 
-    Semantic tensors keep their type. Numbers become tensors (int64, float32, bool); strings stay a list.
+    Semantic tensors keep their type. Numbers become tensors (int64, float32, bool); strings stay a list. Nothing is
+    converted to fit: the type of a batch must not depend on which samples happen to come together.
 
     Raises:
         DataError: the samples do not fit together; says which shapes or types they have.
@@ -26,10 +27,15 @@ def collate(samples: Sequence[Any]) -> Any:
             [1., 1.]]), tensor([1, 0]))
     """
     first = samples[0]
+    kinds = {_kind(sample) for sample in samples}
+    if len(kinds) > 1:
+        raise DataError(f"samples of different types do not stack into a batch: {', '.join(sorted(kinds))}")
     if isinstance(first, torch.Tensor):
-        return _stack(samples)
-    if isinstance(first, np.ndarray):
-        return _stack([torch.from_numpy(sample) for sample in samples])
+        _check_alike(samples)
+        return torch.stack(list(samples))
+    if isinstance(first, np.ndarray) and first.dtype.kind in "biufc":  # not of strings or objects
+        _check_alike(samples)
+        return torch.from_numpy(np.stack(samples))  # stacked first: torch takes no negative strides or read-only memory
     if isinstance(first, bool | np.bool_):
         return torch.tensor(samples, dtype=torch.bool)
     if isinstance(first, int | np.integer):
@@ -39,6 +45,9 @@ def collate(samples: Sequence[Any]) -> Any:
     if isinstance(first, str | bytes):
         return list(samples)
     if isinstance(first, Mapping):
+        keys = {tuple(sorted(map(str, sample))) for sample in samples}
+        if len(keys) > 1:
+            raise DataError(f"samples with different keys: {', '.join(map(str, sorted(keys)[:4]))}")
         return {key: collate([sample[key] for sample in samples]) for key in first}
     if isinstance(first, tuple | list):
         lengths = {len(sample) for sample in samples}
@@ -52,11 +61,24 @@ def collate(samples: Sequence[Any]) -> Any:
     )
 
 
-def _stack(tensors: Sequence[Any]) -> torch.Tensor:
-    shapes = {tuple(tensor.shape) for tensor in tensors}
+def _kind(sample: Any) -> str:
+    """Returns the name under which values go into a batch together: Python's and NumPy's numbers under one."""
+    for kind in (np.bool_, np.integer, np.floating):
+        if isinstance(sample, kind):
+            return {np.bool_: "bool", np.integer: "int", np.floating: "float"}[kind]
+    return type(sample).__name__
+
+
+def _check_alike(arrays: Sequence[Any]) -> None:
+    shapes = {tuple(array.shape) for array in arrays}
     if len(shapes) > 1:
         raise DataError(
             f"samples of different shapes do not stack into a batch: {', '.join(map(str, sorted(shapes)[:4]))}; "
             "give them one size with an item transform such as Resize"
         )
-    return torch.stack(list(tensors))
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) > 1:
+        raise DataError(
+            f"samples of different dtypes do not stack into a batch: {', '.join(sorted(map(str, dtypes)))}; "
+            "make them one with a transform"
+        )

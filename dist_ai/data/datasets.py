@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dist_ai.core.transform import Pipeline, Transform
+from dist_ai.errors import DataError
 
 __all__ = ["Datasets", "Subset", "TensorData"]
 
@@ -68,16 +69,19 @@ class TensorData(Sequence[Any]):
     """Samples held as tensors of equal first dimension; a batch is fetched in one indexing operation a tensor.
 
     Args:
-        tensors: any number of tensors (or one that `torch.utils.data.TensorDataset` holds).
+        tensors: one or more tensors, such as those that a `torch.utils.data.TensorDataset` holds.
+
+    Raises:
+        DataError: they do not have the same number of rows.
 
     >>> TensorData(torch.arange(4), torch.arange(4) * 10).fetch(torch.tensor([1, 3]))
     (tensor([1, 3]), tensor([10, 30]))
     """
 
     def __init__(self, *tensors: torch.Tensor) -> None:
-        lengths = {len(tensor) for tensor in tensors}
-        if len(lengths) != 1:
-            raise ValueError(f"tensors of {sorted(lengths)} samples; all need the same number of rows")
+        if len({len(tensor) for tensor in tensors}) != 1:
+            lengths = ", ".join(str(len(tensor)) for tensor in tensors) or "none"
+            raise DataError(f"tensors of {lengths} rows: expected at least one tensor, and as many rows in each")
         self.tensors = tensors
 
     def __len__(self) -> int:

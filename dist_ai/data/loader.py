@@ -22,12 +22,12 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
 from dist_ai.core.randomness import Draw
 from dist_ai.core.show import show_batch
 from dist_ai.core.transform import Pipeline, Transform
-from dist_ai.data.collate import collate as default_collate
+from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import Datasets, TensorData
 from dist_ai.data.device import DeviceStage
 from dist_ai.data.plan import EpochPlan, Share
@@ -62,7 +62,8 @@ class DataLoader:
 
     Args:
         dataset: has `len()` and either `[i]` (a sample) or `fetch(indices)` (a batch; int64 indices). A
-            `torch.utils.data.TensorDataset` is fetched by whole batches too.
+            `torch.utils.data.TensorDataset` is fetched by whole batches too. With `item_tfms` or a `collate` of your
+            own, samples are taken one by one.
         bs: samples in a global batch, over all ranks.
         shuffle: a new random order each epoch; otherwise the data set's order.
         drop_last: leave out the last batch when it is not full.
@@ -91,7 +92,7 @@ class DataLoader:
         num_workers: int | None = None,
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
-        collate: Callable[[list[Any]], Any] = default_collate,
+        collate: Callable[[list[Any]], Any] = stack,
         seed: int = 0,
         split_idx: int | None = None,
         device: torch.device | str | None = None,
@@ -105,10 +106,10 @@ class DataLoader:
         self.world = current_world(world)
         self.bs, self.shuffle, self.drop_last, self.seed = bs, shuffle, drop_last, seed
         self.split_idx: int = getattr(dataset, "split_idx", 1 - shuffle) if split_idx is None else split_idx
-        self.num_workers = self._default_workers() if num_workers is None else num_workers
         self.device = self.world.device if device is None else torch.device(device)
         self.stage = DeviceStage(self.device, _listed(batch_tfms), seed=seed, split_idx=self.split_idx)
         self.fetcher = _Fetcher(self.dataset, Pipeline(_listed(item_tfms)), collate, seed, self.split_idx)
+        self.num_workers = self._default_workers() if num_workers is None else num_workers
         self._epoch = 0
         self._workers: _Workers | None = None
         self._check()
@@ -117,20 +118,29 @@ class DataLoader:
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> DataLoader:
         """Returns a loader with the data set, batch size, order, workers and collation of a torch `DataLoader`.
 
-        Its batch size becomes the global one, so the program gives the same numbers on any number of ranks.
+        Its batch size becomes the global one, so the program gives the same numbers on any number of ranks. The random
+        order is ours, decided by `seed`; its generator and worker_init_fn are not used.
 
         Raises:
             ConfigError: it reads an iterable data set or has a sampler of its own, whose order we cannot deal out.
         """
-        if loader.batch_size is None or not isinstance(loader.sampler, RandomSampler | SequentialSampler):
+        sampler = loader.sampler
+        # Exactly what shuffle=True and False make: others choose samples of their own.
+        every_sample_once = (
+            type(sampler) in (RandomSampler, SequentialSampler)
+            and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+            and not getattr(sampler, "replacement", False)
+        )
+        if loader.batch_size is None or not every_sample_once:
+            given = "an IterableDataset" if isinstance(loader.dataset, IterableDataset) else type(sampler).__name__
             raise ConfigError(
-                f"a torch DataLoader with {type(loader.sampler).__name__} and batch_size={loader.batch_size} cannot be "
+                f"a torch DataLoader with {given} and batch_size={loader.batch_size} cannot be "
                 "dealt out to ranks; give one with a map-style data set, batch_size and shuffle=True or False"
             )
         return cls(
             loader.dataset,
             loader.batch_size,
-            shuffle=isinstance(loader.sampler, RandomSampler),
+            shuffle=type(sampler) is RandomSampler,
             drop_last=loader.drop_last,
             num_workers=loader.num_workers,
             collate=loader.collate_fn,
@@ -186,17 +196,22 @@ class DataLoader:
             yield share, load(share)
 
     def _fetch_in_workers(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Any]]:
-        if self._workers is None:
+        if self._workers is None or self._workers.ended:
             self._workers = _Workers(self.fetcher, self.num_workers, pin_memory=self.device.type == "cuda")
         return self._workers.run(plan.shares(start))
 
     def _default_workers(self) -> int:
-        if hasattr(self.dataset, "fetch"):
+        if self.fetcher.whole_batches:
             return 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
         return max(0, min(16, cores // self.world.local_world_size - 1))
 
     def _check(self) -> None:
+        if isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__len__"):
+            raise ConfigError(
+                f"{type(self.dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; "
+                "give a map-style data set: one with len() and [i]"
+            )
         if len(self.dataset) == 0:
             raise DataError("the data set has no samples; a loader needs at least 1")
         if self.split_idx == 0 and len(self.dataset) < self.world.world_size:
@@ -396,23 +411,30 @@ class _Fetcher:
     split_idx: int
 
     def __post_init__(self) -> None:
-        self._fetch = getattr(self.dataset, "fetch", None)
+        by_sample = len(self.item_tfms) > 0 or self.collate not in (stack, default_collate)
+        self.whole_batches = hasattr(self.dataset, "fetch") and not by_sample
+        if by_sample and not hasattr(self.dataset, "__getitem__"):
+            raise ConfigError(
+                f"{type(self.dataset).__name__} gives whole batches only, so neither item_tfms nor collate can work on its "
+                "samples; use batch_tfms, or give it [i]"
+            )
 
     def load(self, share: Share) -> Any:
         """Returns the batch.
 
         Raises:
             BadSampleError: a sample could not be made; names its item.
+            DataError: the samples did not make a batch; names some of them.
         """
-        if self._fetch is not None:
-            return self._fetch(torch.from_numpy(share.indices))
-        samples = [self._sample(index, share.epoch) for index in share.indices.tolist()]
+        if self.whole_batches:
+            return self.dataset.fetch(torch.from_numpy(share.indices))
+        indices = share.indices.tolist()
+        samples = [self._sample(index, share.epoch) for index in indices]
         try:
             return self.collate(samples)
-        except DataError as error:
-            raise DataError(
-                f"{error}. The samples are {', '.join(map(self._name, share.indices.tolist()[:4]))}"
-            ) from error
+        except Exception as error:
+            what = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+            raise DataError(f"{what}. The samples are {', '.join(map(self._name, indices[:4]))}") from error
 
     def _sample(self, index: int, epoch: int) -> Any:
         try:
@@ -440,12 +462,16 @@ class _Failure:
 class _Workers:
     """Worker processes that live as long as the loader and are fed shares.
 
+    `ended` is True when one of them was killed; new ones must be made then.
+
     torch's `DataLoader` runs them: its sampler yields shares, its data set makes a batch of one.
     """
 
     def __init__(self, fetcher: _Fetcher, num_workers: int, *, pin_memory: bool) -> None:
         self._shares: Iterator[Share] = iter(())
         self._under_way: deque[Share] = deque()
+        self._num_runs = 0
+        self.ended = False
         self._loader = TorchDataLoader(
             _ShareDataset(fetcher),
             batch_size=None,
@@ -454,8 +480,8 @@ class _Workers:
             collate_fn=_as_is,
             persistent_workers=True,
             pin_memory=pin_memory,
-            # torch draws its workers' seed at every start: from the global state, it would shift the model's dropout.
-            generator=torch.Generator(),
+            # Each epoch draws a seed for the workers: from the global generator, it would change the model's dropout.
+            generator=torch.Generator().manual_seed(fetcher.seed & 0x7FFF_FFFF_FFFF_FFFF),
         )
 
     def __iter__(self) -> Iterator[Share]:
@@ -464,10 +490,36 @@ class _Workers:
             yield share
 
     def run(self, shares: Iterator[Share]) -> Iterator[tuple[Share, Any]]:
-        """Yields each share with its batch, in order."""
+        """Yields each share with its batch, in order.
+
+        Raises:
+            ConfigError: another run was begun in the meantime; the workers serve one at a time.
+            DataError: a worker was killed.
+        """
+        self._num_runs += 1
+        number = self._num_runs
         self._shares = shares
         self._under_way.clear()
-        for batch in self._loader:
+        batches: Iterator[Any] | None = None
+        while True:
+            if number != self._num_runs:
+                raise ConfigError(
+                    "another pass over this loader began while this one was under way, and its workers serve one at a time; "
+                    "make a second loader, or give num_workers=0"
+                )
+            try:
+                batches = batches or iter(self._loader)
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker (pid" not in str(error):
+                    raise
+                self.ended = True
+                raise DataError(
+                    f"a loader process ended before its work was done: {str(error).strip()}. The system ends one when memory "
+                    "runs out: use fewer num_workers or a smaller bs; num_workers=0 loads in the training process itself"
+                ) from error
             if isinstance(batch, _Failure):
                 raise batch.kind(batch.message)
             yield self._under_way.popleft(), batch

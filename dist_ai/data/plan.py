@@ -150,6 +150,8 @@ class EpochPlan:
 
     def shares(self, start: int = 0) -> Iterator[Share]:
         """Yields this rank's part of every batch from `start` on. Beginning in the middle costs nothing."""
+        if start < 0:
+            raise IndexError(f"start={start}: steps count from 0")
         per_batch = max(1, -(-self.batch_size // self.world_size))
         batches_at_once = max(1, _EVALUATED_AT_ONCE // per_batch)
         for first in range(start, len(self), batches_at_once):

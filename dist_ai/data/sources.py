@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["IMAGE_SUFFIXES", "get_files", "get_image_files"]
 
@@ -28,22 +28,27 @@ def get_files(
         suffixes: keep only files with these endings (``".jpg"``), in any case; None keeps all.
         recurse: look into sub-folders.
         folders: look only into these sub-folders of `path`; none means all.
-        followlinks: follow links to folders.
+        followlinks: follow links to folders, but not to one that the link lies in.
 
     Names that begin with a dot are left out, folders too.
 
     Raises:
-        DataError: `path` is not a folder.
+        DataError: `path` is not a folder, or one under it cannot be read.
+        ConfigError: a suffix has no dot.
     """
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"no folder at {path}: it is {'a file' if path.exists() else 'not there'}")
     wanted = None if suffixes is None else {suffix.lower() for suffix in suffixes}
+    if strange := [suffix for suffix in wanted or () if not suffix.startswith(".")]:
+        raise ConfigError(f"suffixes without a dot: {', '.join(map(repr, sorted(strange)))}; expected such as ('.jpg',)")
     roots = [path / folder for folder in folders] or [path]
     found: list[Path] = []
     for root in roots:
-        for folder, subfolders, names in os.walk(root, followlinks=followlinks):
-            subfolders[:] = [name for name in subfolders if recurse and not name.startswith(".")]
+        for folder, subfolders, names in os.walk(root, onerror=_cannot_read, followlinks=followlinks):
+            subfolders[:] = [
+                name for name in subfolders if recurse and not name.startswith(".") and not _leads_back(folder, name)
+            ]
             found += [
                 Path(folder, name)
                 for name in names
@@ -65,3 +70,15 @@ def get_image_files(path: str | Path, *, recurse: bool = True, folders: Iterable
             + (f" in {', '.join(folders)}" if folders else "")
         )
     return found
+
+
+def _cannot_read(error: OSError) -> None:
+    # Skipped, it would silently make another data set of this machine's files.
+    if not isinstance(error, FileNotFoundError):
+        raise DataError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Returns whether a link leads to a folder that it lies in: followed, it would give the same files 40 times."""
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))

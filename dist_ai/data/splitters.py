@@ -36,7 +36,7 @@ def RandomSplitter(valid_pct: float = 0.2, seed: int = 0) -> Splitter:
         raise ConfigError(f"valid_pct={valid_pct} is a share of the items: expected more than 0 and less than 1")
 
     def split(items: Sequence[Any]) -> Split:
-        num_valid = int(valid_pct * len(items))
+        num_valid = int(round(valid_pct * len(items), 6))  # 0.29 of 100 is 29, and 28.999999999999996 in binary
         if not 0 < num_valid < len(items):
             raise DataError(
                 f"valid_pct={valid_pct} of {len(items)} item(s) leaves {len(items) - num_valid} for training and "

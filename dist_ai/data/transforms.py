@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import TensorCategory
-from dist_ai.errors import DataError, did_you_mean
+from dist_ai.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["Categorize"]
 
@@ -31,15 +32,26 @@ class Categorize(Transform):
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self._index: dict[str | int, int] = {label: i for i, label in enumerate(self.vocab)}
+        self._index: dict[Any, int] = {label: i for i, label in enumerate(self.vocab)}
+        if len(self._index) < len(self.vocab):
+            twice = sorted({str(label) for i, label in enumerate(self.vocab) if self._index[label] != i})
+            raise ConfigError(f"vocab names {', '.join(twice)} more than once; each class has one index")
 
     def setups(self, items: Sequence) -> None:
         """Learns the vocabulary, unless it was given."""
         if not self.vocab:
-            self.vocab = sorted({items[i] for i in range(len(items))})
+            # NumPy's scalars become Python's: an export could not hold them.
+            labels = {x.item() if isinstance(x, np.generic) else x for x in (items[i] for i in range(len(items)))}
+            if not any(all(isinstance(label, kind) for label in labels) for kind in (str, int)):
+                kinds = sorted({type(label).__name__ for label in labels})
+                raise DataError(
+                    f"labels of type {', '.join(kinds)}: expected all str, or all int; "
+                    "turn them into names with a function before Categorize"
+                )
+            self.vocab = sorted(labels)
             self.__post_init__()
 
-    def encodes(self, x: str | int) -> Any:
+    def encodes(self, x: str | int | np.integer) -> Any:
         """Returns the class index of a label."""
         try:
             return TensorCategory(torch.tensor(self._index[x]))

@@ -247,18 +247,19 @@ def _all_meeting(world: World, store: Store, timeout_s: float) -> Iterator[None]
         yield
     except (RuntimeError, ValueError) as error:
         place = f"{world}: the {world.world_size} processes did not meet at {world.store or 'their store'}"
-        try:
-            missing = [str(rank) for rank in range(world.world_size) if not store.check([f"{arrived}{rank}"])]
-        except RuntimeError:  # the store went with its host; torch's own words are all there is
-            missing = []
+        seconds = time.monotonic() - started
+        missing = []
+        # An exchange that fails early fails for a reason of its own (no such network interface, say).
+        if seconds > 0.9 * timeout_s:
+            with contextlib.suppress(RuntimeError):  # the store went with its host: torch's own words are all there is
+                missing = [str(rank) for rank in range(world.world_size) if not store.check([f"{arrived}{rank}"])]
         if missing:
             raise RendezvousError(
                 f"{place}: rank(s) {', '.join(missing)} did not come within {timeout_s:g} s. "
                 "Look at what they printed; if they only start slowly, raise --timeout (DIST_AI_TIMEOUT_S)"
             ) from error
         raise RendezvousError(
-            f"{place}: the exchange of addresses failed after {time.monotonic() - started:.1f} s: "
-            f"{str(error).splitlines()[0]}"
+            f"{place}: the exchange of addresses failed after {seconds:.1f} s: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -301,7 +302,7 @@ def _open_tcp_store(world: World, host: str, port: int, timeout: timedelta) -> S
     # In a thread, because a client that reaches another program's port waits for its answer without any time limit.
     opening = threading.Thread(target=open_it, name="open-store", daemon=True)
     opening.start()
-    opening.join(timeout.total_seconds() + 5)
+    opening.join(timeout.total_seconds() + 2)
     if opened:
         return opened[0]
     if failed:

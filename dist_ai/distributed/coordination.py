@@ -46,6 +46,10 @@ class Decisions:
         """Asks all ranks to follow `decision` at the next exchange."""
         self._control = max(self._control, decision)
 
+    def clear(self) -> None:
+        """Forgets this rank's votes: those of a fit that an error ended are not the next one's."""
+        self._control, self._save = Decision.NOTHING, False
+
     def vote_save(self) -> None:
         """Asks for a checkpoint at the end of this step."""
         self._save = True
@@ -57,5 +61,5 @@ class Decisions:
             word = torch.tensor([control, save], dtype=torch.int64)
             word = self._collectives.all_reduce(word, "max", what="shared decision")
             control, save = Decision(int(word[0])), bool(word[1])
-        self._control, self._save = Decision.NOTHING, False
+        self.clear()
         return control, save

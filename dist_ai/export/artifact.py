@@ -11,7 +11,7 @@ model/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError, did_you_mean
 from dist_ai.losses import loss_from_plain, loss_to_plain
 
-__all__ = ["Artifact", "ModelSpec", "builders", "load_export", "register_builder", "save_export"]
+__all__ = ["Artifact", "ModelSpec", "builders", "load_export", "load_tensors", "register_builder", "save_export"]
 
 builders: Registry[Callable[..., nn.Module]] = Registry(
     "model builder", "decorate the function that makes the model with @dist_ai.export.register_builder before loading"
@@ -78,12 +78,14 @@ def save_export(
     """Writes an export, complete or not at all; one that is there is replaced.
 
     Raises:
-        ConfigError: it is not known how to build the model, or a transform cannot be written as data.
+        ConfigError: it is not known how to build the model, or not this model is built so, or a transform cannot be
+            written as data.
     """
-    if spec is None:
+    if spec is None or spec.builder not in builders:
+        problem = "" if spec is None else f" by {spec.builder!r}, which is not registered"
         raise ConfigError(
-            f"cannot export this {type(model).__name__}: a file holds no code, so it must name a function that builds the "
-            "model. Decorate one with @dist_ai.export.register_builder('my_model') and give "
+            f"cannot export this {type(model).__name__}{problem}: a file holds no code, so it must name a function that "
+            "builds the model. Decorate one with @dist_ai.export.register_builder('my_model') and give "
             "Learner(spec=ModelSpec('my_model', {...}))"
         )
     description = {
@@ -93,10 +95,17 @@ def save_export(
         "loss": loss_to_plain(loss_func),
         "versions": {name: _version(name) for name in ("dist_ai", "torch", "torchvision")},
     }
+    try:
+        text = json.dumps(description, indent=2) + "\n"
+    except TypeError as error:
+        raise ConfigError(
+            f"the arguments of {spec} cannot be written to a file ({error}); give numbers, strings, lists and dicts"
+        ) from error
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    _check_builds(spec, tensors)
     with seal(directory, "export") as folder:
         save_file(tensors, folder / "model.safetensors")
-        (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / "model.json").write_text(text)
     return Path(directory)
 
 
@@ -107,33 +116,63 @@ def load_export(directory: str | Path) -> Artifact:
         ArtifactError: it is missing, damaged, incomplete, or names what this program does not have.
     """
     directory = open_sealed(directory, "export")
-    description = json.loads((directory / "model.json").read_text())
-    spec = ModelSpec(description["builder"], description["arguments"])
-    model = spec.build()
-    _load_weights(model, load_file(directory / "model.safetensors"), directory)
-    return Artifact(
-        model=model.eval(),
-        spec=spec,
-        recipe=SampleRecipe.from_plain(description["recipe"]),
-        loss_func=loss_from_plain(description["loss"]),
-        versions=description["versions"],
+    try:
+        description = json.loads((directory / "model.json").read_text())
+        spec = ModelSpec(description["builder"], description["arguments"])
+        artifact = Artifact(
+            model=spec.build().eval(),
+            spec=spec,
+            recipe=SampleRecipe.from_plain(description["recipe"]),
+            loss_func=loss_from_plain(description["loss"]),
+            versions=description["versions"],
+        )
+        tensors = load_file(directory / "model.safetensors")
+    except ArtifactError as error:
+        raise ArtifactError(f"export {directory}: {error}") from error
+    except Exception as error:  # it is sealed, so this is what was written: by another version, or by hand
+        raise ArtifactError(
+            f"export {directory} does not describe a model that this dist_ai can make: {type(error).__name__}: {error}; "
+            "export it again"
+        ) from error
+    load_tensors(
+        artifact.model, tensors, f"export {directory}", "The builder makes another model now than when it was exported"
     )
+    return artifact
 
 
-def _load_weights(model: nn.Module, tensors: dict[str, torch.Tensor], directory: Path) -> None:
-    wanted = model.state_dict()
+def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: str, remark: str) -> None:
+    """Loads parameters and buffers that a file holds by name.
+
+    Raises:
+        ArtifactError: a name or a shape differs; says which, after `source` and before `remark`.
+    """
+    state = model.state_dict()
+    if problem := _difference(tensors, state):
+        raise ArtifactError(f"{source} {problem}. {remark}")
+    state.update(tensors)  # and not `tensors` itself: a state dict also says which version of each layer wrote it
+    model.load_state_dict(state)
+
+
+def _check_builds(spec: ModelSpec, tensors: Mapping[str, torch.Tensor]) -> None:
+    with torch.random.fork_rng(devices=[]):
+        try:
+            built = spec.build().state_dict()
+        except Exception as error:
+            raise ConfigError(f"{spec} builds no model: {type(error).__name__}: {error}") from error
+    if problem := _difference(tensors, built):
+        raise ConfigError(
+            f"{spec} builds another model than the trained one, which {problem}; give the arguments that built it"
+        )
+
+
+def _difference(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """Returns how `tensors` differs from the `wanted` names and shapes: "has no weights for 'a'"; or ""."""
     for name in wanted:
         if name not in tensors:
-            raise ArtifactError(
-                f"export {directory} has no weights for {name!r}{did_you_mean(name, tensors)}: the builder makes another "
-                "model now than when it was exported"
-            )
+            return f"has no weights for {name!r}{did_you_mean(name, tensors)}"
         if tensors[name].shape != wanted[name].shape:
-            raise ArtifactError(
-                f"export {directory}: {name!r} has shape {tuple(tensors[name].shape)}, and the model wants "
-                f"{tuple(wanted[name].shape)}"
-            )
-    model.load_state_dict(tensors)
+            return f"has {name!r} in shape {tuple(tensors[name].shape)} and not {tuple(wanted[name].shape)}"
+    return next((f"has weights for {name!r}, which are too many" for name in tensors if name not in wanted), "")
 
 
 def _version(package: str) -> str:

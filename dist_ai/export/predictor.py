@@ -12,7 +12,7 @@ import torch
 from dist_ai.core.types import plain
 from dist_ai.data.loader import DataLoader
 from dist_ai.distributed.environment import World
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.export.artifact import load_export
 from dist_ai.losses import activation, decodes
 
@@ -43,6 +43,7 @@ class Predictor:
 
     Raises:
         ArtifactError: the export is missing, damaged, or names what this program does not have.
+        ConfigError: there is no such device here.
 
     ```python
     predictor = Predictor("model")
@@ -51,8 +52,8 @@ class Predictor:
     """
 
     def __init__(self, directory: str | Path, *, device: torch.device | str | None = None) -> None:
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         artifact = load_export(directory)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = artifact.model.to(self.device)
         self.recipe = artifact.recipe
         self.loss_func = artifact.loss_func
@@ -98,6 +99,15 @@ class Predictor:
                 for label, output, raw_label in zip(labels, outputs.cpu(), decoded, strict=True)
             ]
         return predictions
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}; use 'cpu', or leave it out"
+        ) from error
 
 
 def _confidence(output: torch.Tensor, label: Any) -> float:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.core.randomness import mix64_tensor, name_key, signed
+from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["SeededDropout", "seed_dropout", "seeded_layers"]
 
@@ -23,14 +24,30 @@ class SeededDropout(nn.Module):
 
     Input: (batch, ...) of the batch's samples, any float dtype. Costs two integer hashes per activation: as long as a
     few element-wise operations.
+
+    Raises:
+        ConfigError: `p` is not a share below 1.
+        DataError: in a fit, the input's first dimension is not the batch.
     """
 
     def __init__(self, p: float = 0.5, name: str = "") -> None:
         super().__init__()
+        if not 0 <= p < 1:
+            raise ConfigError(f"SeededDropout(p={p}): expected the share that is dropped, at least 0 and less than 1")
         self.p = p
         self.name = name
         # A tensor and not an attribute of numbers: a compiled model reads it anew at each call.
         self.sample_keys: torch.Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """Which layer this is."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        self._key = signed(name_key(name))  # here, because a compiled `forward` cannot hash a string
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` with some activations dropped in training, `x` otherwise."""
@@ -39,12 +56,12 @@ class SeededDropout(nn.Module):
         if self.sample_keys is None:
             return F.dropout(x, self.p)
         if len(self.sample_keys) != len(x):
-            raise ValueError(
+            raise DataError(
                 f"SeededDropout {self.name!r} got {len(x)} rows for {len(self.sample_keys)} samples: its input's first "
                 "dimension must be the batch; use nn.Dropout where it is not"
             )
         features = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
-        keys = mix64_tensor(self.sample_keys ^ signed(name_key(self.name))).view(-1, *[1] * (x.dim() - 1))
+        keys = mix64_tensor(self.sample_keys ^ self._key).view(-1, *[1] * (x.dim() - 1))
         bits = mix64_tensor(keys ^ mix64_tensor(features + 1))
         kept = (bits >> 1 & 0x3FFF_FFFF) >= int(self.p * 2**30)
         return x * kept / (1 - self.p)

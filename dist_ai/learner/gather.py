@@ -44,7 +44,7 @@ class GatherPreds(Callback):
                     self.loss_func(state.pred[i : i + 1], *(y[i : i + 1] for y in state.yb)).detach()
                     for i in range(count)
                 ]
-                self._rows["loss"].append(torch.stack(each).cpu() if each else torch.empty(0))
+                self._rows["loss"].append(torch.stack(each).cpu() if each else state.pred.new_empty(0).cpu())
 
     def result(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Returns raw predictions, targets and losses of all samples, in order. Collective."""

@@ -21,6 +21,7 @@ from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.environment import launch_settings
 from dist_ai.distributed.strategies import Strategy
 from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.export.artifact import load_tensors
 from dist_ai.learner.loop import Cursor
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
@@ -64,26 +65,29 @@ class Keeper:
         Raises:
             ConfigError: the directory holds another program's run, or another process trains there.
         """
-        self._fits.append(facts)
-        number = len(self._fits) - 1
+        number = len(self._fits)
         self._open()
-        if self._latest is None:
-            return Cursor()
-        state = self._latest.state
+        start = Cursor() if self._latest is None else self._resume(number, facts, self._latest)
+        self._fits.append(facts)
+        return start
+
+    def _resume(self, number: int, facts: dict[str, Any], latest: Checkpoint) -> Cursor | None:
+        state = latest.state
         if number < len(state["fits"]) and state["fits"][number] != facts:
             raise ConfigError(
                 f"{self.run.directory} holds another program's run: {_difference(number, state['fits'][number], facts)}. "
-                "To begin anew there use --fresh, DIST_AI_FRESH=1 or Learner(fresh=True); or use another run directory"
+                f"{_BEGIN_ANEW}"
             )
-        if number > state["fit"]:
-            return Cursor()
-        if number < state["fit"] or state["finished"]:
-            self._restore_finished(number)
+        done = number < state["fit"] or state["finished"]
+        if done:
+            self._restore_finished(number, latest)
             self._say(f"fit {number + 1} is done already; its result is restored")
-            return None
-        self._restore(self._latest)
-        self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")
-        return Cursor(state["epoch"], state["step"])
+        else:
+            self._restore(latest)
+            self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")
+        if number == state["fit"]:
+            self._latest = None  # no later fit needs it, and it is as large as the model and the optimizer together
+        return None if done else Cursor(state["epoch"], state["step"])
 
     def save(self, next_batch: Cursor, *, finished: bool = False) -> None:
         """Writes a checkpoint of the fit under way. Collective: all ranks hold the same, rank 0 writes."""
@@ -122,20 +126,20 @@ class Keeper:
         self._opened = True
         self._latest = self.run.read(name) if name else None
 
-    def _restore_finished(self, number: int) -> None:
+    def _restore_finished(self, number: int, latest: Checkpoint) -> None:
         name = self.run.finished(number) if self.learn.collectives.world.is_main else None
         name = self.learn.collectives.broadcast_json(name, what="finished fit")
-        assert self._latest is not None
         # Without its own checkpoint (it was damaged), the state of a later fit is the nearest there is.
-        self._restore(self.run.read(name) if name else self._latest)
+        self._restore(self.run.read(name) if name else latest)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         learn, tensors, state = self.learn, checkpoint.tensors, checkpoint.state
+        source = f"the checkpoint in {self.run.directory}"
+        load_tensors(learn.model, tensors["model"], source, _BEGIN_ANEW)
         try:
-            learn.model.load_state_dict(tensors["model"])
-        except RuntimeError as error:
-            raise ArtifactError(f"the checkpoint in {self.run.directory} is of another model: {error}") from error
-        learn.opt.load_state(tensors["optimizer"], state["optimizer"])
+            learn.opt.load_state(tensors["optimizer"], state["optimizer"])
+        except ArtifactError as error:
+            raise ArtifactError(f"{source}: {error}. {_BEGIN_ANEW}") from error
         for callback in learn.callbacks:
             if saved := state["callbacks"].get(type(callback).__name__):
                 callback.load_plain_state(saved)
@@ -183,6 +187,9 @@ def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
 
 
 _auto: list[Path] = []  # the directories given out in this process
+
+
+_BEGIN_ANEW = "To begin anew there use --fresh, DIST_AI_FRESH=1 or Learner(fresh=True); or use another run directory"
 
 
 def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:

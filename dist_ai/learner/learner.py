@@ -130,8 +130,7 @@ class Learner:
         self.callbacks.add(_listed(cbs))
         self._keeper = None if self.run_dir is None else Keeper(self, self.run_dir, fresh=fresh)
         self._num_fits = 0
-        if self.dls.has_data:
-            model.to(self.dls.device)
+        model.to(self.dls.device if self.dls.has_data else self.collectives.world.device)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -353,7 +352,7 @@ class Learner:
             state=self.state,
             events=self.callbacks,
             decisions=self.decisions,
-            seed=self.dls.seed,
+            seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
         )
 
     def _prepare_opt(self, reset: bool) -> None:

@@ -27,7 +27,7 @@ from dist_ai.data.loader import DataLoaders, Loader
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.strategies import Strategy
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers.dropout import seed_dropout, seeded_layers
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
@@ -69,11 +69,14 @@ class Loop:
         self._alone = strategy.collectives.world.world_size == 1
         self._seeded = seeded_layers(model)
         self._position = Cursor()
+        self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
+        self._stages: list[str] = []  # those under way, outermost first
 
     def fit(self, n_epoch: int, start: Cursor) -> None:
         """Trains from `start` to the end of epoch `n_epoch` - 1."""
         state = self.state
-        state.n_epoch, state.num_steps, state.exception = n_epoch, len(self.dls.train), None
+        state.n_epoch, state.num_steps = n_epoch, len(self.dls.train)
+        state.exception, state.save = None, False
         try:
             self.module = self.strategy.wrap(self.model)
             self._stage("fit", lambda: self._epochs(start), CancelFit)
@@ -81,12 +84,14 @@ class Loop:
             state.exception = error
             raise
         finally:
+            self.strategy.unwrap()
+            self.module = self.model
             try:
-                self.events("after_fit")  # on every way out: callbacks give back here what they took
+                self.events.finish("after_fit", state.exception)  # callbacks give back here what they took
             finally:
-                self.strategy.unwrap()
-                self.module = self.model
                 seed_dropout(self._seeded, None)
+                self.opt.zero_grad()  # an error may have come between backward and step
+                self.decisions.clear()
                 state.drop_batch()
                 self.model.eval()
 
@@ -98,11 +103,17 @@ class Loop:
 
     def _epoch(self) -> None:
         self._stage("train", self._train, CancelTrain)
-        self.validate(self.dls.valid)
+        self._stage("validate", lambda: self._validate(self.dls.valid), CancelValidate)
 
     def validate(self, loader: Loader) -> None:
-        """Runs the model over `loader` without training it."""
-        self._stage("validate", lambda: self._validate(loader), CancelValidate)
+        """Runs the model over `loader` without training it, outside a fit."""
+        self._stages = ["fit", "epoch"]  # so that a callback made for a fit may cancel here what it cancels there
+        try:
+            with contextlib.suppress(CancelEpoch, CancelFit):
+                self._stage("validate", lambda: self._validate(loader), CancelValidate)
+        finally:
+            self.decisions.clear()
+            self.state.drop_batch()
 
     def _train(self) -> None:
         self.model.train()
@@ -124,15 +135,16 @@ class Loop:
         self._attempt(self._forward)
         self._backward()
         self._attempt(self._before_step)
-        decision = self._decide()
+        decision = self._decide(every_step=True)  # a checkpoint is agreed on here too
         if decision in (Decision.CANCEL_BACKWARD, Decision.CANCEL_STEP):
-            self.events("after_cancel_backward" if decision == Decision.CANCEL_BACKWARD else "after_cancel_step")
+            stage = "backward" if decision == Decision.CANCEL_BACKWARD else "step"
+            self.events(f"after_cancel_{stage}", self._vote)
         elif decision:
             self.opt.zero_grad()
             raise CANCELS[decision]
         else:
             self.opt.step()
-        self.events("after_step")
+        self.events("after_step", self._vote)
         self.opt.zero_grad()
 
     def _valid_batch(self) -> None:
@@ -143,7 +155,7 @@ class Loop:
     def _forward(self) -> None:
         state = self.state
         self.events("before_batch")
-        state.pred = (self.module if state.training else self.model)(*state.xb)
+        state.pred = self._output = (self.module if state.training else self.model)(*state.xb)
         self.events("after_pred")
         if state.yb:
             state.loss = self.loss_func(state.pred, *state.yb)
@@ -166,8 +178,8 @@ class Loop:
             (state.loss if weight == 1 else state.loss * weight).backward()
         elif not self._alone:
             # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
-            pred = self.module(*state.xb) if state.pred is None else state.pred
-            (sum(tensor.sum() for tensor in _tensors(pred)) * 0.0).backward()  # type: ignore[union-attr]
+            output = self.module(*state.xb) if self._output is None else self._output
+            (sum(tensor.sum() for tensor in _tensors(output)) * 0.0).backward()  # type: ignore[union-attr]
 
     def _attempt(self, part: Callable[[], None]) -> None:
         """Runs a part of the batch, unless it is cancelled; a cancel becomes a vote, which all ranks follow."""
@@ -175,51 +187,67 @@ class Loop:
             try:
                 part()
             except CancelException as cancel:
-                self.decisions.vote(cancel.decision)
+                self._vote(cancel)
 
-    def _decide(self) -> Decision:
+    def _vote(self, cancel: CancelException) -> None:
+        """Turns a cancel into a vote.
+
+        Raises:
+            ConfigError: what it cancels is not under way.
+        """
+        stage = cancel.decision.name.removeprefix("CANCEL_").lower()
+        of_batch = self.state.training and self._stages[-1:] == ["batch"] and stage in ("backward", "step")
+        if not of_batch and stage not in self._stages:
+            raise ConfigError(
+                f"{type(cancel).__name__} cannot be raised here: there is no {stage} under way, only "
+                f"{', '.join(self._stages)}; the events of each are drawn in dist_ai.callbacks.event"
+            ) from cancel
+        self.decisions.vote(cancel.decision)
+
+    def _decide(self, *, every_step: bool = False) -> Decision:
         """Exchanges the votes: what comes back holds on every rank."""
-        if self._alone or self.state.training or self.events.may_cancel:
-            decision, self.state.save = self.decisions.exchange()
+        if every_step or self._alone or self.events.may_cancel:
+            decision, save = self.decisions.exchange()
+            self.state.save |= save
             return decision
         return Decision.NOTHING
 
     def _begin_batch(self, share: Share, batch: Any) -> None:
         state = self.state
         state.share, state.step, state.batch = share, share.step, batch
-        state.pred = state.loss = None
+        state.pred = state.loss = self._output = None
         values = tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
         state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
-        if state.training:
-            self.strategy.begin_step(num_local=share.num_local)
-            if self._seeded:
-                keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
-                seed_dropout(self._seeded, torch.from_numpy(keys.view("int64")).to(self.dls.device))
+        self.strategy.begin_step(num_local=share.num_local)
+        if state.training and self._seeded:
+            keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
+            seed_dropout(self._seeded, torch.from_numpy(keys.view("int64")).to(self.dls.device))
 
     def _stage(self, name: str, body: Callable[[], None], cancel: type[CancelException]) -> None:
         """Runs `body` between the stage's events; `cancel` skips to the last of them."""
+        self._stages.append(name)
         try:
-            if name != "batch":  # a batch runs its first event itself, as part of what it may cancel
-                self._shared_event(f"before_{name}")
-            body()
-        except cancel:
-            self.events(f"after_cancel_{name}")
-        if name != "fit":  # `fit` runs its last event itself, on every way out
-            with contextlib.suppress(cancel):  # too late to cancel this stage; what is above it may be
-                self._shared_event(f"after_{name}")
+            try:
+                if name != "batch":  # a batch runs its first event itself, as part of what it may cancel
+                    self._shared_event(f"before_{name}")
+                body()
+            except cancel:
+                self.events(f"after_cancel_{name}", self._vote)
+            if name != "fit":  # `fit` runs its last event itself, on every way out
+                self._shared_event(f"after_{name}", too_late=cancel.decision)
+        finally:
+            self._stages.pop()
 
-    def _shared_event(self, event: str) -> None:
-        """Runs an event after which all ranks do the same: a cancel raised on one is raised on all."""
-        try:
-            self.events(event)
-        except CancelException as cancel:
-            if self._alone:
-                raise
-            self.decisions.vote(cancel.decision)
-        if not self._alone and self.events.may_cancel:
-            decision, _ = self.decisions.exchange()
-            if decision:
-                raise CANCELS[decision]
+    def _shared_event(self, event: str, too_late: Decision = Decision.NOTHING) -> None:
+        """Runs an event after which all ranks do the same: what one votes to cancel is cancelled on all.
+
+        Args:
+            event: its name.
+            too_late: what can no longer be cancelled; only what is above it still can.
+        """
+        self.events(event, self._vote)
+        if (decision := self._decide()) > too_late:
+            raise CANCELS[decision]
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:

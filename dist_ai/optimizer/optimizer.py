@@ -225,14 +225,18 @@ class Optimizer:
                     if value is not None:
                         tensors[f"{name}.{parameter}"] = value
             ages.update(zip(group.names, group_ages, strict=True))
-        return tensors, {"hypers": [vars(group.h) for group in self.groups], "steps": ages}
+        hypers = [dict(vars(group.h)) for group in self.groups]  # copies: what is saved must not go on changing
+        return tensors, {"kind": self._kind(), "hypers": hypers, "steps": ages}
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
         """Restores what `state` returned; every parameter of this optimizer must be in it.
 
+        The groups may be others: state goes by the parameter's name, hyper-parameters by the group's number.
+
         Raises:
-            ArtifactError: it is the state of other parameters.
+            ArtifactError: it is the state of other parameters, or of another kind of optimizer.
         """
+        check_kind(plain, self._kind())
         ages = plain["steps"]
         for number, group in enumerate(self.groups):
             if missing := [name for name in group.names if name not in ages]:
@@ -250,6 +254,9 @@ class Optimizer:
                 p = self.groups[number].params[i]
                 self._state[number][name][i] = value.to(p.device, copy=True)
 
+    def _kind(self) -> str:
+        return ", ".join(getattr(step, "__name__", type(step).__name__) for step in self.steps)
+
     def _check_name(self, name: str) -> None:
         if name not in self._names:
             raise ConfigError(
@@ -258,8 +265,22 @@ class Optimizer:
             )
 
     def __repr__(self) -> str:
-        steps = ", ".join(getattr(step, "__name__", repr(step)) for step in self.steps)
-        return f"Optimizer([{steps}], {len(self.groups)} group(s), {vars(self.groups[0].h) if self.groups else {}})"
+        return (
+            f"Optimizer([{self._kind()}], {len(self.groups)} group(s), {vars(self.groups[0].h) if self.groups else {}})"
+        )
+
+
+def check_kind(plain: Mapping[str, Any], kind: str) -> None:
+    """Checks that an optimizer's plain state is that of an optimizer of `kind`.
+
+    Raises:
+        ArtifactError: it is not.
+    """
+    if plain["kind"] != kind:
+        raise ArtifactError(
+            f"the saved optimizer is of another kind ({plain['kind']}) than this one ({kind}); "
+            "use the opt_func that it was saved with, or start afresh"
+        )
 
 
 def spread(value: float | Sequence[float], count: int, name: str) -> list[float]:

@@ -36,8 +36,11 @@ def combine(parts: Sequence[tuple[float, Schedule]]) -> Schedule:
     >>> combine([(0.25, constant(1.0)), (0.75, cosine(1.0, 0.0))])(0.625)
     0.5
     """
-    if not math.isclose(total := sum(share for share, _ in parts), 1.0):
-        raise ConfigError(f"the shares of the schedules add up to {total:g}, not to 1: {[share for share, _ in parts]}")
+    shares = [share for share, _ in parts]
+    if not all(share > 0 for share in shares):
+        raise ConfigError(f"the shares of the schedules are {shares}; expected each to be more than 0")
+    if not math.isclose(total := sum(shares), 1.0):
+        raise ConfigError(f"the shares of the schedules add up to {total:g}, not to 1: {shares}")
 
     def value(done: float) -> float:
         begin = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dist_ai.errors import ConfigError, did_you_mean
-from dist_ai.optimizer.optimizer import AnyOptimizer, ParamGroup, spread
+from dist_ai.optimizer.optimizer import AnyOptimizer, ParamGroup, check_kind, spread
 
 __all__ = ["TorchOptimizer", "as_opt_func"]
 
@@ -45,7 +45,7 @@ class TorchOptimizer:
         for number, group in enumerate(self.groups):
             for decays in (True, False):
                 params = [p for p, d in zip(group.params, group.decays, strict=True) if d == decays]
-                if params:
+                if params or decays:  # the decaying one is always there, to hold the group's hyper-parameters
                     torch_groups.append({"params": params, "_decays": decays})
                     self._owner.append(number)
         self.torch = make(torch_groups)
@@ -76,11 +76,8 @@ class TorchOptimizer:
     def get_hyper(self, name: str) -> list[float]:
         """Returns a hyper-parameter's value in each group."""
         key, position = self._require(name)
-        found: dict[int, float] = {}
-        for torch_group, owner in zip(self.torch.param_groups, self._owner, strict=True):
-            if owner not in found or torch_group["_decays"]:
-                found[owner] = torch_group[key] if position is None else torch_group[key][position]
-        return [found[number] for number in sorted(found)]
+        values = [torch_group[key] for torch_group in self.torch.param_groups if torch_group["_decays"]]
+        return values if position is None else [value[position] for value in values]
 
     def has_hyper(self, name: str) -> bool:
         """Returns whether the optimizer has a hyper-parameter of that name."""
@@ -97,22 +94,39 @@ class TorchOptimizer:
                     tensors[f"{key}.{names[id(parameter)]}"] = value
                 elif value is not None:
                     numbers[f"{key}.{names[id(parameter)]}"] = value
-        hypers = [{k: v for k, v in g.items() if k not in ("params", "_decays")} for g in self.torch.param_groups]
-        return tensors, {"hypers": hypers, "numbers": numbers}
+        hypers = [
+            {key: value for key, value in torch_group.items() if key not in ("params", "_decays")}
+            for torch_group in self.torch.param_groups
+            if torch_group["_decays"]
+        ]
+        return tensors, {"kind": self._kind(), "hypers": hypers, "numbers": numbers}
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
-        """Restores what `state` returned."""
-        params = {name: p for group in self.groups for name, p in zip(group.names, group.params, strict=True)}
+        """Restores what `state` returned; the groups may be others, as for `Optimizer.load_state`.
+
+        Raises:
+            ArtifactError: it is the state of another optimizer.
+        """
+        check_kind(plain, self._kind())
+        names = self._names()
+        places = {
+            names[id(p)]: (p, torch_group) for torch_group in self.torch.param_groups for p in torch_group["params"]
+        }
         for key, value in [*tensors.items(), *plain["numbers"].items()]:
             name, parameter = key.split(".", 1)
-            if parameter in params:
-                # `step` stays where torch keeps it (the CPU, unless the optimizer is capturable).
-                keep = not isinstance(value, torch.Tensor) or name == "step"
-                self.torch.state[params[parameter]][name] = (
-                    value if keep else value.to(params[parameter].device, copy=True)
-                )
-        for torch_group, hypers in zip(self.torch.param_groups, plain["hypers"], strict=True):
-            torch_group.update({k: tuple(v) if isinstance(v, list) else v for k, v in hypers.items()})
+            if parameter in places:
+                p, torch_group = places[parameter]
+                if isinstance(value, torch.Tensor):
+                    # torch keeps `step` on the CPU, whatever the parameter's device, unless a kernel reads it.
+                    on_cpu = name == "step" and not (torch_group.get("capturable") or torch_group.get("fused"))
+                    value = value.to("cpu" if on_cpu else p.device, copy=True)
+                self.torch.state[p][name] = value
+        for torch_group, owner in zip(self.torch.param_groups, self._owner, strict=True):
+            if owner < len(plain["hypers"]):
+                hypers = plain["hypers"][owner]
+                torch_group.update({k: tuple(v) if isinstance(v, list) else v for k, v in hypers.items()})
+        if self._place("wd"):  # what is exempt took its group's decay over just now
+            self.set_hyper("wd", self.get_hyper("wd"))
 
     def _place(self, name: str) -> tuple[str, int | None] | None:
         has = self.torch.param_groups[0]
@@ -120,11 +134,12 @@ class TorchOptimizer:
 
     def _require(self, name: str) -> tuple[str, int | None]:
         if (place := self._place(name)) is None:
-            kind = type(self.torch).__name__
-            raise ConfigError(
-                f"torch.optim.{kind} has no hyper-parameter {name!r}{did_you_mean(name, self.torch.param_groups[0])}"
-            )
+            choices = [*_PLACES, *(key for key in self.torch.param_groups[0] if key not in ("params", "_decays"))]
+            raise ConfigError(f"{self._kind()} has no hyper-parameter {name!r}{did_you_mean(name, choices)}")
         return place
+
+    def _kind(self) -> str:
+        return f"torch.optim.{type(self.torch).__name__}"
 
     def _names(self) -> dict[int, str]:
         return {id(p): name for group in self.groups for name, p in zip(group.names, group.params, strict=True)}

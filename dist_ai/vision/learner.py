@@ -17,8 +17,16 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner
 from dist_ai.optimizer import Adam
-from dist_ai.vision.models import backbone, on_backbone, vision_splitter, weights_of
-from dist_ai.vision.transforms import Normalize, imagenet_stats
+from dist_ai.vision.models import (
+    architectures,
+    backbone,
+    load_weights,
+    on_backbone,
+    statistics_of,
+    vision_splitter,
+    weights_of,
+)
+from dist_ai.vision.transforms import Normalize, OpenImage
 
 __all__ = ["vision_learner"]
 
@@ -55,26 +63,38 @@ def vision_learner(
             or a function without arguments that returns a classifier.
         pretrained: True begins from torchvision's weights or fails; ``"auto"``, the default, begins from random
             weights where they cannot be had (no network), and says so; False begins from random weights.
-        weights: a file of weights to begin from instead, a state dict of `arch` (.pth or .safetensors).
+        weights: a file of weights to begin from instead, a state dict of `arch` (.pth or .safetensors); its last layer
+            may be for other classes.
         n_out: outputs; by default the number of classes.
-        normalize: add `Normalize` with ImageNet's statistics, unless `dls` has one.
+        normalize: add `Normalize` with the statistics of the published weights, which are ImageNet's for nearly all
+            architectures, unless `dls` has one.
         lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
         loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, run_dir, checkpoint_every_s,
         checkpoint_every_steps, fresh, progress: see `Learner`.
 
     The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
+
+    Raises:
+        ConfigError: an argument that cannot work, or images that do not fit the architecture.
+        ArtifactError: pretrained weights cannot be had, or are of another architecture.
     """
     n_out = len(dls.vocab) if n_out is None else n_out
+    if dls.train.bs == 1:
+        raise ConfigError("bs=1: the head's BatchNorm needs at least 2 images in a training batch; use bs=2 or more")
     name = _name(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(dls.seed)
         body = backbone(name) if name is not None else arch()  # type: ignore[operator]
+        if not isinstance(body, nn.Module):
+            raise ConfigError(f"arch={arch!r} returned a {type(body).__name__}; expected a classifier, an nn.Module")
+        _require_channels(body, dls)
         found = _pretrained(name, pretrained, weights)
         if found is not None:
-            body.load_state_dict(found)
+            load_weights(body, found, str(weights) if weights is not None else f"what was published for {name}")
         model = on_backbone(body, n_out, lin_ftrs=lin_ftrs, dropout=dropout)
     if normalize and not any(isinstance(tfm, Normalize) for tfm in dls.train.stage.pipeline.tfms):
-        dls.add_batch_tfms([Normalize(*imagenet_stats)])
+        mean, std = statistics_of(name)
+        dls.add_batch_tfms([Normalize([sum(mean) / 3], [sum(std) / 3]) if _is_grey(dls) else Normalize(mean, std)])
     arguments = {"arch": name, "n_out": n_out, "lin_ftrs": lin_ftrs, "dropout": dropout}
     learn = Learner(
         dls,
@@ -104,11 +124,28 @@ def _name(arch: Any) -> str | None:
     """Returns the name by which `arch` can be built again, or None for a function that only this program has."""
     if isinstance(arch, str):
         return arch
-    if not callable(arch):
+    if isinstance(arch, nn.Module) or not callable(arch):
+        given = f"a {type(arch).__name__}" if isinstance(arch, nn.Module) else repr(arch)
         raise ConfigError(
-            f"arch={arch!r}: expected the name of an architecture or a function that returns a classifier"
+            f"arch is {given}: expected the name of an architecture or a function that returns a classifier"
         )
-    return arch.__name__ if getattr(arch, "__module__", "").startswith("torchvision.models.") else None
+    if getattr(arch, "__module__", "").startswith("torchvision.models."):
+        return arch.__name__
+    return next((name for name in architectures if architectures.find(name) is arch), None)
+
+
+def _is_grey(dls: DataLoaders) -> bool:
+    pipelines = getattr(dls.train.dataset, "pipelines", ())
+    return any(isinstance(tfm, OpenImage) and tfm.mode == "L" for pipeline in pipelines for tfm in pipeline.tfms)
+
+
+def _require_channels(body: nn.Module, dls: DataLoaders) -> None:
+    first = next((module for module in body.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is not None and first.in_channels != 1 and _is_grey(dls):
+        raise ConfigError(
+            f"the images are grey (mode='L'), so they have 1 channel, and the architecture takes {first.in_channels}; "
+            "open them with mode='RGB', which repeats the grey, or give an arch of your own"
+        )
 
 
 def _pretrained(name: str | None, pretrained: bool | str, file: str | Path | None) -> dict[str, torch.Tensor] | None:
@@ -128,7 +165,9 @@ def _pretrained(name: str | None, pretrained: bool | str, file: str | Path | Non
     problem = ranks.broadcast_json(problem, what="pretrained weights")
     if not problem:
         return found if found is not None else weights_of(name or "", file)
-    if pretrained is True or file is not None:
+    if file is not None:
+        raise ArtifactError(problem)
+    if pretrained is True:
         raise ArtifactError(f"{problem}. Use weights=FILE, or pretrained=False to begin from random weights")
     if ranks.world.is_main:
         print(f"{problem}; beginning from random weights (pretrained=True would insist)", file=sys.stderr, flush=True)

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as PILImage
 
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
-from dist_ai.errors import ConfigError, DataError
+from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 
 __all__ = [
     "Flip",
@@ -44,35 +44,65 @@ class OpenImage(Transform):
         mode: ``"RGB"`` or ``"L"`` (grey).
 
     Takes a path, the bytes of an image file, a uint8 array (height, width) or (height, width, channels), or an image.
+    Pixels of 16 bits are scaled to 8; transparency is dropped.
+
+    Raises:
+        ConfigError: another mode.
+        BadSampleError: a file or bytes that are no image, or a part of one; names the file.
+        DataError: an array or an image whose pixels have no agreed range.
     """
 
     mode: str = "RGB"
 
+    def __post_init__(self) -> None:
+        if self.mode not in ("RGB", "L"):
+            raise ConfigError(
+                f"OpenImage(mode={self.mode!r}): expected 'RGB' or 'L' (grey){did_you_mean(str(self.mode), ['RGB', 'L'])}"
+            )
+
     def encodes(self, x: str | Path) -> Any:
         """Returns the image in a file."""
-        with Image.open(x) as image:
-            return self._ready(image)
+        return self._read(x, str(x))
 
     def encodes(self, x: bytes) -> Any:
         """Returns the image in the bytes of a file."""
-        with Image.open(io.BytesIO(x)) as image:
-            return self._ready(image)
+        return self._read(io.BytesIO(x), f"{len(x):,} bytes")
 
     def encodes(self, x: np.ndarray) -> Any:
         """Returns the image of an array."""
-        if x.dtype != np.uint8:
+        pixels = x[:, :, 0] if x.ndim == 3 and x.shape[2] == 1 else x
+        if x.dtype != np.uint8 or x.size == 0 or not (pixels.ndim == 2 or (pixels.ndim == 3 and x.shape[2] <= 4)):
             raise DataError(
-                f"an array of {x.dtype} with shape {x.shape} is not an image; expected uint8 pixels, 0 to 255"
+                f"an array of {x.dtype} with shape {x.shape} is not an image; expected uint8 pixels, 0 to 255, of shape "
+                "(height, width) or (height, width, 1 to 4 channels)"
             )
-        return self._ready(Image.fromarray(x))
+        return self._ready(Image.fromarray(pixels))
 
     def encodes(self, x: PILImage) -> Any:
         """Returns the image in its mode."""
         return self._ready(x)
 
+    def _read(self, file: Any, name: str) -> PILImage:
+        try:
+            with Image.open(file) as image:
+                return self._ready(image)
+        except DataError as error:
+            raise BadSampleError(f"{name}: {error}") from error
+        except FileNotFoundError as error:
+            raise BadSampleError(f"{name} is not there") from error
+        except Exception as error:  # each format's reader has errors of its own, down to struct.error
+            reason = "it is of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
+            raise BadSampleError(f"{name} cannot be read as an image: {reason}; replace it or remove it") from error
+
     def _ready(self, image: PILImage) -> PILImage:
         image = ImageOps.exif_transpose(image)  # a camera's note on how it was held; most viewers follow it
-        return image.convert(self.mode) if image.mode != self.mode else image.copy()
+        if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255: nearly all white
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        elif image.mode == "F":
+            raise DataError("an image of float pixels, whose range is not known; save it with 8 or 16 bits a channel")
+        elif image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # Pillow warns otherwise
+        return image.convert(self.mode) if image.mode != self.mode else image
 
 
 @dataclass
@@ -93,25 +123,40 @@ class Resize(Transform):
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self.size = [self.size, self.size] if isinstance(self.size, int) else list(self.size)
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ConfigError(f"Resize({self.size}): expected one number or (height, width), in pixels, at least 1")
-        if self.method not in ("crop", "pad", "squish"):
-            raise ConfigError(f"Resize(method={self.method!r}): expected 'crop', 'pad' or 'squish'")
+        pair = list(self.size) if isinstance(self.size, Sequence) else [self.size, self.size]
+        if len(pair) != 2 or not all(isinstance(pixels, int | np.integer) and pixels >= 1 for pixels in pair):
+            raise ConfigError(f"Resize({self.size!r}): expected one number or (height, width), in pixels, at least 1")
+        self.size = [int(pixels) for pixels in pair]
+        methods = ("crop", "pad", "squish")
+        if self.method not in methods:
+            raise ConfigError(
+                f"Resize(method={self.method!r}): expected 'crop', 'pad' or 'squish'{did_you_mean(str(self.method), methods)}"
+            )
 
     def encodes(self, x: PILImage, draw: Draw | None) -> Any:
         """Returns the image resized."""
         height, width = self.size  # type: ignore[misc]
         if self.method == "pad":
-            return ImageOps.pad(x, (width, height), Image.Resampling.BILINEAR)
+            return _padded(x, width, height)
         box = None
         if self.method == "crop":
             scale = min(x.width / width, x.height / height)
-            cut_width, cut_height = width * scale, height * scale
+            # Rounding may carry the product, or the sum below, a hair past the image, which Pillow refuses.
+            cut_width, cut_height = min(width * scale, x.width), min(height * scale, x.height)
             across, down = (draw.uniform(), draw.uniform()) if draw is not None else (0.5, 0.5)
             left, top = (x.width - cut_width) * across, (x.height - cut_height) * down
-            box = (left, top, left + cut_width, top + cut_height)
+            box = (left, top, min(left + cut_width, x.width), min(top + cut_height, x.height))
         return x.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def _padded(image: PILImage, width: int, height: int) -> PILImage:
+    """Returns the image, as large as fits, in the middle of a black one."""
+    scale = min(width / image.width, height / image.height)
+    # At least one pixel: `ImageOps.pad` makes an image of 1000 x 1 vanish.
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    padded = Image.new(image.mode, (width, height))
+    padded.paste(image.resize(inner, Image.Resampling.BILINEAR), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return padded
 
 
 @dataclass
@@ -161,7 +206,7 @@ class Flip(Transform):
 
     def encodes(self, x: TensorImage, draw: Draw | None) -> Any:
         """Returns the batch with some images mirrored."""
-        if draw is None:
+        if draw is None or x.dim() != 4:
             raise ConfigError("Flip draws for each sample of a batch; use it in batch_tfms")
         chosen = torch.as_tensor(np.asarray(draw.bernoulli(self.p)), device=x.device)
         return torch.where(chosen.view(-1, 1, 1, 1), x.flip(-2 if self.vertical else -1), x)
@@ -200,6 +245,8 @@ class Normalize(Transform):
         return x * std + mean
 
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not x.is_floating_point():
+            raise DataError(f"Normalize got pixels of {x.dtype}; put ImageToFloat(), which makes them 0..1, before it")
         channels = x.shape[-3]
         if channels != len(self.mean):
             raise DataError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dist_ai.distributed.environment import LaunchSettings
-from dist_ai.distributed.launchers.gpus import require_gpus
+from dist_ai.distributed.launchers.machine import require_gpus
 from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
 
 __all__ = ["Device", "Engine", "Job"]

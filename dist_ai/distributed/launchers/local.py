@@ -11,7 +11,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import BinaryIO
 from dist_ai.distributed.environment import worker_environment
 from dist_ai.distributed.launchers.failures import Failure, first_cause, log_header, read_failures, worker_error
 from dist_ai.distributed.launchers.job import Job
+from dist_ai.distributed.launchers.machine import loopback_interface, share_of_cores
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 
 __all__ = ["run"]
@@ -169,15 +169,13 @@ def _open_log(job: Job, rank: int) -> BinaryIO:
 
 def _threads_and_network(workers: int) -> dict[str, str]:
     """Returns the variables that a user may set, and that we set otherwise."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     variables = {
         # Without it each of n ranks uses every core, and they slow each other down by far more than n.
-        "OMP_NUM_THREADS": str(max(1, cores // workers)),
+        "OMP_NUM_THREADS": str(share_of_cores(workers)),
         # Where a rank crashes in native code, Python's own stack is in its output.
         "PYTHONFAULTHANDLER": "1",
     }
-    interfaces = [name for _, name in socket.if_nameindex()]
-    loopback = next((name for name in ("lo", "lo0") if name in interfaces), None)
+    loopback = loopback_interface()
     if loopback is not None:
         # gloo would resolve this machine's own name otherwise, which fails or takes long on many laptops.
         variables["GLOO_SOCKET_IFNAME"] = loopback

@@ -1,15 +1,38 @@
-"""How many GPUs this machine offers, found without importing torch here: a launcher must be up at once."""
+"""What this machine offers to workers, found without importing torch here: a launcher must be up at once."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from dist_ai.errors import ConfigError
 
-__all__ = ["require_gpus"]
+__all__ = ["allowed_cores", "loopback_interface", "require_gpus", "share_of_cores"]
+
+
+def allowed_cores() -> float:
+    """Returns how many cores this process may use, in a container the share it is held to: 1.5, say."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, int(quota) / int(period))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return cores
+
+
+def share_of_cores(workers: int) -> int:
+    """Returns how many threads each of `workers` processes of this machine gets."""
+    return max(1, int(allowed_cores()) // workers)
+
+
+def loopback_interface() -> str | None:
+    """Returns the network interface by which processes of this machine reach each other, or None if it has none."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), None)
 
 
 def require_gpus(workers: int, device: str | None) -> None:

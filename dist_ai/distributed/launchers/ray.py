@@ -19,7 +19,6 @@ import selectors
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -33,13 +32,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dist_ai.distributed.environment import settings_environment
 from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, log_header, worker_error
-from dist_ai.distributed.launchers.gpus import require_gpus
 from dist_ai.distributed.launchers.job import Job
+from dist_ai.distributed.launchers.machine import allowed_cores, loopback_interface, require_gpus, share_of_cores
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.distributed.launchers.worker import run_script
-from dist_ai.errors import ConfigError, DistAIError, RendezvousError
+from dist_ai.errors import ConfigError, RendezvousError
 
 __all__ = ["cluster_here", "run"]
+
+# What `_address` answers where that is not HOST:PORT.
+LOCAL, HERE = "local", "here"
 
 # Seconds for a cluster's port to answer. Ray itself would try for two minutes.
 ANSWER_S = 3.0
@@ -55,10 +57,9 @@ TUNING = {
     # A script's own prints and log lines, as they are.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-# In a cluster of our own nobody takes a machine away: save the process that would watch for it.
-OWN_TUNING = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# In a cluster of our own nobody takes a machine away or reads metrics: save the process and the time.
+OWN_TUNING = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
 def run(job: Job) -> None:
@@ -73,12 +74,16 @@ def run(job: Job) -> None:
     """
     address = _address(job)
     error: Exception | None = None
-    tuning = {**TUNING, **(OWN_TUNING if address == "local" else {})}
-    with noting_signals() as interruption, _variables(tuning), _connection(job, address) as own:
+    tuning = {**TUNING, **(OWN_TUNING if address == LOCAL else {})}
+    with (
+        noting_signals() as interruption,
+        _variables(tuning),
+        contextlib.redirect_stdout(_WithoutRaysNotes(sys.stdout)),
+        _connection(job, address) as own,
+    ):
         interruption.listen()  # `ray.init` takes SIGTERM for itself
         if interruption.signal is None:
-            with contextlib.redirect_stdout(_WithoutRaysNotes(sys.stdout)):
-                error = _Run(job, own, interruption).outcome()
+            error = _Run(job, own, interruption).outcome()
     interruption.obey()
     if error is not None:
         raise error
@@ -87,9 +92,9 @@ def run(job: Job) -> None:
 def cluster_here() -> str | None:
     """Returns the address of the Ray cluster that `ray start` began on this machine and that answers, or None."""
     # Ray keeps it in this file, also when the cluster was killed: hence the question whether it answers.
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    folders = (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR") if sys.platform == "linux" else None, "/tmp")
     try:
-        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+        address = Path(next(folder for folder in folders if folder), "ray", "ray_current_cluster").read_text().strip()
     except OSError:
         return None
     return address if address and _silence(address) is None else None
@@ -99,18 +104,18 @@ def cluster_here() -> str | None:
 
 
 def _address(job: Job) -> str:
-    """Returns the cluster to connect to; "local" to start one."""
+    """Returns HOST:PORT of the cluster to connect to, HERE for the one of this machine, or LOCAL to start one."""
     asked, source = (job.address, "--address") if job.address else (os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS")
     if ray.is_initialized() or asked == "local":
-        return "local"
-    if asked in ("", "auto"):
-        found = cluster_here()
-        if found is None and asked:
+        return LOCAL
+    here = cluster_here()
+    if asked in ("", "auto") or _names(asked, here):
+        if here is None and asked:
             raise RendezvousError(
                 f"{source}={asked}: no Ray cluster answers on this machine; start one with `ray start --head`, "
                 "or leave the address out to start one for this run"
             )
-        return found or "local"
+        return LOCAL if here is None else HERE
     if "://" in asked:
         raise ConfigError(
             f"{source}={asked} is for a Ray client or for jobs; give the cluster's own HOST:PORT (port 6379) "
@@ -120,6 +125,14 @@ def _address(job: Job) -> str:
     if silence is not None:
         raise RendezvousError(f"{source}={asked}: no Ray cluster answers there ({silence}); see `ray status`")
     return asked
+
+
+def _names(asked: str, here: str | None) -> bool:
+    """Returns True if the address `asked` is that of the cluster on this machine, by whatever name of the machine."""
+    if here is None:
+        return False
+    host, _, port = asked.rpartition(":")
+    return asked == here or (host in ("localhost", "127.0.0.1") and port == here.rpartition(":")[2])
 
 
 def _silence(address: str) -> str | None:
@@ -148,28 +161,34 @@ def _connection(job: Job, address: str) -> Iterator[bool]:
     if ray.is_initialized():  # by whoever called `launch`, and theirs to end
         yield False
         return
-    own = address == "local"
+    own = address == LOCAL
     if own:
         require_gpus(job.workers, job.device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        ray.init(
-            address=address,
-            num_cpus=max(cores, job.workers) if own else None,
-            include_dashboard=False if own else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        try:
+            ray.init(
+                # By its address, Ray would not give the token that the cluster on this machine asks for (Ray 2.60).
+                address=None if address == HERE else address,
+                num_cpus=max(int(allowed_cores()), job.workers) if own else None,
+                include_dashboard=False if own else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except SystemExit:  # from Ray's own handler, which is in place until `listen` takes the signal back
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except Exception as error:
+            reason = str(error).strip()
+            if own:
+                raise RendezvousError(f"a Ray cluster could not be started here: {reason}") from error
+            raise RendezvousError(
+                f"the Ray cluster {'on this machine' if address == HERE else f'at {address}'} answers, but lets us not in: "
+                f"{reason}; see that Ray and Python have its versions, and, if it asks for a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            ) from error
         yield own
-    except SystemExit:  # from Ray's own handler, which is in place until `listen` takes the signal back
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if isinstance(error, DistAIError):
-            raise
-        where = "a Ray cluster could not be started here" if own else f"no connection to the Ray cluster at {address}"
-        raise RendezvousError(f"{where}: {str(error).strip()}") from error
     finally:
-        ray.shutdown()
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it held back of its notes
+            ray.shutdown()
 
 
 @contextmanager
@@ -206,15 +225,18 @@ class _Run:
         # In a thread: Ray Train would take Ctrl-C for itself, and this thread has the ranks' output to write.
         training = threading.Thread(target=self._train, args=(mailbox, "GPU" in need), name="ray-train", daemon=True)
         training.start()
-        while training.is_alive() and self._interruption.signal is None:
-            self._read(mailbox, wait_s=0.2)
-        if self._interruption.signal is not None:
-            ray.kill(mailbox)  # the ranks end themselves when it is gone
-            training.join(GRACE_S)
-            return None
-        self._read(mailbox, wait_s=0.0)
-        ray.kill(mailbox)
-        return self._error(need)
+        try:
+            while training.is_alive() and self._interruption.signal is None:
+                self._read(mailbox, wait_s=0.2)
+            if self._interruption.signal is not None:
+                ray.kill(mailbox)  # the ranks end themselves when it is gone
+                training.join(GRACE_S)
+                return None
+            self._read(mailbox, wait_s=0.0)
+            ray.kill(mailbox)
+            return self._error(need)
+        except ray.exceptions.RayError as error:
+            return RendezvousError(f"the Ray cluster went away during the run: {str(error).strip().splitlines()[0]}")
 
     def _resources(self) -> dict[str, int]:
         need = {"CPU": self._job.workers}
@@ -225,11 +247,13 @@ class _Run:
     def _say_what_is_missing(self, need: dict[str, int]) -> None:
         limit_s = float(os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
         total, free = ray.cluster_resources(), ray.available_resources()
-        waiting = f"waiting up to {limit_s:g} s, Ctrl-C ends it"
         if any(total.get(name, 0) < number for name, number in need.items()):
-            print(f"dist-ai: {self._lack(need)}; {waiting} for it to grow", file=sys.stderr)
+            until = "for it to grow"
         elif any(free.get(name, 0) < number for name, number in need.items()):
-            print(f"dist-ai: {self._lack(need)}; {waiting} for others to end", file=sys.stderr)
+            until = "for other work on it to end"
+        else:
+            return
+        print(f"dist-ai: {self._lack(need)}; waiting up to {limit_s:g} s {until} (Ctrl-C to stop)", file=sys.stderr)
 
     def _lack(self, need: dict[str, int]) -> str:
         total, free = ray.cluster_resources(), ray.available_resources()
@@ -255,8 +279,9 @@ class _Run:
 
         job = self._job
         variables = settings_environment(job.settings())
-        if self._own and "GLOO_SOCKET_IFNAME" not in os.environ:
-            variables["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+        loopback = loopback_interface()
+        if self._own and loopback is not None and "GLOO_SOCKET_IFNAME" not in os.environ:
+            variables["GLOO_SOCKET_IFNAME"] = loopback
         try:
             TorchTrainer(
                 _run_rank,
@@ -273,7 +298,8 @@ class _Run:
                 ),
                 scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=use_gpu),
                 run_config=RunConfig(
-                    name="train",
+                    # Under the same name, Ray would give a script that reports to it its last checkpoint back.
+                    name=time.strftime("train-%Y%m%d-%H%M%S") if job.fresh else "train",
                     storage_path=str(job.run_dir / "ray"),
                     failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
                     worker_runtime_env={"env_vars": variables},
@@ -292,7 +318,7 @@ class _Run:
                 stream.flush()
 
     def _error(self, need: dict[str, int]) -> Exception | None:
-        from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+        from ray.train import ControllerError, WorkerGroupError
 
         ended_with, job = self._ended_with, self._job
         if ended_with is None:
@@ -302,7 +328,8 @@ class _Run:
                 if isinstance(_cause(failure), ray.exceptions.RayActorError):
                     self._failures.append(_death(rank))
         if self._failures:
-            return worker_error(first_cause(self._failures), world_size=job.workers)
+            cause = first_cause(self._failures)
+            return worker_error(cause, world_size=job.workers, log=job.log(cause.rank) if cause.rank > 0 else None)
         if isinstance(ended_with, ControllerError) and "StartupTimeout" in type(ended_with.controller_failure).__name__:
             return RendezvousError(f"{self._lack(need)}; use fewer workers, --device cpu, or a larger cluster")
         return RendezvousError(f"Ray could not run the workers: {str(ended_with).strip()}")
@@ -384,13 +411,20 @@ def _run_rank(config: dict[str, Any]) -> None:
     _set_threads(config["threads"], context.get_local_world_size())
     with _output(rank, config, mailbox):
         try:
+            if not os.path.isdir(config["folder"]):
+                raise ConfigError(
+                    f"folder {config['folder']!r}, where the command was given, is not on {socket.gethostname()}; "
+                    "keep the script on storage that all machines of the cluster share"
+                )
             os.chdir(config["folder"])  # Ray has changed to a folder of its own
             sys.path.insert(0, "")  # the place that the script's folder takes
             run_script(config["script"], config["args"])
             leave()
             return
         except BaseException as error:
-            failure = failure_of(error, rank=rank, script=os.path.join(config["folder"], config["script"]))
+            failure = failure_of(
+                error, rank=rank, script=os.path.abspath(os.path.join(config["folder"], config["script"]))
+            )
     if failure.exit_code != 0:
         ray.get(mailbox.put.remote("failure", asdict(failure)))
         raise RuntimeError(f"rank {rank} failed")  # for Ray Train alone; the report above is what a person reads
@@ -406,8 +440,7 @@ def _set_threads(asked: str | None, local_world_size: int) -> None:
     # Ray gives each worker one thread, its number of logical CPUs; the `local` engine shares out the cores.
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = int(asked) if asked and asked.isdigit() else max(1, cores // local_world_size)
+    threads = int(asked) if asked and asked.isdigit() else share_of_cores(local_world_size)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
 

@@ -55,10 +55,11 @@ def main() -> None:
     atexit.register(end.now)
     _die_with(launcher_pid())
     script, *args = sys.argv[1:]
+    path = os.path.abspath(script)  # before the script runs: it may change the folder
     try:
         run_script(script, args)
     except BaseException as error:
-        failure = failure_of(error, rank=launched_rank(), script=os.path.abspath(script))
+        failure = failure_of(error, rank=launched_rank(), script=path)
         if failure.exit_code == 0:
             return
         end.code = failure.exit_code

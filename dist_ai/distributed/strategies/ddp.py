@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -32,8 +34,10 @@ class DDP:
         """Returns `model` in a `DistributedDataParallel`; see `Strategy`."""
         if self.sync_bn:
             self._replace_batch_norms(model)
+        self.sync_buffers(model)  # torch's DDP leaves to us both the buffers and a model without gradients
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            return model  # torch refuses to wrap a model without gradients, which it need not exchange
+            self._take_rank_0s(model.named_parameters(), "parameter")
+            return model
         return prepare_data_parallel(model, self.collectives.world)
 
     def unwrap(self) -> None:
@@ -53,9 +57,12 @@ class DDP:
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives all ranks rank 0's buffers; see `Strategy`."""
-        for name, buffer in model.named_buffers():
-            with torch.no_grad():
-                buffer.copy_(self.collectives.broadcast(buffer, what=f"buffer {name}"))
+        self._take_rank_0s(model.named_buffers(), "buffer")
+
+    @torch.no_grad()
+    def _take_rank_0s(self, tensors: Iterable[tuple[str, torch.Tensor]], kind: str) -> None:
+        for name, tensor in tensors:
+            tensor.copy_(self.collectives.broadcast(tensor, what=f"{kind} {name}"))
 
     def _replace_batch_norms(self, model: nn.Module) -> None:
         for parent in list(model.modules()):

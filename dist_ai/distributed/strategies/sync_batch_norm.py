@@ -49,13 +49,13 @@ class SyncBatchNorm(nn.Module):
         """Returns the normalised input."""
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        x, mean, var, count = _Normalise.apply(x, self.eps, self.share.num_local)
+        normal, mean, var, count = _Normalise.apply(x, self.eps, self.share.num_local)
         if self.training:
             self._track(mean, var, count)
         if self.weight is not None:
             shape = (1, -1, *[1] * (x.dim() - 2))
-            x = x * self.weight.view(shape) + self.bias.view(shape)
-        return x
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(x.dtype)
 
     def _track(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
@@ -81,14 +81,14 @@ class _Normalise(torch.autograd.Function):
         inv_std = torch.rsqrt(var + eps)
         normal = (wide - mean.view(shape)) * inv_std.view(shape)
         ctx.save_for_backward(normal, inv_std, count)
-        ctx.counts = count_local > 0
+        ctx.counts, ctx.dtype = count_local > 0, x.dtype
         ctx.mark_non_differentiable(mean, var, count)
-        return normal.to(x.dtype), mean, var, count
+        return normal, mean, var, count
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         normal, inv_std, count = ctx.saved_tensors
-        grad = grads[0].to(normal.dtype)
+        grad = grads[0]
         dims = [d for d in range(grad.dim()) if d != 1]
         sums = torch.stack([grad.sum(dims), (grad * normal).sum(dims)])
         dist.all_reduce(sums)
@@ -97,7 +97,7 @@ class _Normalise(torch.autograd.Function):
         grad_x = (grad - sum_grad - normal * sum_grad_normal) * inv_std.view(shape)
         if not ctx.counts:  # this rank's rows are in nobody's statistics, so nothing depends on them
             grad_x = torch.zeros_like(grad_x)
-        return grad_x.to(grads[0].dtype), None, None
+        return grad_x.to(ctx.dtype), None, None
 
 
 def _combine(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,124 @@
+"""Samples to a batch: the same nesting, and a text that helps where they do not fit."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dist_ai.core.types import TensorCategory
+from dist_ai.core.vision_types import TensorImage
+from dist_ai.data import collate
+from dist_ai.errors import DataError
+
+properties = settings(deadline=None, max_examples=100, derandomize=True)
+
+
+class Pair(NamedTuple):
+    x: Any
+    y: Any
+
+
+@pytest.mark.parametrize(
+    ("samples", "dtype"),
+    [
+        ([1, 2], torch.int64),
+        ([np.int32(1), 2], torch.int64),
+        ([1.0, 2.5], torch.float32),
+        ([np.float64(1), 2.5], torch.float32),
+        ([True, False], torch.bool),
+        ([np.True_, False], torch.bool),
+        ([torch.tensor(1, dtype=torch.uint8), torch.tensor(2, dtype=torch.uint8)], torch.uint8),
+        ([np.array([1], np.float64), np.array([2], np.float64)], torch.float64),
+        ([np.array(3, np.uint8)] * 2, torch.uint8),
+    ],
+)
+def test_numbers_arrays_and_tensors_gain_a_first_dimension(samples: list[Any], dtype: torch.dtype):
+    batch = collate(samples)
+    assert (batch.dtype, len(batch)) == (dtype, 2)
+    assert batch.tolist() == [np.asarray(sample).tolist() for sample in samples]
+
+
+@properties
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1), st.lists(st.floats(width=32, allow_nan=False), min_size=1))
+def test_no_number_is_changed(whole: list[int], real: list[float]):
+    assert collate(whole).tolist() == whole
+    assert collate(real).tolist() == real
+
+
+def test_semantic_tensors_keep_type_and_metadata():
+    image, category = collate([(TensorImage(torch.zeros(1, 2, 2), unit="m"), TensorCategory(torch.tensor(i))) for i in (0, 1)])
+    assert (type(image), image.shape, image.unit) == (TensorImage, (2, 1, 2, 2), "m")
+    assert (type(category), category.tolist()) == (TensorCategory, [0, 1])
+
+
+def test_containers_keep_their_shape():
+    samples = [{"a": (i, [float(i), "text"]), "b": Pair(torch.tensor(i), b"bytes")} for i in (1, 2)]
+    batch = collate(samples)
+    assert type(batch["a"]) is tuple
+    assert batch["a"][0].tolist() == [1, 2]
+    assert type(batch["a"][1]) is list
+    assert batch["a"][1][1] == ["text", "text"]
+    assert type(batch["b"]) is Pair
+    assert batch["b"].y == [b"bytes", b"bytes"]
+    assert collate([OrderedDict(b=1, a=2)])["a"].tolist() == [2]
+    assert collate([(), ()]) == ()
+
+
+def test_arrays_that_torch_does_not_take_as_they_are_stack_too():
+    backwards = np.arange(6).reshape(2, 3)[:, ::-1]
+    assert collate([backwards, backwards]).tolist() == [backwards.tolist()] * 2
+    read_only = np.frombuffer(b"\x01\x02", np.uint8)
+    assert collate([read_only]).tolist() == [[1, 2]]
+
+
+def test_the_batch_has_memory_of_its_own():
+    array, tensor = np.zeros(2), torch.zeros(2)
+    for sample in (array, tensor):
+        collate([sample])[0, 0] = 1
+    assert array[0] == tensor[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (
+            [torch.zeros(3, 4), torch.zeros(3, 5), torch.zeros(2)],
+            "samples of different shapes do not stack into a batch: (2,), (3, 4), (3, 5); give them one size with an item "
+            "transform such as Resize",
+        ),
+        ([np.zeros(1), np.zeros(2)], "samples of different shapes do not stack into a batch: (1,), (2,)"),
+        (
+            [torch.zeros(1), torch.zeros(1, dtype=torch.int64)],
+            "samples of different dtypes do not stack into a batch: torch.float32, torch.int64; make them one",
+        ),
+        ([np.zeros(1), np.zeros(1, np.float32)], "samples of different dtypes do not stack into a batch: float32, float64"),
+        ([1, 2.5], "samples of different types do not stack into a batch: float, int"),
+        ([2.5, 1], "samples of different types do not stack into a batch: float, int"),
+        ([1, True], "samples of different types do not stack into a batch: bool, int"),
+        ([1, "a"], "samples of different types do not stack into a batch: int, str"),
+        ([torch.zeros(1), None], "samples of different types do not stack into a batch: NoneType, Tensor"),
+        ([torch.zeros(1), np.zeros(1)], "samples of different types do not stack into a batch: Tensor, ndarray"),
+        ([(1, 2), (1, 2, 3)], "samples of different numbers of elements: [2, 3]"),
+        ([{"a": 1}, {"a": 1, "b": 2}], "samples with different keys: ('a',), ('a', 'b')"),
+        ([{"a": 1}, {"b": 1}], "samples with different keys: ('a',), ('b',)"),
+        (
+            [Path("a"), Path("b")],
+            f"a sample holds a {type(Path('a')).__name__}, which does not stack into a batch; make it a tensor, an array or "
+            "a number with a transform, or give DataLoader(collate=...)",
+        ),
+        ([None], "a sample holds a NoneType, which does not stack into a batch"),
+        ([np.array(["a"])], "a sample holds a ndarray, which does not stack into a batch"),
+    ],
+)
+def test_samples_that_do_not_fit_say_why(samples: list[Any], message: str):
+    for wrapped in (samples, [(0, sample) for sample in samples], [{"deep": [sample]} for sample in samples]):
+        with pytest.raises(DataError, match=re.escape(message)):
+            collate(wrapped)

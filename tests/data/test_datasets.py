@@ -1,0 +1,73 @@
+"""Data sets: items seen through one pipeline for each element of the sample."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from dist_ai.core.transform import Transform
+from dist_ai.data import Categorize, Datasets, Subset, TensorData
+from dist_ai.errors import DataError
+
+
+@dataclass
+class MarkTraining(Transform):
+    split_idx: ClassVar[int | None] = 0
+
+    def encodes(self, x: str):
+        return x + " (train)"
+
+
+@pytest.fixture
+def datasets() -> Datasets:
+    items = ["a1", "b2", "c3", "a4"]
+    return Datasets(items, [[str.upper, MarkTraining], [lambda s: s[0], Categorize]], ([0, 1, 3], [0, 1]))
+
+
+def test_a_sample_is_what_each_pipeline_makes_of_its_item(datasets: Datasets):
+    assert len(datasets.train) == 3
+    assert datasets.train[2] == ("A4 (train)", torch.tensor(0))
+    assert [x for x, _ in datasets.train] == ["A1 (train)", "B2 (train)", "A4 (train)"]
+
+
+def test_each_part_runs_the_transforms_of_its_split(datasets: Datasets):
+    assert (datasets.train.split_idx, datasets.valid.split_idx) == (0, 1)
+    assert [x for x, _ in datasets.valid] == ["A1", "B2"]
+
+
+def test_transforms_are_set_up_on_the_training_part_only():
+    dsets = Datasets(["a", "b", "z"], [[], [Categorize]], ([0, 1], [2]))
+    assert dsets.pipelines[1].tfms[0].vocab == ["a", "b"]
+    with pytest.raises(DataError, match="label 'z' is not one of the 2 classes of the training items"):
+        dsets.valid[0]
+
+
+def test_the_item_behind_a_sample_can_be_asked_for(datasets: Datasets):
+    assert datasets.train.item(2) == "a4"
+    assert Subset(["x", "y"], [1], [], split_idx=1).item(0) == "y"
+
+
+def test_an_index_outside_is_an_index_error(datasets: Datasets):
+    with pytest.raises(IndexError):
+        datasets.train[3]
+    assert len(list(datasets.valid)) == 2
+
+
+def test_tensors_give_samples_and_whole_batches():
+    data = TensorData(torch.arange(12).view(6, 2), torch.arange(6))
+    assert len(data) == 6
+    assert [part.tolist() for part in data[4]] == [[8, 9], 4]
+    assert [part.tolist() for part in data.fetch(torch.tensor([5, 0, 5]))] == [[[10, 11], [0, 1], [10, 11]], [5, 0, 5]]
+    assert all(torch.equal(a, b) for a, b in zip(data.fetch(torch.tensor([2, 3])), data[2:4], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "text"), [((3, 2), "tensors of 3, 2 rows"), ((), "tensors of none rows"), ((1, 1, 4), "tensors of 1, 1, 4")]
+)
+def test_tensors_need_as_many_rows_each(lengths: tuple[int, ...], text: Any):
+    with pytest.raises(DataError, match=re.escape(text) + ".*expected at least one tensor, and as many rows in each"):
+        TensorData(*(torch.zeros(length) for length in lengths))

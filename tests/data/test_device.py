@@ -1,0 +1,69 @@
+"""The device stage: a batch goes to its device, and is transformed there with draws of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from dist_ai.core.randomness import Draw
+from dist_ai.core.transform import Transform
+from dist_ai.core.types import TensorCategory
+from dist_ai.core.vision_types import TensorImage
+from dist_ai.data.device import DeviceStage, to_device
+from dist_ai.data.plan import EpochPlan
+
+
+class Sample(NamedTuple):
+    x: Any
+    y: Any
+
+
+@dataclass
+class AddNoise(Transform):
+    split_idx: ClassVar[int | None] = 0
+
+    def encodes(self, x: TensorImage, draw: Draw | None):
+        assert draw is not None
+        return x + torch.from_numpy(np.asarray(draw.uniform())).view(-1, 1)
+
+
+def test_everything_in_a_batch_moves_and_the_rest_stays():
+    batch = {"a": [torch.zeros(1), (torch.zeros(1), "text")], "b": Sample(TensorCategory([1], vocab="ab"), None)}
+    moved = to_device(batch, torch.device("meta"))
+    assert isinstance(moved, Mapping)
+    assert type(moved["a"]) is list
+    assert moved["a"][0].is_meta
+    assert moved["a"][1][0].is_meta
+    assert moved["a"][1][1] == "text"
+    assert type(moved["b"]) is Sample
+    assert (type(moved["b"].x), moved["b"].x.vocab, moved["b"].x.is_meta) == (TensorCategory, "ab", True)
+
+
+def test_what_is_there_already_is_not_copied():
+    tensor = torch.zeros(1)
+    assert to_device((tensor,), torch.device("cpu"))[0] is tensor
+
+
+def test_batch_transforms_draw_for_each_sample_wherever_it_stands():
+    stage = DeviceStage(torch.device("cpu"), [AddNoise()], seed=7)
+    draws = {}
+    for world_size in (1, 2, 3):
+        seen = {}
+        for rank in range(world_size):
+            for share in EpochPlan(num_samples=11, batch_size=4, shuffle=True, world_size=world_size, rank=rank):
+                noise = stage(TensorImage(torch.zeros(len(share.indices), 1)), share)
+                seen |= dict(zip(share.indices.tolist(), noise.flatten().tolist(), strict=True))
+        draws[world_size] = seen
+    assert draws[1].keys() == set(range(11))
+    assert draws[1] == draws[2] == draws[3]
+    assert len(set(draws[1].values())) == 11
+
+
+def test_transforms_of_the_other_split_do_not_run():
+    share = EpochPlan(num_samples=2, batch_size=2).share(0)
+    stage = DeviceStage(torch.device("cpu"), [AddNoise()], split_idx=1)
+    assert stage(TensorImage(torch.zeros(2, 1)), share).tolist() == [[0], [0]]

@@ -1,0 +1,248 @@
+"""The epoch plan: every sample once, in an order that knows nothing of ranks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dist_ai.data.plan import EpochPlan, Permutation
+from dist_ai.errors import ConfigError
+
+properties = settings(deadline=None, max_examples=200, derandomize=True)
+
+
+def order_of(plan: EpochPlan, start: int = 0) -> list[int]:
+    """The samples that count of one rank, in order."""
+    return [index for share in plan.shares(start) for index in share.indices[: share.num_local].tolist()]
+
+
+def dealt(num_samples: int, batch_size: int, world_size: int, **facts: int) -> list[list[int]]:
+    """The samples of every global batch in their order, put together from the shares of all ranks."""
+    plans = [
+        EpochPlan(num_samples=num_samples, batch_size=batch_size, world_size=world_size, rank=rank, **facts)
+        for rank in range(world_size)
+    ]
+    batches = []
+    for shares in zip(*plans, strict=True):
+        by_position = {
+            position: index
+            for share in shares
+            for position, index in zip(
+                share.positions[: share.num_local].tolist(), share.indices[: share.num_local].tolist(), strict=True
+            )
+        }
+        assert len(by_position) == sum(share.num_local for share in shares)  # no position is dealt twice
+        batches.append([by_position[position] for position in sorted(by_position)])
+    return batches
+
+
+# ------------------------------------------------------------------------------------ the permutation
+
+
+def test_it_is_a_bijection_for_every_n_up_to_2000():
+    for n in range(2001):
+        order = Permutation(n, key=n * 7919)(np.arange(n))
+        assert order.dtype == np.int64
+        assert np.array_equal(np.sort(order), np.arange(n)), n
+
+
+@properties
+@given(st.integers(1, 10**12), st.integers(0, 2**64 - 1), st.data())
+def test_up_to_a_million_millions_no_two_positions_share_a_sample(n: int, key: int, data: st.DataObject):
+    some = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=500, unique=True))
+    begin = data.draw(st.integers(0, max(0, n - 3000)))
+    positions = np.unique(np.array([*some, *range(begin, min(n, begin + 3000))], dtype=np.int64))
+    order = Permutation(n, key=key)(positions)
+    assert len(np.unique(order)) == len(positions)
+    assert 0 <= order.min() <= order.max() < n
+
+
+@pytest.mark.parametrize("n", [2**20, 2**20 + 1, 2**21 - 1, 1_000_003])
+def test_it_is_a_bijection_at_and_around_a_power_of_two(n: int):
+    assert len(np.unique(Permutation(n, key=5)(np.arange(n)))) == n
+
+
+def test_any_positions_in_any_shape_give_what_the_whole_order_has_there():
+    permutation = Permutation(1000, key=3)
+    whole = permutation(np.arange(1000))
+    positions = np.array([[999, 0], [17, 17]])
+    assert permutation(positions).tolist() == whole[positions].tolist()
+    assert permutation(np.array([], dtype=np.int64)).tolist() == []
+
+
+def test_every_order_of_four_comes_equally_often():
+    draws = 24 * 500
+    orders = Counter(tuple(Permutation(4, key=key)(np.arange(4)).tolist()) for key in range(draws))
+    assert len(orders) == math.factorial(4)
+    assert sum((count - 500) ** 2 / 500 for count in orders.values()) < 75  # chi-square, 23 degrees, p = 2e-7
+
+
+def test_every_sample_comes_equally_often_at_every_place():
+    n, keys = 16, 4000
+    orders = np.array([Permutation(n, key=key)(np.arange(n)) for key in range(keys)])
+    counts = np.array([np.bincount(orders[:, place], minlength=n) for place in range(n)])
+    expected = keys / n
+    assert ((counts - expected) ** 2 / expected).sum() < 360  # chi-square, 225 degrees, p = 3e-8
+
+
+def test_a_large_order_looks_random_where_neighbours_and_halves_are_compared():
+    n = 100_000
+    order = Permutation(n, key=1)(np.arange(n)).astype(np.float64)
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 5 / n**0.5
+    assert abs(np.corrcoef(order, np.arange(n))[0, 1]) < 5 / n**0.5
+    counts = np.histogram2d(np.arange(n), order, bins=16)[0]
+    assert ((counts - n / 256) ** 2 / (n / 256)).sum() < 376  # chi-square, 255 degrees, p = 1e-6
+    assert (np.diff(order) == 1).sum() < 12  # neighbours that stay neighbours: 1 expected
+
+
+def test_orders_of_this_version_are_those_of_the_next():
+    # Frozen: a run that is resumed with a newer version must see the samples that it has not seen.
+    assert Permutation(10, key=1)(np.arange(10)).tolist() == [6, 5, 3, 0, 2, 9, 1, 4, 8, 7]
+    assert Permutation(10**10, key=1)(np.arange(3)).tolist() == [9298560113, 1546863728, 5746775100]
+    plan = EpochPlan(num_samples=7, batch_size=3, epoch=1, seed=42, shuffle=True)
+    assert [share.indices.tolist() for share in plan] == [[4, 1, 0], [2, 6, 3], [5]]
+
+
+# ------------------------------------------------------------------------------------ who gets what
+
+
+@properties
+@given(
+    st.integers(1, 300),
+    st.integers(1, 70),
+    st.integers(1, 9),
+    st.integers(0, 2**40),
+    st.integers(0, 5),
+    st.booleans(),
+    st.booleans(),
+)
+def test_on_any_number_of_ranks_every_batch_holds_the_same_samples_in_the_same_order(
+    num_samples, batch_size, world_size, seed, epoch, shuffle, drop_last
+):
+    facts = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "drop_last": drop_last}
+    alone = dealt(num_samples, batch_size, 1, **facts)
+    assert dealt(num_samples, batch_size, world_size, **facts) == alone
+    seen = list(itertools.chain(*alone))
+    assert len(set(seen)) == len(seen)
+    if drop_last:
+        assert [len(batch) for batch in alone] == [batch_size] * (num_samples // batch_size)
+    else:
+        assert set(seen) == set(range(num_samples))
+        assert len(alone) == math.ceil(num_samples / batch_size)
+    if not shuffle:
+        assert seen == list(range(len(seen)))
+
+
+@properties
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 12))
+def test_every_rank_has_a_sample_in_every_batch_and_the_weights_add_up_to_one(num_samples, batch_size, world_size):
+    plans = [
+        EpochPlan(num_samples=num_samples, batch_size=batch_size, shuffle=True, world_size=world_size, rank=rank)
+        for rank in range(world_size)
+    ]
+    for step, shares in enumerate(zip(*plans, strict=True)):
+        assert sum(share.weight for share in shares) == pytest.approx(1)
+        assert sum(share.num_local for share in shares) == shares[0].num_global
+        first_of_the_batch = shares[0].indices[0]
+        sizes = [share.num_local for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+        for share in shares:
+            assert (share.step, share.epoch, share.num_global) == (step, 0, shares[0].num_global)
+            if share.num_local == 0:  # it runs along on the batch's first sample, with weight zero
+                assert share.indices.tolist() == [first_of_the_batch]
+                assert share.weight == 0
+            else:
+                assert len(share.indices) == len(share.positions) == share.num_local
+
+
+@properties
+@given(st.integers(1, 20_000), st.integers(1, 100), st.integers(1, 4), st.data())
+def test_an_epoch_may_begin_at_any_step(num_samples, batch_size, world_size, data):
+    plan = EpochPlan(num_samples=num_samples, batch_size=batch_size, shuffle=True, seed=9, world_size=world_size)
+    whole = list(plan)
+    start = data.draw(st.integers(0, len(plan)))
+    for share, expected in zip(plan.shares(start), whole[start:], strict=True):
+        assert share.step == expected.step
+        assert np.array_equal(share.indices, expected.indices)
+        assert np.array_equal(share.positions, expected.positions)
+    if start < len(plan):
+        assert np.array_equal(plan.share(start).indices, whole[start].indices)
+
+
+def test_a_run_resumed_on_another_number_of_ranks_sees_the_remaining_samples_once():
+    def seen(world_size: int, start: int, stop: int) -> list[int]:
+        plans = [
+            EpochPlan(num_samples=103, batch_size=10, shuffle=True, seed=4, world_size=world_size, rank=rank)
+            for rank in range(world_size)
+        ]
+        return [
+            index
+            for plan in plans
+            for share in itertools.islice(plan.shares(start), stop - start)
+            for index in share.indices[: share.num_local].tolist()
+        ]
+
+    assert sorted(seen(2, 0, 4) + seen(3, 4, 7) + seen(1, 7, 11)) == list(range(103))
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own():
+    orders = {
+        tuple(order_of(EpochPlan(num_samples=50, batch_size=8, seed=seed, epoch=epoch, shuffle=True)))
+        for seed in range(10)
+        for epoch in range(10)
+    }
+    assert len(orders) == 100
+
+
+def test_ten_billion_samples_take_no_more_memory_than_ten_thousand():
+    def peak(num_samples: int) -> int:
+        tracemalloc.start()
+        plan = EpochPlan(num_samples=num_samples, batch_size=4096, shuffle=True, seed=1, world_size=8, rank=3)
+        shares = plan.shares(len(plan) // 2)
+        assert [len(next(shares).indices) for _ in range(3)] == [512] * 3
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(100_000)  # what is imported and cached on first use
+    assert peak(10**10) < 2 * peak(100_000) + 1e6
+    assert len(EpochPlan(num_samples=10**10, batch_size=4096)) == 2441407
+
+
+# ------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"batch_size": 0}, "bs=0: a batch has at least 1 sample"),
+        ({"num_samples": -1}, "num_samples=-1 is negative"),
+        ({"rank": 2, "world_size": 2}, r"rank=2 is outside 0\.\.1"),
+        ({"rank": -1}, r"rank=-1 is outside 0\.\.0"),
+    ],
+)
+def test_what_cannot_be_is_refused_when_the_plan_is_made(facts: dict[str, int], message: str):
+    with pytest.raises(ConfigError, match=message):
+        EpochPlan(**{"num_samples": 5, "batch_size": 2, **facts})
+
+
+def test_a_step_outside_the_epoch_is_refused():
+    plan = EpochPlan(num_samples=5, batch_size=2)
+    for step in (-1, 3):
+        with pytest.raises(IndexError, match=rf"step {step} is outside 0\.\.2"):
+            plan.share(step)
+    with pytest.raises(IndexError, match="start=-1: steps count from 0"):
+        next(plan.shares(-1))
+    assert list(plan.shares(3)) == []
+
+
+def test_no_samples_are_no_batches():
+    for drop_last in (True, False):
+        assert list(EpochPlan(num_samples=0, batch_size=4, shuffle=True, drop_last=drop_last)) == []

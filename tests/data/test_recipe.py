@@ -1,0 +1,106 @@
+"""The sample recipe: how an item becomes part of a batch, written to a file and read back."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from dist_ai.core.transform import Pipeline, Transform
+from dist_ai.core.types import TensorCategory
+from dist_ai.data import Categorize
+from dist_ai.data.recipe import SampleRecipe
+from dist_ai.errors import ArtifactError, ConfigError, DataError
+
+
+@dataclass
+class TextToNumber(Transform):
+    def encodes(self, x: str):
+        return torch.tensor(float(x))
+
+    def decodes(self, x: torch.Tensor):
+        return [f"{each:g}" for each in x.tolist()]
+
+
+@dataclass
+class TimesInBatch(Transform):
+    by: float = 1.0
+    order: ClassVar[int] = 5
+
+    def encodes(self, x: torch.Tensor):
+        return x * self.by
+
+    def decodes(self, x: torch.Tensor):
+        return x / self.by
+
+
+@dataclass
+class OnlyInTraining(Transform):
+    split_idx: ClassVar[int | None] = 0
+
+    def encodes(self, x: str):
+        raise AssertionError("new items are not augmented")
+
+
+@pytest.fixture
+def recipe() -> SampleRecipe:
+    return SampleRecipe(
+        inputs=[Pipeline([OnlyInTraining, TextToNumber])],
+        targets=[Pipeline([lambda item: item[-1], Categorize(["0", "1"])])],
+        item_tfms=Pipeline([TimesInBatch(2.0)]),
+        batch_tfms=Pipeline([TimesInBatch(10.0)]),
+    )
+
+
+def test_new_items_are_seen_through_the_validation_transforms_without_targets(recipe: SampleRecipe):
+    samples = recipe.samples(["3", "4"])
+    assert [sample[0].item() for sample in samples] == [3.0, 4.0]
+    assert (samples.split_idx, samples.item(1), len(samples[0])) == (1, "4", 1)
+
+
+def test_inputs_are_undone_from_the_batch_back_to_the_item(recipe: SampleRecipe):
+    assert recipe.decode_inputs((torch.tensor([60.0, 80.0]),)) == (["3", "4"],)
+
+
+def test_targets_are_decoded_to_labels(recipe: SampleRecipe):
+    assert recipe.decode_targets((TensorCategory(torch.tensor([1, 0])),)) == (["1", "0"],)
+    assert recipe.vocab == ["0", "1"]
+
+
+def test_it_comes_back_through_json_with_of_the_targets_what_decodes_them(recipe: SampleRecipe):
+    written = recipe.to_plain()
+    assert written == {
+        "inputs": [[{"transform": "OnlyInTraining"}, {"transform": "TextToNumber"}]],
+        "targets": [[{"transform": "Categorize", "vocab": ["0", "1"]}]],  # not the labeller: files hold no code
+        "item_tfms": [{"transform": "TimesInBatch", "by": 2.0}],
+        "batch_tfms": [{"transform": "TimesInBatch", "by": 10.0}],
+    }
+    again = SampleRecipe.from_plain(json.loads(json.dumps(written)))
+    assert again.to_plain() == written
+    assert again.samples(["3"])[0] == recipe.samples(["3"])[0]
+    assert again.decode_inputs((torch.tensor([60.0]),)) == (["3"],)
+    assert again.decode_targets((TensorCategory(torch.tensor([1])),)) == (["1"],)
+
+
+def test_a_function_among_the_inputs_cannot_be_written():
+    for place in ("inputs", "item_tfms", "batch_tfms"):
+        pipeline = Pipeline([str.strip])
+        recipe = SampleRecipe(**{place: [pipeline] if place == "inputs" else pipeline})
+        with pytest.raises(ConfigError, match=re.escape("str.strip cannot be written to a file, because files hold no code")):
+            recipe.to_plain()
+
+
+def test_a_file_that_names_an_unknown_transform_is_refused(recipe: SampleRecipe):
+    written = recipe.to_plain()
+    written["item_tfms"] = [{"transform": "TimesInBach", "by": 2.0}]
+    with pytest.raises(ArtifactError, match="'TimesInBach' is not known in this program; did you mean 'TimesInBatch'?"):
+        SampleRecipe.from_plain(written)
+
+
+def test_without_classes_the_vocabulary_says_so():
+    with pytest.raises(DataError, match="this data has no classes: no transform of the target has a vocabulary; say how"):
+        SampleRecipe(targets=[Pipeline([str.strip])]).vocab  # noqa: B018

@@ -1,0 +1,123 @@
+"""Sources: which files there are, in the same order on every machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dist_ai.data import get_files, get_image_files
+from dist_ai.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in (
+        "train/dog/2.jpg",
+        "train/dog/10.PNG",
+        "train/cat/1.jpeg",
+        "valid/cat/1.jpg",
+        "top.gif",
+        "notes.txt",
+        ".hidden.jpg",
+        "train/.DS_Store",
+        ".cache/train/1.jpg",
+        "train/.thumbs/1.jpg",
+        "no_suffix",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def names(files: list[Path], folder: Path) -> list[str]:
+    assert all(isinstance(file, Path) for file in files)
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+IMAGES = ["top.gif", "train/cat/1.jpeg", "train/dog/10.PNG", "train/dog/2.jpg", "valid/cat/1.jpg"]
+
+
+def test_images_are_found_sorted_in_any_case_of_their_suffix_and_hidden_ones_are_not(folder: Path):
+    assert names(get_image_files(folder), folder) == IMAGES
+    assert names(get_image_files(str(folder)), folder) == IMAGES
+
+
+def test_the_order_is_not_the_file_systems(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    walk = os.walk
+
+    def backwards(*args: Any, **kwargs: Any) -> Any:
+        for root, folders, files in walk(*args, **kwargs):
+            folders.sort(reverse=True)
+            yield root, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert names(get_image_files(folder), folder) == IMAGES
+
+
+def test_all_files_or_those_of_some_suffixes(folder: Path):
+    assert names(get_files(folder), folder) == sorted([*IMAGES, "notes.txt", "no_suffix"])
+    assert names(get_files(folder, [".TXT", ".gif"]), folder) == ["notes.txt", "top.gif"]
+    assert get_files(folder, []) == []
+
+
+def test_only_this_folder_or_only_some_under_it(folder: Path):
+    assert names(get_image_files(folder, recurse=False), folder) == ["top.gif"]
+    assert names(get_image_files(folder, folders=["valid"]), folder) == ["valid/cat/1.jpg"]
+    assert names(get_image_files(folder, folders=("valid", "train")), folder) == IMAGES[1:]
+
+
+def test_links_are_followed_unless_they_lead_back(folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "3.jpg").touch()
+    (folder / "train" / "linked").symlink_to(elsewhere)
+    (folder / "train" / "twin").symlink_to(elsewhere)
+    (folder / "train" / "up").symlink_to(folder)
+    (folder / "train" / "self").symlink_to(folder / "train")
+    (folder / "train" / "broken").symlink_to(folder / "nowhere")
+    found = names(get_image_files(folder), folder)
+    assert found == sorted([*IMAGES, "train/linked/3.jpg", "train/twin/3.jpg"])
+    assert names(get_files(folder, [".jpg"], followlinks=False), folder) == ["train/dog/2.jpg", "valid/cat/1.jpg"]
+
+
+def test_a_missing_folder_and_a_file_are_told_apart(folder: Path):
+    for get in (get_files, get_image_files):
+        with pytest.raises(DataError, match=re.escape(f"no folder at {folder / 'nowhere'}: it is not there")):
+            get(folder / "nowhere")
+        with pytest.raises(DataError, match=re.escape(f"no folder at {folder / 'top.gif'}: it is a file")):
+            get(folder / "top.gif")
+
+
+def test_a_folder_without_images_says_what_was_looked_for_and_where(folder: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=re.escape(f"no image file under {tmp_path / 'empty'}; looked for .bmp, .gif")):
+        get_image_files(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"\.webp in trian, test$"):
+        get_image_files(folder, folders=["trian", "test"])
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_a_smaller_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    scandir: Callable[..., Any] = os.scandir
+
+    def forbidden(path: Any) -> Any:
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    message = f"cannot read the folder {folder / 'train' / 'dog'}: Permission denied"
+    with pytest.raises(DataError, match=re.escape(message)):
+        get_files(folder)
+
+
+def test_a_suffix_without_its_dot_is_refused(folder: Path):
+    message = "suffixes without a dot: 'jpg', 'png'; expected such as ('.jpg',)"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        get_files(folder, ["png", ".gif", "jpg"])
+    with pytest.raises(ConfigError, match="suffixes without a dot: 'g', 'j', 'p'"):
+        get_files(folder, ".jpg")  # one string is letters
