@@ -45,12 +45,24 @@ def make_learner(**options: Any) -> Learner:
     """Returns a Learner of the problem that writes and shows nothing, unless `options` say so."""
     defaults: dict[str, Any] = {"opt_func": SGD, "lr": 0.1, "run_dir": None, "progress": False}
     dls, model = options.pop("dls", None), options.pop("model", None)
-    return Learner(
+    learn = Learner(
         make_dls() if dls is None else dls,
         make_model() if model is None else model,
         options.pop("loss_func", CrossEntropyLoss()),
         **{**defaults, **options},
     )
+    _made.append(learn)
+    return learn
+
+
+_made: list[Learner] = []
+
+
+def give_back_run_directories() -> None:
+    """Closes the runs of the learners made so far: each holds its directory's lock for as long as its process lives."""
+    while _made:
+        if (keeper := _made.pop()._keeper) is not None:
+            keeper.run.close()
 
 
 def weights_of(model: nn.Module) -> torch.Tensor:

@@ -33,12 +33,13 @@ class Checkpointer(Callback):
         self._last = time.monotonic()
 
     def before_step(self) -> None:
-        """Asks all ranks to save at the end of this step, if it is time."""
-        by_count = self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0
-        by_clock = self.every_s is not None and time.monotonic() - self._last >= self.every_s
-        # Clocks differ between ranks: rank 0's counts, and the vote makes all save at the same step.
-        if by_count or (by_clock and self.learn.collectives.world.is_main):
-            self.learn.decisions.vote_save()
+        """Asks for a checkpoint at the end of this step, if it is time."""
+        if self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0:
+            self.state.save = True  # every rank counts alike
+        elif self.every_s is not None and time.monotonic() - self._last >= self.every_s:
+            # Clocks differ between ranks: rank 0's counts, and its vote makes all save at the same step.
+            if self.learn.collectives.world.is_main:
+                self.learn.decisions.vote_save()
 
     def after_batch(self) -> None:
         """Saves, if the ranks agreed to."""

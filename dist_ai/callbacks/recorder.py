@@ -22,7 +22,7 @@ class Recorder(Callback):
 
     Args:
         metrics: computed in validation.
-        flush_every: steps between readings.
+        flush_every: steps between readings, once the first have been made.
 
     Attributes:
         losses: mean loss of each global batch so far, over all fits; up to the last flush.
@@ -108,7 +108,8 @@ class Recorder(Callback):
         )
         self.lrs.append(self.learn.opt.get_hyper("lr")[-1])
         self.sizes.append(state.share.num_global)
-        if len(self._pending) >= self.flush_every:
+        # The first readings come early (after 1, 2, 4, ... steps): somebody watches how it begins.
+        if len(self._pending) >= min(self.flush_every, len(self.losses) + 1):
             self.flush()
 
     def after_train(self) -> None:

@@ -16,6 +16,9 @@ class ParamScheduler(Callback):
 
     Args:
         schedules: by hyper-parameter, a schedule for all parameter groups or one for each.
+
+    Raises:
+        ConfigError: when a fit begins: the optimizer has no such hyper-parameter, or another number of groups.
     """
 
     phase: ClassVar[Phase] = Phase.PREPARE
@@ -24,11 +27,16 @@ class ParamScheduler(Callback):
     def __init__(self, schedules: Mapping[str, Schedule | Sequence[Schedule]]) -> None:
         self.schedules = dict(schedules)
 
+    def before_fit(self) -> None:
+        """Sets the values at the beginning, so that what cannot be set shows here."""
+        self._set(0.0)
+
     def before_batch(self) -> None:
         """Sets the values of this step."""
-        if not self.state.training:
-            return
-        done = self.state.pct_train
+        if self.state.training:
+            self._set(self.state.pct_train)
+
+    def _set(self, done: float) -> None:
         for name, schedule in self.schedules.items():
             value = schedule(done) if callable(schedule) else [each(done) for each in schedule]
             self.learn.opt.set_hyper(name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,31 +31,37 @@ class TensorBoard(Callback):
     def __init__(self, *, pictures: bool = True) -> None:
         self.pictures = pictures
         self._writer: SummaryWriter | None = None
+        self._active = False
 
     def before_fit(self) -> None:
         """Opens the events file."""
         self._recorder: Recorder = self.learn.callbacks.find(Recorder)
         self._steps, self._epochs = len(self._recorder.losses), len(self._recorder.epochs)
-        if self.learn.collectives.world.is_main and self.learn.run_dir is not None:
+        self._active = self.learn.collectives.world.is_main and self.learn.run_dir is not None
+        if self._active and self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             folder = Path(self.learn.run_dir) / "tensorboard"
             self._writer = SummaryWriter(str(folder), purge_step=self._steps)
+            # One file for all fits of this process: TensorBoard takes the order of several from their names, which
+            # tell only the second. It is flushed after every fit, and closed with the callback.
+            weakref.finalize(self, self._writer.close)
 
     def after_batch(self) -> None:
         """Writes the steps that were read from the device since the last time."""
-        if self._writer is not None and len(self._recorder.losses) > self._steps:
+        if self._active and len(self._recorder.losses) > self._steps:
             self._write_steps()
 
     def after_train(self) -> None:
         """Writes the epoch's last steps."""
-        if self._writer is not None:
+        if self._active:
             self._write_steps()
 
     def after_epoch(self) -> None:
         """Writes the epoch's metrics, at the step they were measured after."""
-        if self._writer is None:
+        if not self._active:
             return
+        assert self._writer is not None
         for row in self._recorder.epochs[self._epochs :]:
             for name, value in row.items():
                 if name not in ("fit", "epoch"):
@@ -63,9 +70,11 @@ class TensorBoard(Callback):
         self._writer.flush()
 
     def after_fit(self) -> None:
-        """Writes the last steps, draws the predictions if the fit went well, and closes the file."""
-        if self._writer is None:
+        """Writes the last steps and, if the fit went well, draws the predictions."""
+        if not self._active:
             return
+        self._active = False
+        assert self._writer is not None
         try:
             self._write_steps()
             if self.pictures and self.state.exception is None:
@@ -73,8 +82,7 @@ class TensorBoard(Callback):
                 if figure is not None:
                     self._writer.add_figure("predictions", figure, self._steps)
         finally:
-            self._writer.close()
-            self._writer = None
+            self._writer.flush()
 
     def _write_steps(self) -> None:
         recorder, writer = self._recorder, self._writer

@@ -25,7 +25,9 @@ def predict(
     if missing := [file for file in files if not file.is_file()]:
         raise ConfigError(f"no file at {missing[0]}: it is {'a folder' if missing[0].is_dir() else 'not there'}")
     if picture is not None and picture.suffix.lower() != ".png":
-        raise ConfigError(f"--picture {picture}: expected the name of a PNG file, such as {picture.with_suffix('.png')}")
+        raise ConfigError(
+            f"--picture {picture}: expected the name of a PNG file, such as {picture.with_suffix('.png')}"
+        )
     from dist_ai.export import Predictor
 
     predictions = Predictor(export, device=device).predict_many(files)
@@ -35,11 +37,18 @@ def predict(
         label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
         known = not math.isnan(prediction.confidence)
         if as_json:
-            print(json.dumps({"file": str(file), "label": label, "confidence": prediction.confidence if known else None}))
+            print(
+                json.dumps({"file": str(file), "label": label, "confidence": prediction.confidence if known else None})
+            )
         else:
             print(f"{file!s:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
     if picture is not None:
         from dist_ai.vision.show import save_predictions
 
-        save_predictions(picture, files, [(each.label, each.confidence) for each in predictions])
+        try:
+            save_predictions(picture, files, [(each.label, each.confidence) for each in predictions])
+        except OSError as error:
+            raise ConfigError(
+                f"--picture {picture} cannot be written: {error.strerror}; choose another place"
+            ) from error
         print(f"drawn in {picture}")

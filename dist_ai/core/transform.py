@@ -99,7 +99,8 @@ class Transform(metaclass=_TransformType):
         split_idx: 0 to run on training samples only, 1 on validation samples only, None on both.
 
     A definition of `encodes` that takes a second parameter named `draw` is given the `Draw` of the sample (or, in a
-    batch transform, of the batch's samples) at this transform. Every element of a tuple gets the same draws.
+    batch transform, of the batch's samples) at this transform; None outside training, where nothing is random. Every
+    element of a tuple gets the same draws.
     """
 
     order: ClassVar[int] = 0

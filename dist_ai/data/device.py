@@ -31,7 +31,7 @@ class DeviceStage:
 
     Args:
         device: where to.
-        tfms: batch transforms; their draws are per sample.
+        tfms: batch transforms; their draws are per sample, and in training only.
         seed: the run's seed.
         split_idx: 0 for training, 1 for validation.
     """
@@ -54,5 +54,7 @@ class DeviceStage:
         batch = to_device(batch, self.device)
         if not len(self.pipeline):
             return batch
-        draw = Draw(seed=self.seed, epoch=share.epoch, samples=share.indices).at("batch_tfms")
+        draw = None
+        if self.split_idx == 0:
+            draw = Draw(seed=self.seed, epoch=share.epoch, samples=share.indices).at("batch_tfms")
         return self.pipeline(batch, draw, split_idx=self.split_idx)

@@ -440,7 +440,8 @@ class _Fetcher:
         try:
             sample = self.dataset[index]
             if len(self.item_tfms):
-                draw = Draw(seed=self.seed, epoch=epoch, samples=index).at("item_tfms")
+                in_training = self.split_idx == 0  # elsewhere nothing is random: a prediction depends on its sample alone
+                draw = Draw(seed=self.seed, epoch=epoch, samples=index).at("item_tfms") if in_training else None
                 sample = self.item_tfms(sample, draw, split_idx=self.split_idx)
         except Exception as error:
             raise BadSampleError(f"{self._name(index)}: {type(error).__name__}: {error}") from error
@@ -459,6 +460,23 @@ class _Failure:
     message: str
 
 
+class _Feed:
+    """The shares that are sent to workers, and those `under_way`. Apart from `_Workers`, which a loader's going then ends."""
+
+    def __init__(self) -> None:
+        self.begin(iter(()))
+
+    def begin(self, shares: Iterator[Share]) -> None:
+        """Sends these from now on."""
+        self.shares = shares
+        self.under_way: deque[Share] = deque()
+
+    def __iter__(self) -> Iterator[Share]:
+        for share in self.shares:
+            self.under_way.append(share)
+            yield share
+
+
 class _Workers:
     """Worker processes that live as long as the loader and are fed shares.
 
@@ -468,14 +486,13 @@ class _Workers:
     """
 
     def __init__(self, fetcher: _Fetcher, num_workers: int, *, pin_memory: bool) -> None:
-        self._shares: Iterator[Share] = iter(())
-        self._under_way: deque[Share] = deque()
+        self._feed = _Feed()
         self._num_runs = 0
         self.ended = False
         self._loader = TorchDataLoader(
             _ShareDataset(fetcher),
             batch_size=None,
-            sampler=self,  # any iterable of what the data set takes is a sampler
+            sampler=self._feed,  # any iterable of what the data set takes is a sampler
             num_workers=num_workers,
             collate_fn=_as_is,
             persistent_workers=True,
@@ -483,11 +500,6 @@ class _Workers:
             # Each epoch draws a seed for the workers: from the global generator, it would change the model's dropout.
             generator=torch.Generator().manual_seed(fetcher.seed & 0x7FFF_FFFF_FFFF_FFFF),
         )
-
-    def __iter__(self) -> Iterator[Share]:
-        for share in self._shares:
-            self._under_way.append(share)
-            yield share
 
     def run(self, shares: Iterator[Share]) -> Iterator[tuple[Share, Any]]:
         """Yields each share with its batch, in order.
@@ -498,8 +510,7 @@ class _Workers:
         """
         self._num_runs += 1
         number = self._num_runs
-        self._shares = shares
-        self._under_way.clear()
+        self._feed.begin(shares)
         batches: Iterator[Any] | None = None
         while True:
             if number != self._num_runs:
@@ -508,7 +519,7 @@ class _Workers:
                     "make a second loader, or give num_workers=0"
                 )
             try:
-                batches = batches or iter(self._loader)
+                batches = iter(self._loader) if batches is None else batches
                 batch = next(batches)
             except StopIteration:
                 return
@@ -522,7 +533,7 @@ class _Workers:
                 ) from error
             if isinstance(batch, _Failure):
                 raise batch.kind(batch.message)
-            yield self._under_way.popleft(), batch
+            yield self._feed.under_way.popleft(), batch
 
 
 @dataclass

@@ -76,26 +76,36 @@ def learning_rates(lr: LearningRate, count: int) -> list[float]:
             the last and b/10 for the others; or one for each.
         count: number of groups.
 
+    Raises:
+        ConfigError: the values are not one for each group, or not finite and 0 or more (more than 0 in a slice).
+
     >>> learning_rates(slice(1e-4, 1e-2), 3)
     [0.0001, 0.001, 0.01]
     """
     if isinstance(lr, slice):
-        if lr.stop is None:
-            raise ConfigError(f"lr={lr} has no end; use slice(last) or slice(first, last)")
-        if lr.start is None:
-            return [lr.stop / 10] * (count - 1) + [lr.stop]
-        ratio = (lr.stop / lr.start) ** (1 / max(1, count - 1))
-        return [float(f"{lr.start * ratio**i:.12g}") for i in range(count)] if count > 1 else [lr.stop]
-    if isinstance(lr, int | float):
-        return [float(lr)] * count
-    if len(lr) != count:
+        rates = _sliced(lr, count)
+    elif isinstance(lr, int | float):
+        rates = [float(lr)] * count
+    elif len(lr) == count:
+        rates = [float(rate) for rate in lr]
+    else:
         raise ConfigError(
             f"lr has {len(lr)} values for {count} parameter groups; give a number, a slice or {count} values"
         )
-    rates = [float(rate) for rate in lr]
-    if not all(math.isfinite(rate) for rate in rates):
-        raise ConfigError(f"lr={rates} holds a value that is not finite")
+    if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+        raise ConfigError(f"lr={lr}: a learning rate is finite, and 0 or more")
     return rates
+
+
+def _sliced(lr: slice, count: int) -> list[float]:
+    if lr.stop is None or lr.step is not None:
+        raise ConfigError(f"lr={lr} is not slice(last) or slice(first, last)")
+    if lr.stop <= 0 or (lr.start is not None and lr.start <= 0):
+        raise ConfigError(f"lr={lr}: the learning rates of a slice are more than 0")
+    if lr.start is None:
+        return [lr.stop / 10] * (count - 1) + [lr.stop]
+    ratio = (lr.stop / lr.start) ** (1 / max(1, count - 1))
+    return [float(f"{lr.start * ratio**i:.12g}") for i in range(count)] if count > 1 else [lr.stop]
 
 
 def _norm_names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:

@@ -176,14 +176,15 @@ class Learner:
             div_final: and ends at lr_max / div_final.
             pct_start: share of the steps until the peak.
             wd, cbs, reset_opt: see `fit`.
-            moms: momentum at the start, the peak and the end.
+            moms: momentum at the start, the peak and the end; by default the Learner's, if the optimizer has momentum.
         """
         self._prepare_opt(reset_opt)
         peaks = np.array(learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups)))
         rates = [one_cycle(peak / div, peak, peak / div_final, pct_start) for peak in peaks.tolist()]
         first, peak, last = moms or self.moms
         schedules: dict[str, Schedule | Sequence[Schedule]] = {"lr": rates}
-        if self.opt.has_hyper("mom"):
+        # An optimizer made without momentum stays so, unless momenta were asked for.
+        if self.opt.has_hyper("mom") and (moms or any(self.opt.get_hyper("mom"))):
             schedules["mom"] = one_cycle(first, peak, last, pct_start)
         facts = {"lr_max": peaks.tolist(), "div": div, "div_final": div_final, "pct_start": pct_start}
         self._fit(
@@ -326,6 +327,8 @@ class Learner:
     ) -> None:
         if n_epoch < 0:
             raise ConfigError(f"{method}({n_epoch}): a number of epochs is 0 or more")
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ConfigError(f"{method}: all parameters of the model are frozen; learn.unfreeze() lets them learn")
         self._prepare_opt(reset_opt)
         rates = learning_rates(self.lr if lr is None else lr, len(self.opt.groups))
         self.opt.set_hyper("lr", rates)

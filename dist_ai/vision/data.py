@@ -138,7 +138,10 @@ def _require_classes(files: Sequence[Path], vocab: Sequence[str], *, given: bool
 
 def _one_of_each(files: Sequence[Path]) -> dict[Path, Path]:
     """Returns the folders that the files lie in, each with its first file."""
-    return {file.parent: file for file in reversed(files)}
+    found: dict[Path, Path] = {}
+    for file in files:
+        found.setdefault(file.parent, file)
+    return found
 
 
 def _listed(tfms: Tfms) -> list[Any]:

@@ -24,10 +24,9 @@ class Sample(NamedTuple):
 
 @dataclass
 class AddNoise(Transform):
-    split_idx: ClassVar[int | None] = 0
-
     def encodes(self, x: TensorImage, draw: Draw | None):
-        assert draw is not None
+        if draw is None:
+            return x
         return x + torch.from_numpy(np.asarray(draw.uniform())).view(-1, 1)
 
 
@@ -63,7 +62,16 @@ def test_batch_transforms_draw_for_each_sample_wherever_it_stands():
     assert len(set(draws[1].values())) == 11
 
 
-def test_transforms_of_the_other_split_do_not_run():
+@dataclass
+class TenMore(Transform):
+    split_idx: ClassVar[int | None] = 0
+
+    def encodes(self, x: TensorImage):
+        return x + 10
+
+
+def test_outside_training_nothing_is_drawn_and_training_transforms_do_not_run():
     share = EpochPlan(num_samples=2, batch_size=2).share(0)
-    stage = DeviceStage(torch.device("cpu"), [AddNoise()], split_idx=1)
+    stage = DeviceStage(torch.device("cpu"), [AddNoise(), TenMore()], split_idx=1)
     assert stage(TensorImage(torch.zeros(2, 1)), share).tolist() == [[0], [0]]
+    assert (DeviceStage(torch.device("cpu"), [AddNoise(), TenMore()])(TensorImage(torch.zeros(2, 1)), share) > 10).all()

@@ -1,0 +1,77 @@
+"""What a fit shows: a bar in a terminal, a line an epoch in a file."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+from toy import make_learner
+
+from dist_ai.callbacks import ProgressBar
+from dist_ai.callbacks.progress import format_row
+from dist_ai.metrics import accuracy
+
+
+def fit_shown(*, terminal: bool = False, n_epoch: int = 2) -> str:
+    """Returns what a fit of 2 epochs and a validation write."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120, highlight=False, color_system=None)
+    learn = make_learner(metrics=accuracy, cbs=ProgressBar(console))
+    learn.fit(n_epoch)
+    learn.validate()
+    return text.getvalue()
+
+
+def test_a_file_gets_a_head_and_a_line_for_each_epoch_and_nothing_else() -> None:
+    lines = fit_shown().splitlines()
+    assert lines[0].split() == ["epoch", "train_loss", "valid_loss", "accuracy", "samples_per_s", "time"]
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines[1:]):
+        assert re.fullmatch(rf"\s+{epoch}\s+\d\.\d{{6}}\s+\d\.\d{{6}}\s+\d\.\d{{6}}\s+[\d,]+\s+0:00", line)
+
+
+def test_a_terminal_gets_a_bar_for_training_and_validation_that_is_cleared() -> None:
+    text = fit_shown(terminal=True)
+    for what in ("epoch 1/2 train", "epoch 1/2 valid", "epoch 2/2 train", "epoch 2/2 valid"):
+        assert what in text
+    assert "1/3" in text
+    visible = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    rows = [line for line in visible.splitlines() if re.match(r"\s+\d\s+\d\.\d{6}", line)]
+    assert len(rows) == 2
+    assert text.count("\x1b[?25h") == text.count("\x1b[?25l") > 0  # the cursor is shown again as often as hidden
+
+
+def test_a_terminals_bar_is_cleared_when_the_fit_fails() -> None:
+    text = io.StringIO()
+    bar = ProgressBar(Console(file=text, force_terminal=True, width=120))
+
+    def loss(pred: Any, target: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_learner(cbs=bar, loss_func=loss).fit(1)
+    assert text.getvalue().count("\x1b[?25h") == text.getvalue().count("\x1b[?25l") == 1
+
+
+def test_only_rank_0_shows_anything(spawn: Any) -> None:
+    first, second = spawn(2, fit_shown, n_epoch=1)
+    assert len(first.splitlines()) == 2
+    assert second == ""
+
+
+def test_nothing_is_written_where_no_progress_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    make_learner(progress=False).fit(1)
+    assert capsys.readouterr().out == ""
+    make_learner(progress=True).fit(1)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_row_is_aligned_with_its_head() -> None:
+    names = ["epoch", "train_loss", "accuracy", "samples_per_s", "time"]
+    head = format_row(names, None)
+    row = format_row(names, {"epoch": 12, "train_loss": float("nan"), "samples_per_s": 12345.6, "time": 3725.4})
+    assert len(head) == len(row)
+    assert row.split() == ["12", "nan", "-", "12,346", "62:05"]
