@@ -118,8 +118,8 @@ def test_losses_are_read_from_the_device_only_so_often() -> None:
     finally:
         del ranks.all_reduce  # type: ignore[method-assign]
     assert ranks is join()
-    assert exchanged == [2, 1, 2, 1]  # every second step, and what is left at an epoch's end
-    assert read == [0, 0, 2, 3, 3, 5]
+    assert exchanged == [1, 2, 2, 1]  # the first at once, then every second step and what is left at an epoch's end
+    assert read == [0, 1, 1, 3, 3, 5]
 
 
 def test_a_cancelled_batch_is_not_recorded() -> None:
