@@ -29,7 +29,8 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def test_lower_rooms_know_nothing_of_higher_ones() -> None:
-    done = subprocess.run(["lint-imports"], cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    command = [str(Path(sys.executable).with_name("lint-imports"))]
+    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 kept, 0 broken" in done.stdout
 

@@ -25,12 +25,12 @@ def make_data(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.T
     return x, x[:, :NUM_CLASSES].argmax(1)
 
 
-def make_dls(*, bs: int = BS, shuffle: bool = True, dtype: torch.dtype = torch.float64) -> DataLoaders:
-    """Returns loaders of the data, 4 validation samples a batch."""
+def make_dls(*, bs: int = BS, val_bs: int = 5, shuffle: bool = True, dtype: torch.dtype = torch.float64) -> DataLoaders:
+    """Returns loaders of the data; three batches each, of which the last has one sample."""
     x, y = make_data(dtype)
     return DataLoaders(
         DataLoader(TensorData(x[:NUM_TRAIN], y[:NUM_TRAIN]), bs, shuffle=shuffle, seed=1, split_idx=0),
-        DataLoader(TensorData(x[NUM_TRAIN:], y[NUM_TRAIN:]), 4),
+        DataLoader(TensorData(x[NUM_TRAIN:], y[NUM_TRAIN:]), val_bs),
     )
 
 

@@ -33,17 +33,17 @@ class Checkpointer(Callback):
         self._last = time.monotonic()
 
     def before_step(self) -> None:
-        """Asks for a checkpoint at the end of this step, if it is time."""
-        if self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0:
-            self.state.save = True  # every rank counts alike
-        elif self.every_s is not None and time.monotonic() - self._last >= self.every_s:
-            # Clocks differ between ranks: rank 0's counts, and its vote makes all save at the same step.
-            if self.learn.collectives.world.is_main:
-                self.learn.decisions.vote_save()
+        """Asks for a checkpoint at the end of this step, if it is time by the clock."""
+        due = self.every_s is not None and time.monotonic() - self._last >= self.every_s
+        # Clocks differ between ranks: rank 0's counts, and its vote makes all save at the same step.
+        if due and self.learn.collectives.world.is_main:
+            self.learn.decisions.vote_save()
 
     def after_batch(self) -> None:
-        """Saves, if the ranks agreed to."""
-        if self.state.training and self.state.save:
+        """Saves, if the ranks agreed to or it is time by count."""
+        # Counted here and not before the step, which a rank that cancelled its batch does not come to.
+        by_count = self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0
+        if self.state.training and (self.state.save or by_count):
             self.learn.save_checkpoint()
             self.state.save = False
             self._last = time.monotonic()

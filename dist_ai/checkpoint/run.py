@@ -24,7 +24,8 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -75,7 +76,7 @@ class Run:
         self.directory = Path(directory)
         self.checkpoints = self.directory / "checkpoints"
         self.keep = keep
-        self._lock: IO[str] | None = None
+        self._lock: _Lock | None = None
 
     def open(self, *, fresh: bool = False) -> None:
         """Takes the directory for this process and clears what a killed one left half-written.
@@ -96,10 +97,8 @@ class Run:
         remove_unsealed(self.checkpoints)
 
     def close(self) -> None:
-        """Gives the directory free."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Gives the directory free, unless another `Run` of this process has it too."""
+        self._lock = None
 
     def save(self, checkpoint: Checkpoint, *, fit: int, epoch: int, step: int, finished: bool) -> Path:
         """Writes a checkpoint, then removes those that are no longer needed.
@@ -155,9 +154,21 @@ class Run:
         return Checkpoint.read(self.checkpoints / name)
 
     def _take_lock(self) -> None:
-        if self._lock is not None:
-            return
-        file = (self.directory / ".lock").open("a+")
+        place = str(self.directory.resolve())
+        self._lock = self._lock or _locks.get(place) or _Lock(self.directory)
+        _locks[place] = self._lock
+
+
+class _Lock:
+    """Keeps other processes out of a run's directory for as long as it lives.
+
+    Raises:
+        ConfigError: another process trains there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        # A descriptor and no file object, about which Python would warn when a forgotten Learner is collected.
+        self._descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.suppress(ImportError):  # Windows has no fcntl, and goes without
             import fcntl
 
@@ -165,21 +176,26 @@ class Run:
             while True:
                 try:
                     # lockf and not flock: forked loader workers would inherit the latter and hold it after a kill.
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except OSError:
                     if time.monotonic() > deadline:
-                        file.seek(0)
-                        owner = file.read().strip() or "unknown"
-                        file.close()
+                        owner = os.read(self._descriptor, 20).decode().strip() or "unknown"
                         raise ConfigError(
-                            f"process {owner} is training in {self.directory}; wait for it, stop it, or use another run directory"
+                            f"process {owner} is training in {directory}; wait for it, stop it, or use another run directory"
                         ) from None
                     time.sleep(0.1)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        self._lock = file
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, str(os.getpid()).encode())
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):  # not if the file could not be opened
+            os.close(self._descriptor)
+
+
+# One for each directory: with lockf a process loses its lock when it closes any descriptor of the file, so a Learner
+# that is made again in a notebook would lose it to the one before, when that is collected.
+_locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()
 
 
 _NAME = re.compile(r"fit-(\d+)(?:-done|-epoch-(\d+)-step-(\d+))")

@@ -24,7 +24,7 @@ from torch import nn
 from dist_ai.core.registry import Registry
 from dist_ai.core.sealed import open_sealed, seal
 from dist_ai.data.recipe import SampleRecipe
-from dist_ai.errors import ArtifactError, ConfigError, did_you_mean
+from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.losses import loss_from_plain, loss_to_plain
 
 __all__ = ["Artifact", "ModelSpec", "builders", "load_export", "load_tensors", "register_builder", "save_export"]
@@ -169,7 +169,7 @@ def _difference(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.
     """Returns how `tensors` differs from the `wanted` names and shapes: "has no weights for 'a'"; or ""."""
     for name in wanted:
         if name not in tensors:
-            return f"has no weights for {name!r}{did_you_mean(name, tensors)}"
+            return f"has no weights for {name!r}"
         if tensors[name].shape != wanted[name].shape:
             return f"has {name!r} in shape {tuple(tensors[name].shape)} and not {tuple(wanted[name].shape)}"
     return next((f"has weights for {name!r}, which are too many" for name in tensors if name not in wanted), "")

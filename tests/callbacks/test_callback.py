@@ -211,6 +211,20 @@ def test_after_fit_runs_on_every_way_out_and_the_learner_is_usable_afterwards(wa
     ]
 
 
+def test_what_a_failed_fit_had_decided_is_not_the_next_ones() -> None:
+    learn = make_learner()
+    with pytest.raises(ZeroDivisionError):
+        learn.fit(
+            1,
+            cbs=[
+                Failing("before_epoch", CancelFit(), training=False),
+                Failing("before_epoch", ZeroDivisionError(), training=False),
+            ],
+        )
+    learn.fit(1)
+    assert len(learn.recorder.losses) == 3
+
+
 def test_all_callbacks_get_their_after_fit_even_if_one_of_them_fails_there() -> None:
     log: list[str] = []
 

@@ -7,15 +7,32 @@ from typing import Any
 import pytest
 from toy import make_learner
 
-from dist_ai.callbacks import Callback, Checkpointer
+from dist_ai.callbacks import Callback, CancelBatch, Checkpointer
+from dist_ai.distributed import join
 from dist_ai.errors import ConfigError
 
 
 def saved_at(
-    every_s: float | None = None, every_steps: int | None = None, ask: tuple[str, int, int] | None = None
+    every_s: float | None = None,
+    every_steps: int | None = None,
+    ask: tuple[str, int, int] | None = None,
+    cancel_on: int | None = None,
 ) -> list[int]:
-    """Returns the steps of a fit of six after which a checkpoint is written; `ask` is an event, a step and a rank."""
+    """Returns the steps of a fit of six after which a checkpoint is written.
+
+    Args:
+        every_s, every_steps: of the checkpointer.
+        ask: the event, the step and the rank in which a callback asks for one.
+        cancel_on: a rank that cancels every batch.
+    """
     saved: list[int] = []
+
+    class CancelAll(Callback):
+        may_cancel = cancel_on is not None
+
+        def after_pred(self) -> None:
+            if self.state.training and self.learn.collectives.world.rank == cancel_on:
+                raise CancelBatch
 
     class Ask(Callback):
         may_cancel = True
@@ -29,7 +46,7 @@ def saved_at(
     asking = Ask()
     if ask is not None:
         setattr(asking, ask[0], asking.act)
-    learn = make_learner(cbs=[Checkpointer(every_s=every_s, every_steps=every_steps), asking])
+    learn = make_learner(cbs=[Checkpointer(every_s=every_s, every_steps=every_steps), asking, CancelAll()])
     learn.save_checkpoint = lambda: saved.append(learn.state.train_step)  # type: ignore[method-assign]
     learn.fit(2)
     return saved
@@ -53,12 +70,20 @@ def test_a_callback_may_ask_for_one_in_any_event(event: str, step: int) -> None:
 
 
 def all_ways() -> list[list[int]]:
-    return [saved_at(every_steps=2), saved_at(every_s=0.0), saved_at(ask=("after_batch", 3, 1))]
+    is_main = join().world.is_main
+    return [
+        saved_at(every_steps=2),
+        saved_at(every_s=0.0),
+        saved_at(every_s=0.0 if is_main else 3600.0),
+        saved_at(every_s=3600.0 if is_main else 0.0),  # rank 0's clock counts, and no other
+        saved_at(ask=("after_batch", 3, 1)),
+        saved_at(every_steps=2, cancel_on=1),
+    ]
 
 
 def test_all_ranks_write_at_the_same_step(spawn: Any) -> None:
-    expected = [[1, 3, 5], [0, 1, 2, 3, 4, 5], [4]]
-    assert spawn(3, all_ways) == [expected] * 3
+    every = [0, 1, 2, 3, 4, 5]
+    assert spawn(3, all_ways) == [[[1, 3, 5], every, every, [], [4], [1, 3, 5]]] * 3
 
 
 def test_a_number_of_steps_below_one_is_refused() -> None:

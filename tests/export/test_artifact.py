@@ -81,7 +81,11 @@ def resealed(folder: Path, description: Any, weights: bytes | None) -> Path:
 
 
 def test_it_holds_the_weights_a_description_and_a_manifest_and_no_pickle(exported: Exported) -> None:
-    assert sorted(path.name for path in exported.folder.iterdir()) == ["manifest.json", "model.json", "model.safetensors"]
+    assert sorted(path.name for path in exported.folder.iterdir()) == [
+        "manifest.json",
+        "model.json",
+        "model.safetensors",
+    ]
     assert [path.name for path in exported.folder.parent.iterdir()] == ["model"]  # nothing half-written beside it
     tensors = load_file(exported.folder / "model.safetensors")
     state = exported.learn.model.state_dict()
@@ -171,7 +175,7 @@ def test_models_of_ones_own_export_with_a_registered_builder(
         first = nn.Linear(width, width)
         second = nn.Linear(width, width)
         second.weight = first.weight
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), first, second)
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), first, second, nn.Linear(width, 2))
 
     spec = ModelSpec("tied", {"width": 3})
     learn = Learner(exported.learn.dls, spec.build(), spec=spec, run_dir=None, progress=False)
@@ -199,7 +203,9 @@ def test_one_process_and_two_export_the_same_model(spawn: Any, tmp_path: Path) -
     assert list(alone) == list(together)
     for name, tensor in alone.items():
         assert (tensor.shape, tensor.dtype) == (together[name].shape, together[name].dtype)
-        torch.testing.assert_close(together[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            together[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
     assert (tmp_path / "1" / "model.json").read_bytes() == (tmp_path / "2" / "model.json").read_bytes()
 
 
@@ -266,7 +272,10 @@ MALICE: dict[str, tuple[Callable[[Exported], dict[str, Any]], str]] = {
         lambda _: {"arguments": {"arch": "small_cnn", "n_out": 2, "weights": "evil.pth"}},
         "TypeError: vision_model.* unexpected keyword argument 'weights'",
     ),
-    "arguments of another type": (lambda _: {"arguments": ["small_cnn", 2]}, "TypeError: .*must be a mapping, not list"),
+    "arguments of another type": (
+        lambda _: {"arguments": ["small_cnn", 2]},
+        "TypeError: .*must be a mapping, not list",
+    ),
     "arguments of another model": (
         lambda _: {"arguments": {"arch": "small_cnn", "n_out": 3}},
         r"has 'head\.6\.weight' in shape \(2, 512\) and not \(3, 512\)\. The builder makes another model now",
@@ -348,7 +357,9 @@ def test_weights_too_many_or_too_few_are_named(exported: Exported, tmp_path: Pat
         load_export(resealed(tmp_path / "theirs", description, file.read_bytes()))
     del tensors["head.6.weight"]
     save_file(tensors, file)
-    with pytest.raises(ArtifactError, match=r"has no weights for 'head\.6\.weight'; did you mean 'head\.\d\.weight'"):
+    with pytest.raises(
+        ArtifactError, match=r"has no weights for 'head\.6\.weight'\. The builder makes another model now"
+    ):
         load_export(resealed(tmp_path / "theirs", description, file.read_bytes()))
 
 
@@ -423,7 +434,9 @@ SPEC = ModelSpec("vision_model", {"arch": "small_cnn", "n_out": 2})
 
 def test_a_lambda_in_the_transforms_is_named(exported: Exported, tmp_path: Path) -> None:
     dls = small_loaders(exported.images, item_tfms=[Resize(16), lambda sample: sample])
-    with pytest.raises(ConfigError, match=r"<lambda> cannot be written to a file, because files hold no code; write it as a Tr"):
+    with pytest.raises(
+        ConfigError, match=r"<lambda> cannot be written to a file, because files hold no code; write it as a Tr"
+    ):
         model_and(exported, tmp_path, dls=dls, spec=SPEC).export(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

@@ -57,7 +57,9 @@ def test_many_items_keep_their_order_whatever_the_batch_size(export: Path, image
         torch.testing.assert_close(few.output, one.output)
 
 
-def test_predictions_do_not_depend_on_what_else_is_in_the_batch_nor_change_the_model(export: Path, images: Path) -> None:
+def test_predictions_do_not_depend_on_what_else_is_in_the_batch_nor_change_the_model(
+    export: Path, images: Path
+) -> None:
     file = images / "valid" / "cat" / "0.png"
     predictor = Predictor(export)
     first = predictor.predict(file).output

@@ -227,7 +227,9 @@ def test_a_vocabulary_that_lacks_a_class_is_found_before_training(folder: Path) 
 
 def test_images_of_several_sizes_without_resize_are_explained_with_the_files(folder: Path) -> None:
     Image.new("RGB", (50, 60)).save(folder / "train" / "cat" / "0.png")
-    with pytest.raises(DataError, match=r"do not stack into a batch: \(3, 20, 24\), \(3, 60, 50\); give them one size") as e:
+    with pytest.raises(
+        DataError, match=r"do not stack into a batch: \(3, 20, 24\), \(3, 60, 50\); give them one size"
+    ) as e:
         list(small_loaders(folder, bs=16).train)
     assert "such as Resize" in str(e.value)
     assert f"{folder}/train/" in str(e.value)
@@ -243,7 +245,9 @@ def test_a_damaged_image_is_named_when_it_is_read(folder: Path, num_workers: int
 
 def test_arguments_that_cannot_be_are_refused(folder: Path) -> None:
     expect(ConfigError, "bs=0: a batch has at least 1 sample", folder, bs=0)
-    expect(ConfigError, "valid_pct=20 is a share of the items: expected more than 0 and less than 1", folder, valid_pct=20)
+    expect(
+        ConfigError, "valid_pct=20 is a share of the items: expected more than 0 and less than 1", folder, valid_pct=20
+    )
     expect(ConfigError, "OpenImage(mode='BGR'): expected 'RGB' or 'L' (grey)", folder, mode="BGR")
     expect(ConfigError, "num_workers=-1: expected 0", folder, num_workers=-1)
 

@@ -78,8 +78,10 @@ def test_a_torchvision_function_is_the_same_as_its_name(dls: ImageDataLoaders) -
     by_function = small_learner(dls, torchvision.models.resnet18)
     by_name = small_learner(dls, "resnet18")
     assert torch.equal(all_weights(by_function), all_weights(by_name))
-    assert by_function.spec == by_name.spec == ModelSpec(
-        "vision_model", {"arch": "resnet18", "n_out": 2, "lin_ftrs": 512, "dropout": 0.5}
+    assert (
+        by_function.spec
+        == by_name.spec
+        == ModelSpec("vision_model", {"arch": "resnet18", "n_out": 2, "lin_ftrs": 512, "dropout": 0.5})
     )
 
 
@@ -87,7 +89,9 @@ def test_a_function_of_ones_own_trains_but_cannot_be_exported(dls: ImageDataLoad
     learn = small_learner(dls, lambda: nn.Sequential(nn.Flatten(), nn.Linear(24 * 20 * 3, 8)))
     learn.fit(1)
     assert len(learn.recorder.losses) == 4
-    with pytest.raises(ConfigError, match="cannot export this VisionModel: a file holds no code, so it must name a function"):
+    with pytest.raises(
+        ConfigError, match="cannot export this VisionModel: a file holds no code, so it must name a function"
+    ):
         learn.export(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -150,7 +154,10 @@ def test_grey_images_are_normalised_for_an_architecture_that_takes_them(folder: 
         ({"arch": lambda: None}, "returned a NoneType; expected a classifier, an nn.Module"),
         ({"arch": lambda: nn.Flatten()}, "Flatten has no linear layer to replace by a head"),
         ({"pretrained": "yes"}, "pretrained='yes': expected True, False or 'auto'"),
-        ({"arch": lambda: small_cnn(), "pretrained": True}, "pretrained=True needs the name of a torchvision architecture"),
+        (
+            {"arch": lambda: small_cnn(), "pretrained": True},
+            "pretrained=True needs the name of a torchvision architecture",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_are_explained(dls: ImageDataLoaders, options: dict[str, Any], text: str) -> None:
@@ -159,7 +166,9 @@ def test_arguments_that_cannot_be_are_explained(dls: ImageDataLoaders, options: 
 
 
 def test_grey_images_for_an_architecture_of_three_channels_are_explained(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the images are grey .* the architecture takes 3; open them with mode='RGB'"):
+    with pytest.raises(
+        ConfigError, match=r"the images are grey .* the architecture takes 3; open them with mode='RGB'"
+    ):
         small_learner(small_loaders(folder, mode="L"))
 
 
@@ -191,7 +200,9 @@ def test_offline_auto_says_so_once_and_trains_from_random_weights(
 
 def test_offline_true_insists(dls: ImageDataLoaders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision_download, "load_state_dict_from_url", no_network)
-    with pytest.raises(ArtifactError, match=r"resnet18 cannot be had: .*Name or service not known.*\. Use weights=FILE, or pretr"):
+    with pytest.raises(
+        ArtifactError, match=r"resnet18 cannot be had: .*Name or service not known.*\. Use weights=FILE, or"
+    ):
         small_learner(dls, "resnet18", pretrained=True)
 
 
@@ -234,7 +245,9 @@ def test_published_weights_are_loaded_and_the_body_is_frozen(
 def test_weights_of_another_architecture_name_the_file(dls: ImageDataLoaders, tmp_path: Path) -> None:
     file = tmp_path / "cnn.pth"
     torch.save(small_cnn().state_dict(), file)
-    with pytest.raises(ArtifactError, match=rf"{file} does not hold the weights of this ResNet: it lacks conv1\.weight"):
+    with pytest.raises(
+        ArtifactError, match=rf"{file} does not hold the weights of this ResNet: it lacks conv1\.weight"
+    ):
         small_learner(dls, "resnet18", weights=file)
     with pytest.raises(ArtifactError, match=rf"^no file of weights at {tmp_path}/gone\.pth$"):
         small_learner(dls, "resnet18", weights=tmp_path / "gone.pth")
@@ -330,7 +343,9 @@ def test_types_without_a_picture_are_explained() -> None:
     from dist_ai.data import Categorize, DataLoaders, Datasets
 
     words = ["a1", "b2", "a3", "b4"]
-    dsets = Datasets(words, [[lambda word: torch.tensor(float(word[1]))], [lambda word: word[0], Categorize]], ([0, 1], [2, 3]))
+    dsets = Datasets(
+        words, [[lambda word: torch.tensor(float(word[1]))], [lambda word: word[0], Categorize]], ([0, 1], [2, 3])
+    )
     dls = DataLoaders.from_datasets(dsets, bs=2, num_workers=0)
     with pytest.raises(DataError, match=r"there is no picture for samples of \(Tensor, TensorCategory\); add one with"):
         dls.show_batch()

@@ -113,7 +113,9 @@ def test_a_resnet_has_three_groups_and_others_two(build: Any) -> None:
 
 
 def test_a_classifier_without_a_linear_layer_is_explained() -> None:
-    with pytest.raises(ConfigError, match="SqueezeNet has no linear layer to replace by a head; add one, or use a Learner"):
+    with pytest.raises(
+        ConfigError, match="SqueezeNet has no linear layer to replace by a head; add one, or use a Learner"
+    ):
         vision_model("squeezenet1_0", 5)
 
 
@@ -263,7 +265,9 @@ def test_weights_of_another_architecture_are_named() -> None:
         load_weights(backbone("resnet18"), small_cnn().state_dict(), "cnn.pth")
     wider = {name: value.repeat(2, *[1] * (value.dim() - 1)) if value.dim() else value for name, value in
              small_cnn().state_dict().items()}  # fmt: skip
-    with pytest.raises(ArtifactError, match=r"of this Sequential: it has in another shape 0\.weight, 1\.weight, 1\.bias \.\.\.$"):
+    with pytest.raises(
+        ArtifactError, match=r"of this Sequential: it has in another shape 0\.weight, 1\.weight, 1\.bias \.\.\.$"
+    ):
         load_weights(small_cnn(), wider, "wide.pth")
 
 
@@ -286,7 +290,9 @@ def test_a_file_that_is_no_weights_is_named_and_runs_nothing(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match=rf"w\.pth is no file of weights, or would run code when read; {expected}"):
         weights_of("small_cnn", file)
     torch.save(Malice(trace), file)
-    with pytest.raises(ArtifactError, match=rf"w\.pth is no file of weights, or would run code when read; {expected}") as e:
+    with pytest.raises(
+        ArtifactError, match=rf"w\.pth is no file of weights, or would run code when read; {expected}"
+    ) as e:
         weights_of("small_cnn", file)
     assert not trace.exists()
     assert "weights_only" not in str(e.value)  # torch's own advice would run it
@@ -302,7 +308,9 @@ def test_a_file_that_is_no_weights_is_named_and_runs_nothing(tmp_path: Path) -> 
 
 
 def test_only_torchvisions_architectures_have_published_weights() -> None:
-    with pytest.raises(ArtifactError, match="'small_cnn' is not one of torchvision's, so there are no published weights"):
+    with pytest.raises(
+        ArtifactError, match="'small_cnn' is not one of torchvision's, so there are no published weights"
+    ):
         weights_of("small_cnn")
 
 

@@ -129,7 +129,9 @@ def test_arrays_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_float_pixels_are_refused_because_nobody_knows_their_range() -> None:
     with pytest.raises(DataError, match=r"an array of float64 with shape \(4, 6\) is not an image"):
         OpenImage()(np.zeros((4, 6)))
-    with pytest.raises(DataError, match="an image of float pixels, whose range is not known; save it with 8 or 16 bits"):
+    with pytest.raises(
+        DataError, match="an image of float pixels, whose range is not known; save it with 8 or 16 bits"
+    ):
         OpenImage()(Image.new("F", (6, 4)))
 
 
@@ -235,7 +237,9 @@ def test_squish_keeps_the_whole_image() -> None:
 
 @pytest.mark.parametrize("size", [0, -3, 64.0, "64", (64,), (64, 64, 3), (64, 0), (64, 1.5), None])
 def test_sizes_that_cannot_be_are_refused(size: Any) -> None:
-    with pytest.raises(ConfigError, match=r"Resize\(.*\): expected one number or \(height, width\), in pixels, at least 1"):
+    with pytest.raises(
+        ConfigError, match=r"Resize\(.*\): expected one number or \(height, width\), in pixels, at least 1"
+    ):
         Resize(size)
 
 
