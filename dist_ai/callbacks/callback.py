@@ -211,7 +211,7 @@ class Callbacks:
 
     @property
     def may_cancel(self) -> bool:
-        """Whether any of them may raise a cancel; the same on every rank, as the callbacks are."""
+        """Whether any of them may raise a cancel, on this rank."""
         return self._may_cancel
 
     def __iter__(self) -> Any:

@@ -11,7 +11,7 @@ Learner.fit
           pred = model(xb)
         after_pred              state.pred
           loss = loss_func(pred, yb)
-        after_loss              state.loss is the mean over this rank's share, state.weight its part of the whole
+        after_loss              state.loss is the mean over this rank's share, state.share.weight its part of the whole
         before_backward
           loss.backward()       gradients are exchanged between ranks
         after_backward          the parameters' gradients are those of the global batch, on every rank

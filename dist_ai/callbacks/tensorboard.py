@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,7 +42,7 @@ class TensorBoard(Callback):
         if self._active and self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            folder = Path(self.learn.run_dir) / "tensorboard"
+            folder = Path(self.learn.run_dir or "") / "tensorboard"
             self._writer = SummaryWriter(str(folder), purge_step=self._steps)
             # One file for all fits of this process: TensorBoard takes the order of several from their names, which
             # tell only the second. It is flushed after every fit, and closed with the callback.
@@ -78,11 +79,17 @@ class TensorBoard(Callback):
         try:
             self._write_steps()
             if self.pictures and self.state.exception is None:
-                figure: Any = self.learn.show_results()
-                if figure is not None:
-                    self._writer.add_figure("predictions", figure, self._steps)
+                self._draw(self._writer)
         finally:
             self._writer.flush()
+
+    def _draw(self, writer: SummaryWriter) -> None:
+        try:
+            figure: Any = self.learn.show_results()
+            if figure is not None:
+                writer.add_figure("predictions", figure, self._steps)
+        except Exception as error:  # a picture must not cost the fit whose end is not saved yet
+            warnings.warn(f"no picture of predictions: {type(error).__name__}: {error}", stacklevel=2)
 
     def _write_steps(self) -> None:
         recorder, writer = self._recorder, self._writer

@@ -320,6 +320,11 @@ class DataLoaders:
         return "train" in vars(self)
 
     @property
+    def has_recipe(self) -> bool:
+        """Whether it is known how an item becomes part of a batch."""
+        return self._recipe is not None
+
+    @property
     def recipe(self) -> SampleRecipe:
         """How an item becomes part of a batch.
 
@@ -440,9 +445,9 @@ class _Fetcher:
         try:
             sample = self.dataset[index]
             if len(self.item_tfms):
-                in_training = self.split_idx == 0  # elsewhere nothing is random: a prediction depends on its sample alone
-                draw = Draw(seed=self.seed, epoch=epoch, samples=index).at("item_tfms") if in_training else None
-                sample = self.item_tfms(sample, draw, split_idx=self.split_idx)
+                # Outside training nothing is random: a prediction depends on its sample alone.
+                draw = Draw(seed=self.seed, epoch=epoch, samples=index) if self.split_idx == 0 else None
+                sample = self.item_tfms(sample, draw and draw.at("item_tfms"), split_idx=self.split_idx)
         except Exception as error:
             raise BadSampleError(f"{self._name(index)}: {type(error).__name__}: {error}") from error
         return sample

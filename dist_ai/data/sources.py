@@ -41,7 +41,9 @@ def get_files(
         raise DataError(f"no folder at {path}: it is {'a file' if path.exists() else 'not there'}")
     wanted = None if suffixes is None else {suffix.lower() for suffix in suffixes}
     if strange := [suffix for suffix in wanted or () if not suffix.startswith(".")]:
-        raise ConfigError(f"suffixes without a dot: {', '.join(map(repr, sorted(strange)))}; expected such as ('.jpg',)")
+        raise ConfigError(
+            f"suffixes without a dot: {', '.join(map(repr, sorted(strange)))}; expected such as ('.jpg',)"
+        )
     roots = [path / folder for folder in folders] or [path]
     found: list[Path] = []
     for root in roots:

@@ -15,21 +15,21 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from dist_ai.distributed.environment import World, current_world, launch_settings
-from dist_ai.errors import CollectiveError, ConfigError, RendezvousError
+from dist_ai.errors import CollectiveError, ConfigError, RendezvousError, WorldError
 
 # torch is imported inside the functions that need it: the launchers live in this package, and only start processes.
 if TYPE_CHECKING:
     import torch
     from torch.distributed import ProcessGroup, Store
 
-__all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave"]
+__all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave", "on_main"]
 
 ReduceOp = Literal["sum", "max", "min"]
 
@@ -182,6 +182,30 @@ class GroupCollectives:
             return "all ranks are alive, so they made different calls"
         ranks = ", ".join(str(rank) for rank in sorted(missing))
         return f"rank(s) {ranks} did not take part (ended, or busy elsewhere)"
+
+
+def on_main(collectives: Collectives, action: Callable[[], object], *, what: str) -> None:
+    """Runs `action` on rank 0 while the others wait; where it fails, it fails on all ranks. Collective.
+
+    Args:
+        collectives: the ranks.
+        action: what rank 0 does, such as writing files.
+        what: a name for it, for messages.
+
+    Raises:
+        WorldError: on the other ranks, with rank 0's message; rank 0 raises the error itself.
+    """
+    failure: Exception | None = None
+    if collectives.world.is_main:
+        try:
+            action()
+        except Exception as error:
+            failure = error
+    problem = collectives.broadcast_json(f"{type(failure).__name__}: {failure}" if failure else "", what=what)
+    if failure is not None:
+        raise failure
+    if problem:
+        raise WorldError(f"rank {collectives.world.rank}: {what} failed on rank 0: {problem}")
 
 
 _joined: Collectives | None = None

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dist_ai.errors import ConfigError
 from dist_ai.optimizer.optimizer import ParamGroup
@@ -17,7 +18,7 @@ __all__ = ["LearningRate", "Splitter", "freeze_to", "layer_groups", "learning_ra
 Splitter: TypeAlias = Callable[[Any], list[list[nn.Parameter]]]
 LearningRate: TypeAlias = float | slice | Sequence[float]
 
-_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def one_group(model: nn.Module) -> list[list[nn.Parameter]]:

@@ -17,7 +17,7 @@ from torch import nn
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.checkpoint import Checkpoint, Run
 from dist_ai.data.loader import DataLoaders
-from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.collectives import Collectives, on_main
 from dist_ai.distributed.environment import launch_settings
 from dist_ai.distributed.strategies import Strategy
 from dist_ai.errors import ArtifactError, ConfigError
@@ -96,7 +96,8 @@ class Keeper:
         tensors, plain_opt = learn.opt.state()
         callbacks = {type(callback).__name__: callback.plain_state() for callback in learn.callbacks}
         random = self._gather_random()
-        if learn.collectives.world.is_main:
+
+        def write() -> None:
             state = {
                 "fit": number,
                 "fits": self._fits,
@@ -109,6 +110,8 @@ class Keeper:
             }
             checkpoint = Checkpoint({"model": learn.model.state_dict(), "optimizer": tensors, "random": random}, state)
             self.run.save(checkpoint, fit=number, epoch=next_batch.epoch, step=next_batch.step, finished=finished)
+
+        on_main(learn.collectives, write, what=f"the checkpoint in {self.run.directory}")
 
     def _open(self) -> None:
         if self._opened:

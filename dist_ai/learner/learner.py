@@ -25,7 +25,7 @@ from dist_ai.callbacks.callback import Callbacks
 from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
 from dist_ai.data.loader import DataLoader, DataLoaders
-from dist_ai.distributed.collectives import join
+from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.distributed.environment import World
 from dist_ai.distributed.strategies import for_world
@@ -129,7 +129,8 @@ class Learner:
             self.callbacks.add([RunLog(), TensorBoard(), every])
         self.callbacks.add(_listed(cbs))
         self._keeper = None if self.run_dir is None else Keeper(self, self.run_dir, fresh=fresh)
-        self._num_fits = 0
+        self._num_fits = self._num_epochs = 0
+        self._fitting = False
         model.to(self.dls.device if self.dls.has_data else self.collectives.world.device)
 
     # ------------------------------------------------------------------------------------------------ training
@@ -236,7 +237,8 @@ class Learner:
 
     def validate(self, dl: DataLoader | None = None) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank."""
-        self._loop().validate(self.dls.valid if dl is None else dl)
+        with self._set_aside():
+            self._loop().validate(self.dls.valid if dl is None else dl)
         return list(self.recorder.final)
 
     def get_preds(
@@ -258,7 +260,7 @@ class Learner:
                 "get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False"
             )
         gather = GatherPreds(self.loss_func, with_loss=with_loss)
-        with self._temporary([gather]):
+        with self._set_aside(), self._temporary([gather]):
             self._loop().validate(loader)
         raw, targets, losses = gather.result()
         result: tuple[Any, ...] = (activation(self.loss_func, raw), targets)
@@ -267,9 +269,9 @@ class Learner:
 
     def predict(self, item: Any) -> tuple[Any, Any, torch.Tensor]:
         """Returns (label, decoded output, output after activation) for one item, such as an image's path."""
-        self._leave_training()
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
-        with torch.inference_mode():
+        with self._set_aside(), torch.inference_mode():
+            self.model.eval()
             raw = self.model(*plain(loader.one_batch()))
         decoded = decodes(self.loss_func, raw)
         labels = self.dls.recipe.decode_targets((decoded,)) if self.dls.recipe.targets else (decoded,)
@@ -278,14 +280,16 @@ class Learner:
     def show_results(self, max_n: int = 9) -> Any:
         """Returns a figure of the first validation samples with their targets and predictions.
 
-        Returns None where the data's types have no way to be shown.
+        Returns None where the data's types have no way to be shown, or it is not known how to undo its transforms.
         """
+        if not self.dls.has_recipe:
+            return None
         batch = self.dls.valid.one_batch()
         inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
         if len(inputs) != 1 or len(targets) != 1 or show_results.find(type(inputs[0]), type(targets[0])) is None:
             return None
-        self._leave_training()
-        with torch.inference_mode():
+        with self._set_aside(), torch.inference_mode():
+            self.model.eval()
             decoded = decodes(self.loss_func, self.model(*plain(inputs)))
         few = tuple(each[:max_n] for each in batch)
         recipe = self.dls.recipe
@@ -298,19 +302,29 @@ class Learner:
     def export(self, directory: str | Path = "export") -> Path:
         """Writes the model and all that is needed to predict with it to one directory; returns it.
 
-        The same names, shapes and bytes whatever number of processes trained it; `load_learner` and
-        `dist_ai.export.Predictor` read it. Rank 0 writes; all wait. Collective.
+        The same names, shapes and dtypes whatever number of processes trained it; `load_learner` and
+        `dist_ai.export.Predictor` read it. Rank 0 writes; all wait, and fail if it fails. Collective.
         """
         self.strategy.sync_buffers(self.model)
-        if self.collectives.world.is_main:
+
+        def write() -> None:
             save_export(directory, model=self.model, spec=self.spec, recipe=self.dls.recipe, loss_func=self.loss_func)
-        self.collectives.barrier(what="export")
+
+        on_main(self.collectives, write, what=f"the export to {directory}")
         return Path(directory)
 
     def save_checkpoint(self) -> None:
-        """Writes a checkpoint of this moment of the fit to the run directory. Collective."""
+        """Writes a checkpoint to the run directory; for callbacks, in `after_batch` of a training batch. Collective.
+
+        Raises:
+            ConfigError: there is no run directory, or no training batch has just ended.
+        """
         if self._keeper is None:
             raise ConfigError("there is no run directory to write a checkpoint to; give Learner(run_dir=...)")
+        if not self.state.training or self.state.share is None:
+            raise ConfigError(
+                "a checkpoint stands between two training steps; write it in after_batch, when state.training"
+            )
         self._keeper.save(Cursor(self.state.epoch, self.state.step + 1))
 
     # ------------------------------------------------------------------------------------------------ inside
@@ -325,6 +339,7 @@ class Learner:
         reset_opt: bool,
         **facts: Any,
     ) -> None:
+        n_epoch = int(n_epoch)
         if n_epoch < 0:
             raise ConfigError(f"{method}({n_epoch}): a number of epochs is 0 or more")
         if not any(p.requires_grad for p in self.model.parameters()):
@@ -335,17 +350,22 @@ class Learner:
         if (decay := self.wd if wd is None else wd) is not None:
             self.opt.set_hyper("wd", decay)
         self.recorder.fit, self._num_fits = self._num_fits, self._num_fits + 1
+        epochs_before, self._num_epochs = self._num_epochs, self._num_epochs + n_epoch
         data = {"num_samples": self.dls.train.num_samples, "bs": self.dls.train.bs, "seed": self.dls.seed}
         start: Cursor | None = Cursor()
         if self._keeper is not None:
             start = self._keeper.begin({"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **data})
         if start is not None:
             with self._temporary(cbs):
-                self._loop().fit(n_epoch, start)
+                self._fitting = True
+                try:
+                    self._loop(epochs_before).fit(n_epoch, start)
+                finally:
+                    self._fitting = False
             if self._keeper is not None:
                 self._keeper.save(Cursor(n_epoch), finished=True)
 
-    def _loop(self) -> Loop:
+    def _loop(self, epochs_before: int = 0) -> Loop:
         return Loop(
             model=self.model,
             dls=self.dls,
@@ -356,6 +376,7 @@ class Learner:
             events=self.callbacks,
             decisions=self.decisions,
             seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
+            epochs_before=epochs_before,
         )
 
     def _prepare_opt(self, reset: bool) -> None:
@@ -381,8 +402,21 @@ class Learner:
     def _device(self) -> torch.device:
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def _leave_training(self) -> None:
-        self.model.eval()
+    @contextlib.contextmanager
+    def _set_aside(self) -> Iterator[None]:
+        """Lends the model and the state to something else in the middle of a fit, and puts them back afterwards."""
+        if not self._fitting:
+            yield
+            return
+        state, votes = dict(vars(self.state)), dict(vars(self.decisions))
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            yield
+        finally:
+            vars(self.state).update(state)
+            vars(self.decisions).update(votes)
+            for module, training in modes:
+                module.training = training
 
     @contextlib.contextmanager
     def _temporary(self, cbs: list[Callback]) -> Iterator[None]:

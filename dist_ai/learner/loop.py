@@ -61,16 +61,19 @@ class Loop:
         events: Callbacks,
         decisions: Decisions,
         seed: int,
+        epochs_before: int = 0,
     ) -> None:
         self.model, self.dls, self.loss_func, self.opt = model, dls, loss_func, opt
         self.strategy, self.state, self.events, self.decisions = strategy, state, events, decisions
         self.seed = seed
+        self.epochs_before = epochs_before  # of earlier fits: each epoch of a program has an order and draws of its own
         self.module = model  # what forward is called on: the model, or what the strategy wraps it in
         self._alone = strategy.collectives.world.world_size == 1
         self._seeded = seeded_layers(model)
         self._position = Cursor()
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._stages: list[str] = []  # those under way, outermost first
+        self._may_cancel = True
 
     def fit(self, n_epoch: int, start: Cursor) -> None:
         """Trains from `start` to the end of epoch `n_epoch` - 1."""
@@ -78,6 +81,7 @@ class Loop:
         state.n_epoch, state.num_steps = n_epoch, len(self.dls.train)
         state.exception, state.save = None, False
         try:
+            self._agree()
             self.module = self.strategy.wrap(self.model)
             self._stage("fit", lambda: self._epochs(start), CancelFit)
         except BaseException as error:
@@ -109,16 +113,23 @@ class Loop:
         """Runs the model over `loader` without training it, outside a fit."""
         self._stages = ["fit", "epoch"]  # so that a callback made for a fit may cancel here what it cancels there
         try:
+            self._agree()
             with contextlib.suppress(CancelEpoch, CancelFit):
                 self._stage("validate", lambda: self._validate(loader), CancelValidate)
         finally:
             self.decisions.clear()
             self.state.drop_batch()
 
+    def _agree(self) -> None:
+        """Finds out whether any rank has a callback that may cancel: then all exchange decisions. Collective."""
+        mine = torch.tensor([float(self.events.may_cancel)])
+        self._may_cancel = bool(self.strategy.collectives.all_reduce(mine, "max", what="callbacks of all ranks"))
+
     def _train(self) -> None:
         self.model.train()
         self.state.training = True
-        for share, batch in self.dls.train.batches(self._position.epoch, self._position.step):
+        epoch = self.epochs_before + self._position.epoch
+        for share, batch in self.dls.train.batches(epoch, self._position.step):
             self._begin_batch(share, batch)
             self._stage("batch", self._train_batch, CancelBatch)
 
@@ -207,7 +218,7 @@ class Loop:
 
     def _decide(self, *, due: bool = False) -> Decision:
         """Exchanges the votes, if it is due or a callback may have cast one; what comes back holds on every rank."""
-        if due or self._alone or self.events.may_cancel:
+        if due or self._alone or self._may_cancel:
             decision, save = self.decisions.exchange()
             self.state.save |= save
             return decision

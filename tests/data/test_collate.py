@@ -47,14 +47,18 @@ def test_numbers_arrays_and_tensors_gain_a_first_dimension(samples: list[Any], d
 
 
 @properties
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1), st.lists(st.floats(width=32, allow_nan=False), min_size=1))
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1), st.lists(st.floats(width=32, allow_nan=False), min_size=1)
+)
 def test_no_number_is_changed(whole: list[int], real: list[float]):
     assert collate(whole).tolist() == whole
     assert collate(real).tolist() == real
 
 
 def test_semantic_tensors_keep_type_and_metadata():
-    image, category = collate([(TensorImage(torch.zeros(1, 2, 2), unit="m"), TensorCategory(torch.tensor(i))) for i in (0, 1)])
+    image, category = collate(
+        [(TensorImage(torch.zeros(1, 2, 2), unit="m"), TensorCategory(torch.tensor(i))) for i in (0, 1)]
+    )
     assert (type(image), image.shape, image.unit) == (TensorImage, (2, 1, 2, 2), "m")
     assert (type(category), category.tolist()) == (TensorCategory, [0, 1])
 
@@ -99,7 +103,10 @@ def test_the_batch_has_memory_of_its_own():
             [torch.zeros(1), torch.zeros(1, dtype=torch.int64)],
             "samples of different dtypes do not stack into a batch: torch.float32, torch.int64; make them one",
         ),
-        ([np.zeros(1), np.zeros(1, np.float32)], "samples of different dtypes do not stack into a batch: float32, float64"),
+        (
+            [np.zeros(1), np.zeros(1, np.float32)],
+            "samples of different dtypes do not stack into a batch: float32, float64",
+        ),
         ([1, 2.5], "samples of different types do not stack into a batch: float, int"),
         ([2.5, 1], "samples of different types do not stack into a batch: float, int"),
         ([1, True], "samples of different types do not stack into a batch: bool, int"),

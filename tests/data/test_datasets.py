@@ -66,7 +66,8 @@ def test_tensors_give_samples_and_whole_batches():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "text"), [((3, 2), "tensors of 3, 2 rows"), ((), "tensors of none rows"), ((1, 1, 4), "tensors of 1, 1, 4")]
+    ("lengths", "text"),
+    [((3, 2), "tensors of 3, 2 rows"), ((), "tensors of none rows"), ((1, 1, 4), "tensors of 1, 1, 4")],
 )
 def test_tensors_need_as_many_rows_each(lengths: tuple[int, ...], text: Any):
     with pytest.raises(DataError, match=re.escape(text) + ".*expected at least one tensor, and as many rows in each"):

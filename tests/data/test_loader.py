@@ -15,7 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, Dataset, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Subset as TorchSubset
 from torch.utils.data import TensorDataset
@@ -92,7 +99,9 @@ def by_position(loader: DataLoader, epoch: int, start: int = 0) -> dict[int, Any
 @pytest.fixture(scope="module")
 def expected() -> dict[bool, list[Any]]:
     """One process without workers: what all others must give, of 2 epochs, shuffled or not."""
-    values = {shuffle: [by_position(picture_loader(shuffle=shuffle), epoch) for epoch in (0, 1)] for shuffle in (True, False)}
+    values = {
+        shuffle: [by_position(picture_loader(shuffle=shuffle), epoch) for epoch in (0, 1)] for shuffle in (True, False)
+    }
     for epochs in values.values():
         assert [sorted(epoch) for epoch in epochs] == [list(range(NUM))] * 2
     return values
@@ -215,7 +224,9 @@ def test_two_passes_at_once_are_refused_where_workers_would_mix_them():
     first, second = loader.batches(0), loader.batches(1)
     next(first)
     next(second)
-    message = "another pass over this loader began while this one was under way, and its workers serve one at a time; make"
+    message = (
+        "another pass over this loader began while this one was under way, and its workers serve one at a time; make"
+    )
     with pytest.raises(ConfigError, match=re.escape(message)):
         next(first)
     assert next(second)[0].step == 1
@@ -311,7 +322,9 @@ def test_a_killed_worker_is_one_clear_error_and_no_hang():
     began = time.monotonic()
     with pytest.raises(DataError, match="a loader process ended before its work was done: DataLoader worker") as error:
         list(loader)
-    assert "use fewer num_workers or a smaller bs; num_workers=0 loads in the training process itself" in str(error.value)
+    assert "use fewer num_workers or a smaller bs; num_workers=0 loads in the training process itself" in str(
+        error.value
+    )
     assert time.monotonic() - began < 30
     loader.fetcher.dataset.indices = [0, 1, 2]
     assert len(list(loader)) == 3  # with new workers
@@ -438,7 +451,9 @@ def test_a_tensor_data_set_in_a_torch_loader_is_fetched_by_whole_batches():
         (lambda: TorchDataLoader(Stream(), batch_size=2), "an IterableDataset and batch_size=2"),
         (lambda: TorchDataLoader(Squares(), batch_size=None), "SequentialSampler and batch_size=None"),
         (
-            lambda: TorchDataLoader(Squares(), batch_sampler=BatchSampler(SequentialSampler(Squares()), 2, drop_last=False)),
+            lambda: TorchDataLoader(
+                Squares(), batch_sampler=BatchSampler(SequentialSampler(Squares()), 2, drop_last=False)
+            ),
             "SequentialSampler and batch_size=None",
         ),
         (
@@ -452,7 +467,9 @@ def test_a_tensor_data_set_in_a_torch_loader_is_fetched_by_whole_batches():
     ],
 )
 def test_a_torch_loader_with_an_order_of_its_own_is_refused(given: Any, named: str):
-    message = f"{named}.* cannot be dealt out to ranks; give one with a map-style data set, batch_size and shuffle=True or"
+    message = (
+        f"{named}.* cannot be dealt out to ranks; give one with a map-style data set, batch_size and shuffle=True or"
+    )
     with pytest.raises(ConfigError, match=message):
         DataLoader.from_torch(given())
 
@@ -468,13 +485,22 @@ def test_a_part_of_a_torch_data_set_is_a_data_set():
 def labelled(num_train: int = 9) -> Datasets:
     items = list(range(num_train + 4))
     parts = (items[:num_train], items[num_train:])
-    return Datasets(items, [[NumberToPixels], [lambda i: "odd" if i % 2 else "even", Categorize(["even", "odd"])]], parts)
+    return Datasets(
+        items, [[NumberToPixels], [lambda i: "odd" if i % 2 else "even", Categorize(["even", "odd"])]], parts
+    )
 
 
 def test_training_is_shuffled_and_validation_is_in_order():
     dls = DataLoaders.from_datasets(labelled(), bs=4, val_bs=3, num_workers=0, seed=2)
     train, valid = dls
-    assert (train.shuffle, train.split_idx, train.bs, valid.shuffle, valid.split_idx, valid.bs) == (True, 0, 4, False, 1, 3)
+    assert (train.shuffle, train.split_idx, train.bs, valid.shuffle, valid.split_idx, valid.bs) == (
+        True,
+        0,
+        4,
+        False,
+        1,
+        3,
+    )
     assert [x.shape[0] for x, _ in valid] == [3, 1]
     assert [y.tolist() for _, y in valid] == [[1, 0, 1], [0]]
     assert (dls.vocab, dls.seed, dls.device.type, dls.has_data) == (["even", "odd"], 2, "cpu", True)
@@ -482,7 +508,13 @@ def test_training_is_shuffled_and_validation_is_in_order():
 
 @pytest.mark.parametrize(
     ("num_train", "bs", "drop_last", "sizes"),
-    [(9, 4, None, [4, 4]), (10, 4, None, [4, 4, 2]), (9, 4, False, [4, 4, 1]), (9, 1, None, [1] * 9), (1, 4, None, [1])],
+    [
+        (9, 4, None, [4, 4]),
+        (10, 4, None, [4, 4, 2]),
+        (9, 4, False, [4, 4, 1]),
+        (9, 1, None, [1] * 9),
+        (1, 4, None, [1]),
+    ],
 )
 def test_a_last_batch_of_a_single_sample_is_left_out_for_the_sake_of_batch_norm(num_train, bs, drop_last, sizes):
     dls = DataLoaders.from_datasets(labelled(num_train), bs=bs, drop_last=drop_last, num_workers=0)
@@ -509,7 +541,9 @@ def test_batch_transforms_can_be_added_to_both_loaders_and_to_what_new_items_get
 def test_torch_loaders_are_welcome():
     dls = DataLoaders(TorchDataLoader(Squares(), batch_size=4, shuffle=True), TorchDataLoader(Squares(), batch_size=5))
     assert (type(dls.train), dls.train.shuffle, len(dls.train), len(dls.valid)) == (DataLoader, True, 3, 2)
-    with pytest.raises(DataError, match="these loaders were made from ready samples, so it is not known how an item becomes"):
+    with pytest.raises(
+        DataError, match="these loaders were made from ready samples, so it is not known how an item becomes"
+    ):
         dls.test_dl([1])
     with pytest.raises(DataError, match=re.escape("there is no picture for samples of (Tensor, Tensor); add one with")):
         dls.show_batch()
@@ -521,7 +555,9 @@ def test_loaders_without_data_say_so():
     assert not dls.has_data
     assert dls.vocab == ["even", "odd"]
     for name in ("train", "valid"):
-        with pytest.raises(DataError, match=f"there is no {name} loader: this was loaded from an export; set learn.dls"):
+        with pytest.raises(
+            DataError, match=f"there is no {name} loader: this was loaded from an export; set learn.dls"
+        ):
             getattr(dls, name)
     with pytest.raises(AttributeError, match="DataLoaders has no attribute 'trian'"):
         dls.trian  # noqa: B018

@@ -90,7 +90,9 @@ def test_a_function_among_the_inputs_cannot_be_written():
     for place in ("inputs", "item_tfms", "batch_tfms"):
         pipeline = Pipeline([str.strip])
         recipe = SampleRecipe(**{place: [pipeline] if place == "inputs" else pipeline})
-        with pytest.raises(ConfigError, match=re.escape("str.strip cannot be written to a file, because files hold no code")):
+        with pytest.raises(
+            ConfigError, match=re.escape("str.strip cannot be written to a file, because files hold no code")
+        ):
             recipe.to_plain()
 
 
@@ -102,5 +104,7 @@ def test_a_file_that_names_an_unknown_transform_is_refused(recipe: SampleRecipe)
 
 
 def test_without_classes_the_vocabulary_says_so():
-    with pytest.raises(DataError, match="this data has no classes: no transform of the target has a vocabulary; say how"):
+    with pytest.raises(
+        DataError, match="this data has no classes: no transform of the target has a vocabulary; say how"
+    ):
         SampleRecipe(targets=[Pipeline([str.strip])]).vocab  # noqa: B018

@@ -101,7 +101,9 @@ def test_a_folder_without_images_says_what_was_looked_for_and_where(folder: Path
         get_image_files(folder, folders=["trian", "test"])
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_and_not_a_smaller_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_a_smaller_data_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     scandir: Callable[..., Any] = os.scandir
 
     def forbidden(path: Any) -> Any:

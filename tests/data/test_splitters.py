@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dist_ai.data import GrandparentSplitter, RandomSplitter
@@ -22,6 +22,7 @@ properties = settings(deadline=None, max_examples=200, derandomize=True)
 
 @properties
 @given(st.integers(2, 3000), st.integers(1, 99), st.integers(0, 2**40))
+@example(100, 29, 0)  # 0.29 * 100 is 28.999999999999996
 def test_a_random_split_is_exact_disjoint_and_sorted(num_items: int, percent: int, seed: int):
     num_valid = percent * num_items // 100
     if num_valid == 0:
@@ -63,7 +64,9 @@ def test_the_grandparent_folder_decides_and_other_folders_are_left_out():
 
 
 def test_a_folder_without_files_is_named_with_those_there_are():
-    message = "no file in a folder named 'valid'; the grandparent folders are ['test', 'train']. Give the folders' names, or"
+    message = (
+        "no file in a folder named 'valid'; the grandparent folders are ['test', 'train']. Give the folders' names, or"
+    )
     with pytest.raises(DataError, match=re.escape(message)):
         GrandparentSplitter()(in_folders("train", "test"))
     with pytest.raises(DataError, match="no file in a folder named 'train'"):
@@ -77,7 +80,9 @@ def test_a_share_is_above_zero_and_below_one(valid_pct: float):
         RandomSplitter(valid_pct)
 
 
-@pytest.mark.parametrize(("num_items", "text"), [(0, "0 for training and 0 for validation"), (3, "3 for training and 0")])
+@pytest.mark.parametrize(
+    ("num_items", "text"), [(0, "0 for training and 0 for validation"), (3, "3 for training and 0")]
+)
 def test_both_parts_need_an_item(num_items: int, text: str):
     with pytest.raises(DataError, match=re.escape(f"valid_pct=0.2 of {num_items} item(s) leaves {text}")):
         RandomSplitter(0.2)(range(num_items))

@@ -85,7 +85,9 @@ def test_a_label_that_training_did_not_see_is_refused_with_the_nearest():
 
 def test_labels_that_make_no_classes_are_refused_at_set_up():
     for labels, kinds in (([1, "a"], "int, str"), ([0.5, 1.5], "float"), ([None, "a"], "NoneType, str")):
-        with pytest.raises(DataError, match=f"labels of type {kinds}: expected all str, or all int; turn them into names"):
+        with pytest.raises(
+            DataError, match=f"labels of type {kinds}: expected all str, or all int; turn them into names"
+        ):
             learned(labels)
 
 

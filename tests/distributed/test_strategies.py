@@ -57,9 +57,7 @@ def train_batch_norm(name: str) -> dict[str, Any]:
     strategy = for_world(ranks)
     model, inputs = make_model(name), make_inputs(name)
     module = strategy.wrap(model).train()
-    plan = EpochPlan(
-        num_samples=NUM_SAMPLES, batch_size=BATCH_SIZE, world_size=world.world_size, rank=world.rank
-    )
+    plan = EpochPlan(num_samples=NUM_SAMPLES, batch_size=BATCH_SIZE, world_size=world.world_size, rank=world.rank)
     outputs: dict[int, Any] = {}
     input_grads: dict[int, Any] = {}
     numbers: dict[str, Any] = {}

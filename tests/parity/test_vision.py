@@ -67,6 +67,8 @@ def test_in_float32_the_losses_agree_as_far_as_rounding_lets_them(spawn: Any, im
     [alone] = spawn(1, four_lines, path=images, double=False, workers=0)
     for rank in spawn(2, four_lines, path=images, double=False, workers=0):
         # Adam and BatchNorm amplify the rounding of the first steps: 1e-6 there, 1e-3 at the end of the second fit.
-        torch.testing.assert_close(torch.tensor(rank["losses"][:3]), torch.tensor(alone["losses"][:3]), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            torch.tensor(rank["losses"][:3]), torch.tensor(alone["losses"][:3]), rtol=1e-5, atol=1e-5
+        )
         torch.testing.assert_close(torch.tensor(rank["losses"]), torch.tensor(alone["losses"]), rtol=1e-2, atol=2e-3)
         assert rank["final"][1] == alone["final"][1]

@@ -1,0 +1,139 @@
+"""`dist-ai predict`: a table, JSON or a picture from an export; and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lab import Lab
+from pictures import image_folder, small_learner, small_loaders
+from PIL import Image
+
+from dist_ai.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def export(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    learn = small_learner(small_loaders(images))
+    learn.fit_one_cycle(4, 1e-2)
+    return learn.export(tmp_path_factory.mktemp("out") / "model")
+
+
+@pytest.fixture
+def predict(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Returns `predict(*arguments)`: the exit code, and what went to standard output and to standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(["predict", *map(str, arguments)])
+        said = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, said.out, said.err
+
+    return run
+
+
+def photos(images: Path) -> tuple[Path, Path]:
+    return images / "valid" / "cat" / "0.png", images / "valid" / "dog" / "0.png"
+
+
+def test_a_line_a_file_with_its_label_and_confidence(predict: Any, export: Path, images: Path) -> None:
+    cat, dog = photos(images)
+    code, out, err = predict(export, cat, dog)
+    assert (code, err) == (0, "")
+    rows = [line.rsplit(maxsplit=2) for line in out.splitlines()]
+    assert [row[:2] for row in rows] == [[str(cat), "cat"], [str(dog), "dog"]]
+    assert all(50 < float(row[2].rstrip("%")) <= 100 for row in rows)
+
+
+def test_json_for_programs(predict: Any, export: Path, images: Path) -> None:
+    cat, dog = photos(images)
+    code, out, _ = predict(export, cat, dog, "--json")
+    assert code == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [(each["file"], each["label"]) for each in records] == [(str(cat), "cat"), (str(dog), "dog")]
+    assert all(0.5 < each["confidence"] <= 1 for each in records)
+
+
+def test_a_picture_in_a_folder_that_is_made(predict: Any, export: Path, images: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "new" / "p.png"
+    code, out, _ = predict(export, *photos(images), "--picture", picture)
+    assert code == 0
+    assert out.splitlines()[-1] == f"drawn in {picture}"
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+
+
+def test_without_a_nameable_loss_the_raw_output_is_the_label(predict: Any, images: Path, tmp_path: Path) -> None:
+    learn = small_learner(small_loaders(images), loss_func=torch.nn.CrossEntropyLoss())
+    folder, (cat, _) = learn.export(tmp_path / "model"), photos(images)
+    _, out, _ = predict(folder, cat, "--json")
+    record = json.loads(out)
+    assert len(record["label"]) == 2
+    assert record["confidence"] is None
+    assert "nan" not in predict(folder, cat)[1]
+
+
+def test_mistakes_get_one_line_and_no_traceback(predict: Any, export: Path, images: Path, tmp_path: Path) -> None:
+    cat, _ = photos(images)
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    mistakes: list[tuple[list[Any], int, str]] = [
+        ([export, tmp_path / "gone.png"], 2, f"no file at {tmp_path}/gone.png: it is not there"),
+        ([export, images], 2, f"no file at {images}: it is a folder"),
+        ([tmp_path / "gone", cat], 1, f"no export at {tmp_path}/gone: it is not there"),
+        ([images, cat], 1, f"{images} is not a complete export: manifest.json, which is written last, is missing"),
+        ([cat, cat], 1, f"no export at {cat}: it is a file"),
+        (
+            [export, cat, text],
+            1,
+            f"{text} cannot be read as an image: it is of no known format; replace it or remove it",
+        ),
+        ([export, cat, "--picture", "p.jpg"], 2, "--picture p.jpg: expected the name of a PNG file, such as p.png"),
+        ([export, cat, "--picture", text / "p.png"], 2, f"--picture {text}/p.png cannot be written: "),
+        ([export, cat, "--device", "gpu"], 2, "device 'gpu' cannot be used here: "),
+    ]
+    for arguments, expected, said in mistakes:
+        code, _, err = predict(*arguments)
+        assert code == expected, err
+        assert said in err
+        assert err.startswith("dist-ai: error: ")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_a_damaged_export_is_named(
+    predict: Any, export: Path, images: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    copy = shutil.copytree(export, tmp_path / "copy")
+    content = (copy / name).read_bytes()
+    (copy / name).unlink()
+    if damage != "missing":
+        (copy / name).write_bytes(content[:-1] + (b"" if damage == "cut" else bytes([content[-1] ^ 1])))
+    code, out, err = predict(copy, photos(images)[0])
+    assert (code, out) == (1, "")
+    assert err.startswith("dist-ai: error: ")
+    assert str(copy) in err
+    assert name in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_command_itself_ends_with_the_code_and_finds_the_application(
+    export: Path, images: Path, tmp_path: Path
+) -> None:
+    cat, dog = photos(images)
+    with Lab(tmp_path) as lab:
+        done = lab.python("-m", "dist_ai.cli.main", "predict", str(export), str(cat), str(dog))
+        assert done.returncode == 0, done.stderr
+        assert [line.split()[1] for line in done.stdout.splitlines()] == ["cat", "dog"]
