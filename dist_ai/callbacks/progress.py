@@ -50,7 +50,7 @@ class ProgressBar(Callback):
 
     def before_validate(self) -> None:
         """Starts the validation bar."""
-        self._start("valid", len(self.learn.dls.valid), 0)
+        self._start("valid", self.state.num_valid_steps, 0)
 
     def after_batch(self) -> None:
         """Moves the bar, if it is time."""

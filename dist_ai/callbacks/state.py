@@ -19,6 +19,7 @@ class TrainState:
     Attributes:
         n_epoch: epochs of this fit.
         num_steps: training batches in an epoch.
+        num_valid_steps: batches of the validation under way.
         epoch: the epoch under way, from 0.
         step: the batch under way in this epoch, from 0.
         training: True in a training batch, False in a validation batch.
@@ -34,6 +35,7 @@ class TrainState:
 
     n_epoch: int = 0
     num_steps: int = 0
+    num_valid_steps: int = 0
     epoch: int = 0
     step: int = 0
     training: bool = False

@@ -59,5 +59,5 @@ the log           {run_dir / "log.jsonl"}, {run_dir / "metrics.csv"}
 
 watch it          tensorboard --logdir {shlex.quote(str(run_dir))}
 use it            dist-ai predict {shlex.quote(str(export))} {shlex.quote(str(shown[0]))}
-train on yours    dist-ai launch train.py --workers 2   (README.md has the four-line train.py)"""
+train on yours    dist-ai launch train.py --workers 2   (README.md has a train.py)"""
     )

@@ -30,7 +30,7 @@ def RandomSplitter(valid_pct: float = 0.2, seed: int = 0) -> Splitter:
         seed: which draw; the default is a fixed one.
 
     >>> RandomSplitter(0.4, seed=1)(["a", "b", "c", "d", "e"])
-    ([1, 3, 4], [0, 2])
+    ([0, 1, 4], [2, 3])
     """
     if not 0 < valid_pct < 1:
         raise ConfigError(f"valid_pct={valid_pct} is a share of the items: expected more than 0 and less than 1")

@@ -107,7 +107,7 @@ class Loop:
 
     def _epoch(self) -> None:
         self._stage("train", self._train, CancelTrain)
-        self._stage("validate", lambda: self._validate(self.dls.valid), CancelValidate)
+        self._evaluate(self.dls.valid)
 
     def validate(self, loader: Loader) -> None:
         """Runs the model over `loader` without training it, outside a fit."""
@@ -115,10 +115,14 @@ class Loop:
         try:
             self._agree()
             with contextlib.suppress(CancelEpoch, CancelFit):
-                self._stage("validate", lambda: self._validate(loader), CancelValidate)
+                self._evaluate(loader)
         finally:
             self.decisions.clear()
             self.state.drop_batch()
+
+    def _evaluate(self, loader: Loader) -> None:
+        self.state.num_valid_steps = len(loader)
+        self._stage("validate", lambda: self._validate(loader), CancelValidate)
 
     def _agree(self) -> None:
         """Finds out whether any rank has a callback that may cancel: then all exchange decisions. Collective."""

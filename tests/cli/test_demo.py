@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -20,6 +21,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     """Returns `demo(*arguments)` in an empty folder and on a few images: the exit code and what it wrote."""
     images = image_folder(tmp_path / "images of clothes", classes=("Bag", "Ankle boot"), parts=("train", "test"))
     monkeypatch.setattr(dist_ai.data, "sample_data", lambda name: images)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # one core: images are loaded in this process
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -22,10 +22,10 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    TensorDataset,
 )
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Subset as TorchSubset
-from torch.utils.data import TensorDataset
 
 import dist_ai.data.loader as loader_module
 from dist_ai.core.randomness import Draw

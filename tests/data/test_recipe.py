@@ -99,7 +99,7 @@ def test_a_function_among_the_inputs_cannot_be_written():
 def test_a_file_that_names_an_unknown_transform_is_refused(recipe: SampleRecipe):
     written = recipe.to_plain()
     written["item_tfms"] = [{"transform": "TimesInBach", "by": 2.0}]
-    with pytest.raises(ArtifactError, match="'TimesInBach' is not known in this program; did you mean 'TimesInBatch'?"):
+    with pytest.raises(ArtifactError, match="'TimesInBach' is not known in this program; did you mean 'TimesInBatch'"):
         SampleRecipe.from_plain(written)
 
 

@@ -217,7 +217,7 @@ def test_sync_buffers_gives_all_ranks_rank_0s_whatever_their_type() -> None:
     }
     for name, value in kinds.items():
         model.register_buffer(name, value, persistent=name != "flags")
-    kept = {name: buffer for name, buffer in model.named_buffers()}
+    kept = dict(model.named_buffers())
     for_world(ranks).sync_buffers(model)
     assert all(model.get_buffer(name) is buffer for name, buffer in kept.items())  # in place
     assert model.get_buffer("floats").eq(0).all()

@@ -5,6 +5,7 @@ Each test is a program. They share a folder of small images of cats (reddish) an
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("tour") / "images", per_class=12, parts=("",))
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are loaded in this process, which is quicker for a few."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+
 @pytest.fixture
 def dls(path: Path) -> ImageDataLoaders:
-    return ImageDataLoaders.from_folder(path, valid_pct=0.25, item_tfms=Resize(16), bs=6, num_workers=0)
+    return ImageDataLoaders.from_folder(path, valid_pct=0.25, item_tfms=Resize(16), bs=6)
 
 
 # ------------------------------------------------------------------------------------------------ the top
@@ -181,7 +188,7 @@ class Dim(Transform):
 
 def test_a_transform_of_ones_own_is_a_dataclass(path: Path, tmp_path: Path) -> None:
     plain, dimmed = (
-        ImageDataLoaders.from_folder(path, valid_pct=0.25, item_tfms=Resize(16), batch_tfms=tfms, bs=6, num_workers=0)
+        ImageDataLoaders.from_folder(path, valid_pct=0.25, item_tfms=Resize(16), batch_tfms=tfms, bs=6)
         for tfms in ([], [Dim(0.5)])
     )
     before, after = plain.one_batch()[0], dimmed.one_batch()[0]
@@ -206,7 +213,6 @@ def test_the_loaders_from_their_parts(path: Path) -> None:
         item_tfms=[Resize(16), ImageToTensor()],
         batch_tfms=[ImageToFloat(), Normalize(*imagenet_stats)],
         bs=6,
-        num_workers=0,
     )
     images, labels = dls.one_batch()
     assert (images.shape, images.dtype, labels.shape) == ((6, 3, 16, 16), torch.float32, (6,))
@@ -232,7 +238,7 @@ def test_the_loaders_work_in_a_loop_of_ones_own() -> None:
 def test_the_same_seed_is_the_same_training(path: Path) -> None:
     def losses(seed: int) -> list[float]:
         dls = ImageDataLoaders.from_folder(
-            path, valid_pct=0.25, seed=seed, item_tfms=Resize(16), batch_tfms=aug_transforms(), bs=6, num_workers=0
+            path, valid_pct=0.25, seed=seed, item_tfms=Resize(16), batch_tfms=aug_transforms(), bs=6
         )
         learn = vision_learner(dls, "small_cnn", pretrained=False, opt_func=SGD)
         learn.fit(1, 1e-2)
