@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +48,9 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    from multiprocessing import forkserver, resource_tracker
+    from multiprocessing import forkserver
 
-    forkserver._forkserver._stop()
-    resource_tracker._resource_tracker._stop()
+    # Stopping it politely waits for every process that inherited its pipe, loader workers included.
+    if (pid := forkserver._forkserver._forkserver_pid) is not None:  # type: ignore[attr-defined]
+        os.kill(pid, signal.SIGKILL)
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]

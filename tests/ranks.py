@@ -31,6 +31,7 @@ def _rank_main(rank: int, world_size: int, folder: str, task: _Task, results: An
     from dist_ai.distributed.environment import LaunchSettings, worker_environment
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # what a launched rank has; it would inherit "forkserver"
     settings = LaunchSettings(timeout_s=60.0)
     os.environ.update(
         worker_environment(settings, rank=rank, world_size=world_size, store=f"file://{folder}/store", inherited={})
@@ -65,7 +66,7 @@ class RankError(AssertionError):
 def run_on_ranks(world_size: int, file: str, function: str, kwargs: dict[str, Any]) -> list[Any]:
     """Returns what `function` of the module `file` returned on each of `world_size` processes, by rank."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "dist_ai.learner"])
+    context.set_forkserver_preload(["torch", "torch.distributed", "torch._dynamo", "accelerate", "dist_ai.learner"])
     with tempfile.TemporaryDirectory() as folder:
         task = _Task(file, function, kwargs)
         pipes = [context.Pipe(duplex=False) for _ in range(world_size)]

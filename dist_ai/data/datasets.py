@@ -91,5 +91,5 @@ class TensorData(Sequence[Any]):
         return tuple(tensor[index] for tensor in self.tensors)
 
     def fetch(self, indices: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Returns the batch of these samples."""
-        return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+        """Returns the batch of these samples, on the tensors' own device."""
+        return tuple(tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors)

@@ -102,6 +102,11 @@ class DataLoader:
             raise ConfigError(f"bs={bs}: a batch has at least 1 sample")
         if num_workers is not None and num_workers < 0:
             raise ConfigError(f"num_workers={num_workers}: expected 0 (load in this process) or more")
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise ConfigError(
+                f"{type(dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; "
+                "give a map-style data set: one with len() and [i]"
+            )
         self.dataset = TensorData(*dataset.tensors) if isinstance(dataset, TensorDataset) else dataset
         self.world = current_world(world)
         self.bs, self.shuffle, self.drop_last, self.seed = bs, shuffle, drop_last, seed
@@ -207,11 +212,6 @@ class DataLoader:
         return max(0, min(16, cores // self.world.local_world_size - 1))
 
     def _check(self) -> None:
-        if isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__len__"):
-            raise ConfigError(
-                f"{type(self.dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; "
-                "give a map-style data set: one with len() and [i]"
-            )
         if len(self.dataset) == 0:
             raise DataError("the data set has no samples; a loader needs at least 1")
         if self.split_idx == 0 and len(self.dataset) < self.world.world_size:

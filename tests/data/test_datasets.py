@@ -65,6 +65,20 @@ def test_tensors_give_samples_and_whole_batches():
     assert all(torch.equal(a, b) for a, b in zip(data.fetch(torch.tensor([2, 3])), data[2:4], strict=True))
 
 
+class OnAnotherDevice(torch.Tensor):
+    """As on a GPU: indices must be where the tensor is."""
+
+    def index_select(self, dim: int, indices: torch.Tensor) -> torch.Tensor:
+        assert indices.device == self.device, "indices and tensor are on different devices"
+        return super().index_select(dim, indices)
+
+
+def test_tensors_on_another_device_are_fetched_there():
+    data = TensorData(torch.zeros(6, 2, device="meta").as_subclass(OnAnotherDevice), torch.arange(6))
+    x, y = data.fetch(torch.tensor([5, 0]))
+    assert (x.device.type, x.shape, y.tolist()) == ("meta", (2, 2), [5, 0])
+
+
 @pytest.mark.parametrize(
     ("lengths", "text"),
     [((3, 2), "tensors of 3, 2 rows"), ((), "tensors of none rows"), ((1, 1, 4), "tensors of 1, 1, 4")],

@@ -67,9 +67,11 @@ TOTAL_STEPS = sum(FITS) * NUM_STEPS
 def program(run_dir: Path, *, cbs: Callback | None = None, **options: Any) -> tuple[Learner, list[Any], Counting]:
     """Two fits with a look between them: what a user's script does. Returns all that it could print."""
     counting = Counting()
+    model = make_model(batch_norm=True)
+    model.insert(3, nn.Dropout(0.3))  # which draws from torch's own generator
     learn = make_learner(
         dls=make_dls(bs=6),  # 6, 6 and 5: BatchNorm cannot take a batch of one
-        model=make_model(batch_norm=True),
+        model=model,
         opt_func=Adam,
         metrics=accuracy,
         run_dir=run_dir,

@@ -193,6 +193,14 @@ def test_any_image_gets_exactly_the_size(width: int, height: int, size: Any, met
         assert (values == (9, 99, 199)).all()
 
 
+def test_the_crop_never_leaves_the_image_by_a_rounding() -> None:
+    for width in range(1, 100):  # 29 is one of those whose product with 28 / 29 is a hair too large
+        image = Image.new("L", (width, 29))
+        for pixels in (3, 7, 28, 49):
+            for draw in (None, draw_of(width)):
+                assert Resize(pixels)(image, draw).size == (pixels, pixels)
+
+
 @pytest.mark.parametrize("method", ["crop", "pad", "squish"])
 @pytest.mark.parametrize("shape", [(1, 1), (5000, 1), (1, 5000)])
 def test_extreme_images_keep_something_of_themselves(method: Any, shape: tuple[int, int]) -> None:
