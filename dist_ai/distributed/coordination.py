@@ -1,7 +1,7 @@
 """Decisions that all ranks take together, at the same step.
 
-A callback on any rank votes; before the optimizer step the votes of all ranks are reduced to their maximum, so every
-rank reads the same result at the same step. In a world of one the result is the vote itself.
+A callback on any rank votes; at an exchange, before the optimizer step, the votes of all ranks are reduced to their
+maximum, so every rank reads the same result at the same step. In a world of one the result is the vote itself.
 """
 
 from __future__ import annotations
