@@ -99,12 +99,12 @@ class Callback:
         self.learn = learn
         self.state = learn.state
 
-    def plain_state(self) -> dict[str, Any]:
-        """Returns what a checkpoint must hold of this callback, as plain data."""
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint must hold of this callback, by name: tensors, and plain data for JSON. Collective."""
         return {}
 
-    def load_plain_state(self, state: dict[str, Any]) -> None:
-        """Restores what `plain_state` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned; tensors come on the CPU."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

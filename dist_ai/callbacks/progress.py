@@ -76,6 +76,12 @@ class ProgressBar(Callback):
             self.console.print(format_row(self._recorder.names, row))
         self._shown = len(self._recorder.epochs)
 
+    def after_cancel_fit(self) -> None:
+        """Says that the fit ends early, and where."""
+        if self._active:
+            self._stop()
+            self.console.print(f"the fit was cancelled in epoch {self.state.epoch}, at step {self.state.step}")
+
     def after_fit(self) -> None:
         """Clears the bar, on every way out."""
         self._stop()

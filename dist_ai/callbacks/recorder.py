@@ -166,22 +166,22 @@ class Recorder(Callback):
             self.losses += self.learn.collectives.all_reduce(waiting, what="losses").tolist()
             self._pending = []
 
-    def plain_state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns what was recorded; collective."""
         self.flush()
         return {
-            "losses": self.losses,
-            "lrs": self.lrs,
-            "sizes": self.sizes,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "lrs": torch.tensor(self.lrs, dtype=torch.float64),
+            "sizes": torch.tensor(self.sizes, dtype=torch.int64),
             "epochs": self.epochs,
             "final": self.final,
             "epoch_began": self._epoch_began,
             "spent": time.perf_counter() - self._began + self._spent if self._running else 0.0,
         }
 
-    def load_plain_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what was recorded."""
-        self.losses, self.lrs, self.sizes = list(state["losses"]), list(state["lrs"]), list(state["sizes"])
+        self.losses, self.lrs, self.sizes = (state[name].tolist() for name in ("losses", "lrs", "sizes"))
         self.epochs, self.final = list(state["epochs"]), list(state["final"])
         self._epoch_began, self._spent = state["epoch_began"], state["spent"]
         self._pending = []

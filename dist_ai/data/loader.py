@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
-from dist_ai.core.randomness import Draw
+from dist_ai.core.randomness import Draw, borrowed_generators, sample_keys
 from dist_ai.core.show import show_batch
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.collate import collate as stack
@@ -434,7 +434,13 @@ class _Fetcher:
         if self.whole_batches:
             return self.dataset.fetch(torch.from_numpy(share.indices))
         indices = share.indices.tolist()
-        samples = [self._sample(index, share.epoch) for index in indices]
+        # Data sets and transforms that draw from the global generators (torchvision's v2) draw by sample too.
+        keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
+        samples = []
+        with borrowed_generators() as seed:
+            for index, key in zip(indices, keys.tolist(), strict=True):
+                seed(key)
+                samples.append(self._sample(index, share.epoch))
         try:
             return self.collate(samples)
         except Exception as error:

@@ -7,14 +7,17 @@ from its last checkpoint. So any script can be killed and started again.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
-from dist_ai.callbacks.callback import Callbacks
+from dist_ai.callbacks.callback import Callback, Callbacks
 from dist_ai.checkpoint import Checkpoint, Run
 from dist_ai.data.loader import DataLoaders
 from dist_ai.distributed.collectives import Collectives, on_main
@@ -53,7 +56,7 @@ class Keeper:
         self.run = Run(directory)
         self.fresh = fresh or launch_settings().fresh
         self._fits: list[dict[str, Any]] = []
-        self._opened = False
+        self._opened = self._begun = False
         self._latest: Checkpoint | None = None
 
     def begin(self, facts: dict[str, Any]) -> Cursor | None:
@@ -65,9 +68,14 @@ class Keeper:
         Raises:
             ConfigError: the directory holds another program's run, or another process trains there.
         """
-        number = len(self._fits)
+        number, facts = len(self._fits), json.loads(json.dumps(facts, default=str))  # as they will come back
         self._open()
-        start = Cursor() if self._latest is None else self._resume(number, facts, self._latest)
+        if self._latest is not None:
+            start = self._resume(number, facts, self._latest)
+        else:
+            start = Cursor()
+            if number == 0 and self._begun:
+                self._say("a fit began here before and came to no checkpoint; it begins anew")
         self._fits.append(facts)
         return start
 
@@ -94,7 +102,15 @@ class Keeper:
         learn, number = self.learn, len(self._fits) - 1
         learn.strategy.sync_buffers(learn.model)
         tensors, plain_opt = learn.opt.state()
-        callbacks = {type(callback).__name__: callback.plain_state() for callback in learn.callbacks}
+        plain_cbs: dict[str, dict[str, Any]] = {}
+        tensors_of_cbs: dict[str, torch.Tensor] = {}
+        for name, callback in _named(learn.callbacks).items():
+            plain_cbs[name] = {}
+            for key, value in callback.state_dict().items():
+                if isinstance(value, torch.Tensor):
+                    tensors_of_cbs[f"{name}/{key}"] = value
+                else:
+                    plain_cbs[name][key] = value
         random = self._gather_random()
 
         def write() -> None:
@@ -106,9 +122,15 @@ class Keeper:
                 "step": next_batch.step,
                 "world_size": learn.collectives.world.world_size,
                 "optimizer": plain_opt,
-                "callbacks": callbacks,
+                "callbacks": plain_cbs,
             }
-            checkpoint = Checkpoint({"model": learn.model.state_dict(), "optimizer": tensors, "random": random}, state)
+            groups = {
+                "model": learn.model.state_dict(),
+                "optimizer": tensors,
+                "random": random,
+                "callbacks": tensors_of_cbs,
+            }
+            checkpoint = Checkpoint(groups, state)
             self.run.save(checkpoint, fit=number, epoch=next_batch.epoch, step=next_batch.step, finished=finished)
 
         on_main(learn.collectives, write, what=f"the checkpoint in {self.run.directory}")
@@ -120,6 +142,7 @@ class Keeper:
         if self.learn.collectives.world.is_main:
             try:
                 self.run.open(fresh=self.fresh)
+                self._begun = (self.run.directory / "log.jsonl").exists()
                 name = self.run.latest()
             except (ConfigError, OSError) as error:
                 problem = str(error)
@@ -143,9 +166,12 @@ class Keeper:
             learn.opt.load_state(tensors["optimizer"], state["optimizer"])
         except ArtifactError as error:
             raise ArtifactError(f"{source}: {error}. {_BEGIN_ANEW}") from error
-        for callback in learn.callbacks:
-            if saved := state["callbacks"].get(type(callback).__name__):
-                callback.load_plain_state(saved)
+        for name, callback in _named(learn.callbacks).items():
+            own = {
+                key.removeprefix(f"{name}/"): t for key, t in tensors["callbacks"].items() if key.startswith(f"{name}/")
+            }
+            if saved := {**state["callbacks"].get(name, {}), **own}:
+                callback.load_state_dict(saved)
         self._set_random(tensors["random"])
 
     def _gather_random(self) -> dict[str, torch.Tensor]:
@@ -193,6 +219,17 @@ _auto: list[Path] = []  # the directories given out in this process
 
 
 _BEGIN_ANEW = "To begin anew there use --fresh, DIST_AI_FRESH=1 or Learner(fresh=True); or use another run directory"
+
+
+def _named(callbacks: Iterable[Callback]) -> dict[str, Callback]:
+    """Returns the callbacks by class, in their order; a second one of a class is called ``Class-2``, and so on."""
+    named: dict[str, Callback] = {}
+    seen: Counter[str] = Counter()
+    for callback in callbacks:
+        kind = type(callback).__name__
+        seen[kind] += 1
+        named[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = callback
+    return named
 
 
 def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +63,8 @@ class Learner:
         wd_bn_bias: whether normalisation layers and biases decay too.
         train_bn: whether BatchNorm layers learn in frozen groups.
         sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
+        find_unused_parameters: the model has parameters that take no part in the loss, in some steps at least; several
+            processes must know, one need not. Costs one small exchange a step.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
             written.
@@ -101,6 +104,7 @@ class Learner:
         wd_bn_bias: bool = False,
         train_bn: bool = True,
         sync_bn: bool = True,
+        find_unused_parameters: bool = False,
         run_dir: str | Path | Literal["auto"] | None = "auto",
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
@@ -111,10 +115,11 @@ class Learner:
         self.dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
         self.model = model
         self.collectives = join()
-        self.strategy = for_world(self.collectives, sync_bn=sync_bn)
+        self.strategy = for_world(self.collectives, sync_bn=sync_bn, find_unused_parameters=find_unused_parameters)
         self.decisions = Decisions(self.collectives)
         self.state = TrainState()
         self.loss_func = loss_func if loss_func is not None else self._default_loss()
+        _require_mean(self.loss_func)
         self.opt_func = as_opt_func(opt_func)
         self.lr, self.wd, self.moms = lr, wd, moms
         self.splitter, self.wd_bn_bias, self.train_bn = splitter, wd_bn_bias, train_bn
@@ -132,6 +137,7 @@ class Learner:
         self._num_fits = self._num_epochs = 0
         self._fitting = False
         model.to(self.dls.device if self.dls.has_data else self.collectives.world.device)
+        self.strategy.sync(model)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -351,19 +357,36 @@ class Learner:
             self.opt.set_hyper("wd", decay)
         self.recorder.fit, self._num_fits = self._num_fits, self._num_fits + 1
         epochs_before, self._num_epochs = self._num_epochs, self._num_epochs + n_epoch
-        data = {"num_samples": self.dls.train.num_samples, "bs": self.dls.train.bs, "seed": self.dls.seed}
         start: Cursor | None = Cursor()
-        if self._keeper is not None:
-            start = self._keeper.begin({"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **data})
-        if start is not None:
-            with self._temporary(cbs):
-                self._fitting = True
-                try:
-                    self._loop(epochs_before).fit(n_epoch, start)
-                finally:
-                    self._fitting = False
+        with self._temporary(cbs):
+            if self._keeper is not None:
+                facts = {"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **self._facts()}
+                start = self._keeper.begin(facts)
+            if start is None:
+                return
+            self._fitting = True
+            try:
+                self._loop(epochs_before).fit(n_epoch, start)
+            finally:
+                self._fitting = False
             if self._keeper is not None:
                 self._keeper.save(Cursor(n_epoch), finished=True)
+
+    def _facts(self) -> dict[str, Any]:
+        """Returns what a fit's numbers depend on beside its own arguments: a run that goes on must have the same."""
+        train = self.dls.train
+        hypers = self.opt.state()[1]["hypers"]
+        return {
+            "num_samples": train.num_samples,
+            "bs": train.bs,
+            "seed": self.dls.seed,
+            "item_tfms": _without_address(repr(train.fetcher.item_tfms)),
+            "batch_tfms": _without_address(repr(train.stage.pipeline)),
+            "loss": getattr(self.loss_func, "__name__", type(self.loss_func).__name__),
+            "optimizer": self.opt.kind,
+            **{name: [group[name] for group in hypers] for name in hypers[0] if name != "lr"},
+            "frozen parameters": sum(not p.requires_grad for p in self.model.parameters()),
+        }
 
     def _loop(self, epochs_before: int = 0) -> Loop:
         return Loop(
@@ -441,6 +464,19 @@ def load_learner(directory: str | Path) -> Learner:
 
 def _no_loss(*_: Any) -> torch.Tensor:
     raise DataError("the export did not say which loss the model was trained with; set learn.loss_func")
+
+
+def _require_mean(loss_func: Any) -> None:
+    options = getattr(loss_func, "keywords", vars(loss_func) if hasattr(loss_func, "__dict__") else {})
+    if (reduction := options.get("reduction", "mean")) in ("sum", "none"):
+        raise ConfigError(
+            f"the loss function has reduction={reduction!r}; training needs the mean over the samples, which is the same on "
+            "any number of workers: give one with reduction='mean'"
+        )
+
+
+def _without_address(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:

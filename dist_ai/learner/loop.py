@@ -74,6 +74,7 @@ class Loop:
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._stages: list[str] = []  # those under way, outermost first
         self._may_cancel = True
+        self._checked = False  # whether a backward of this fit showed gradients for all parameters
 
     def fit(self, n_epoch: int, start: Cursor) -> None:
         """Trains from `start` to the end of epoch `n_epoch` - 1."""
@@ -192,6 +193,9 @@ class Loop:
                 raise DataError("a training batch has no targets, so there is no loss; check n_inp of the DataLoaders")
             weight = self.strategy.weight(num_local=share.num_local, num_global=share.num_global)
             (state.loss if weight == 1 else state.loss * weight).backward()
+            if not self._checked:
+                self._checked = True
+                self.strategy.check_gradients(self.model)
         elif not self._alone:
             # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
             output = self.module(*state.xb) if self._output is None else self._output

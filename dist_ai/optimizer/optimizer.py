@@ -28,6 +28,11 @@ class AnyOptimizer(Protocol):
 
     groups: list[ParamGroup]
 
+    @property
+    def kind(self) -> str:
+        """What it does, in a word; only an optimizer of the same kind takes its state."""
+        ...
+
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
         ...
@@ -226,7 +231,7 @@ class Optimizer:
                         tensors[f"{name}.{parameter}"] = value
             ages.update(zip(group.names, group_ages, strict=True))
         hypers = [dict(vars(group.h)) for group in self.groups]  # copies: what is saved must not go on changing
-        return tensors, {"kind": self._kind(), "hypers": hypers, "steps": ages}
+        return tensors, {"kind": self.kind, "hypers": hypers, "steps": ages}
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
         """Restores what `state` returned; every parameter of this optimizer must be in it.
@@ -236,7 +241,7 @@ class Optimizer:
         Raises:
             ArtifactError: it is the state of other parameters, or of another kind of optimizer.
         """
-        check_kind(plain, self._kind())
+        check_kind(plain, self.kind)
         ages = plain["steps"]
         for number, group in enumerate(self.groups):
             if missing := [name for name in group.names if name not in ages]:
@@ -254,7 +259,9 @@ class Optimizer:
                 p = self.groups[number].params[i]
                 self._state[number][name][i] = value.to(p.device, copy=True)
 
-    def _kind(self) -> str:
+    @property
+    def kind(self) -> str:
+        """The names of its steps."""
         return ", ".join(getattr(step, "__name__", type(step).__name__) for step in self.steps)
 
     def _check_name(self, name: str) -> None:
@@ -265,9 +272,7 @@ class Optimizer:
             )
 
     def __repr__(self) -> str:
-        return (
-            f"Optimizer([{self._kind()}], {len(self.groups)} group(s), {vars(self.groups[0].h) if self.groups else {}})"
-        )
+        return f"Optimizer([{self.kind}], {len(self.groups)} group(s), {vars(self.groups[0].h) if self.groups else {}})"
 
 
 def check_kind(plain: Mapping[str, Any], kind: str) -> None:

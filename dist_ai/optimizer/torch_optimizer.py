@@ -99,7 +99,7 @@ class TorchOptimizer:
             for torch_group in self.torch.param_groups
             if torch_group["_decays"]
         ]
-        return tensors, {"kind": self._kind(), "hypers": hypers, "numbers": numbers}
+        return tensors, {"kind": self.kind, "hypers": hypers, "numbers": numbers}
 
     def load_state(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
         """Restores what `state` returned; the groups may be others, as for `Optimizer.load_state`.
@@ -107,7 +107,7 @@ class TorchOptimizer:
         Raises:
             ArtifactError: it is the state of another optimizer.
         """
-        check_kind(plain, self._kind())
+        check_kind(plain, self.kind)
         names = self._names()
         places = {
             names[id(p)]: (p, torch_group) for torch_group in self.torch.param_groups for p in torch_group["params"]
@@ -135,10 +135,12 @@ class TorchOptimizer:
     def _require(self, name: str) -> tuple[str, int | None]:
         if (place := self._place(name)) is None:
             choices = [*_PLACES, *(key for key in self.torch.param_groups[0] if key not in ("params", "_decays"))]
-            raise ConfigError(f"{self._kind()} has no hyper-parameter {name!r}{did_you_mean(name, choices)}")
+            raise ConfigError(f"{self.kind} has no hyper-parameter {name!r}{did_you_mean(name, choices)}")
         return place
 
-    def _kind(self) -> str:
+    @property
+    def kind(self) -> str:
+        """The name of the torch class."""
         return f"torch.optim.{type(self.torch).__name__}"
 
     def _names(self) -> dict[int, str]:

@@ -255,6 +255,6 @@ def test_an_error_in_after_fit_does_not_hide_the_one_that_ended_the_fit() -> Non
 
 def test_what_a_callback_saves_in_a_checkpoint_is_nothing_unless_it_says_so() -> None:
     callback = Callback()
-    assert callback.plain_state() == {}
-    callback.load_plain_state({})
+    assert callback.state_dict() == {}
+    callback.load_state_dict({})
     assert repr(callback) == "Callback()"

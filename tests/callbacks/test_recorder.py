@@ -231,12 +231,14 @@ def test_the_clock_gives_seconds_and_samples_per_second() -> None:
     assert row["samples_per_s"] > NUM_TRAIN / row["time"]  # training alone is shorter than the whole epoch
 
 
-def test_what_was_recorded_goes_through_json_and_back() -> None:
+def test_what_was_recorded_is_tensors_and_plain_data_and_comes_back() -> None:
     learn = make_learner(metrics=accuracy)
     learn.fit(2)
-    saved = json.loads(json.dumps(learn.recorder.plain_state()))
+    state = learn.recorder.state_dict()
+    assert {name for name, value in state.items() if isinstance(value, torch.Tensor)} == {"losses", "lrs", "sizes"}
+    saved = {name: v if isinstance(v, torch.Tensor) else json.loads(json.dumps(v)) for name, v in state.items()}
     other = make_learner(metrics=accuracy)
-    other.recorder.load_plain_state(saved)
+    other.recorder.load_state_dict(saved)
     for name in ("losses", "lrs", "sizes", "epochs", "final"):
         assert getattr(other.recorder, name) == getattr(learn.recorder, name)
     assert saved["spent"] == 0.0

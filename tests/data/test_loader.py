@@ -165,6 +165,38 @@ def test_one_batch_is_the_first_of_the_first_epoch():
     assert torch.equal(y, first_y)
 
 
+class DrawsByItself(Dataset[Any]):
+    """A data set as people write them: it draws from every global generator."""
+
+    def __len__(self) -> int:
+        return NUM
+
+    def __getitem__(self, index: int) -> tuple[int, float]:
+        return index, random.random() + np.random.rand() + torch.rand(()).item()
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 1), (1, 2), (3, 0)])
+def test_what_draws_from_the_global_generators_draws_by_sample_too(world_size: int, num_workers: int):
+    def drawn(epoch: int, rank: int = 0, world_size: int = 1, num_workers: int = 0) -> dict[int, float]:
+        loader = DataLoader(
+            DrawsByItself(), 8, shuffle=True, seed=5, num_workers=num_workers, world=world(rank, world_size)
+        )
+        pairs = [
+            (index, value)
+            for share, (indices, values) in loader.batches(epoch)
+            for index, value in zip(indices.tolist()[: share.num_local], values.tolist(), strict=False)
+        ]
+        return dict(pairs)
+
+    alone = drawn(0)
+    assert len(set(alone.values())) == NUM
+    assert alone != drawn(1)
+    others: dict[int, float] = {}
+    for rank in range(world_size):
+        others |= drawn(0, rank, world_size, num_workers)
+    assert others == alone
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_loading_touches_no_global_random_state(num_workers: int):
     def state() -> list[Any]:

@@ -15,7 +15,7 @@ from dist_ai.distributed.environment import RANK_VARIABLES, World
 from dist_ai.distributed.strategies import Single, for_world
 from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
 from dist_ai.distributed.strategies.sync_batch_norm import SyncBatchNorm
-from dist_ai.errors import WorldError
+from dist_ai.errors import ConfigError, WorldError
 
 CHANNELS = 3
 NUM_SAMPLES = 10
@@ -165,6 +165,65 @@ def test_without_sync_bn_layers_stay_as_they_are() -> None:
     model = _Block()
     for_world(join(), sync_bn=False).wrap(model)
     assert not any(isinstance(module, SyncBatchNorm) for module in model.modules())
+
+
+class _NormAndActivation(nn.BatchNorm1d):
+    """A BatchNorm that does more than normalise, as timm's do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+@pytest.mark.world_size(2)
+def test_a_batch_norm_with_a_forward_of_its_own_is_left_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), _NormAndActivation(4), nn.BatchNorm1d(4))
+    for_world(join()).wrap(model)
+    assert [type(layer) for layer in model] == [nn.Linear, _NormAndActivation, SyncBatchNorm]
+
+
+class _Idle(nn.Module):
+    """A model of which a part does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.used(x)
+
+
+@pytest.mark.world_size(2)
+def test_a_parameter_without_a_part_in_the_loss_is_named_after_the_first_backward() -> None:
+    model, strategy = _Idle(), for_world(join())
+    strategy.wrap(model)(torch.ones(2, 4)).sum().backward()
+    with pytest.raises(ConfigError) as refused:
+        strategy.check_gradients(model)
+    assert str(refused.value) == (
+        "2 parameter(s) have no part in the loss, so several workers would wait for their gradients: idle.weight, "
+        "idle.bias; freeze them with requires_grad_(False), or give Learner(find_unused_parameters=True), which costs one "
+        "small exchange a step"
+    )
+
+
+@pytest.mark.world_size(2)
+def test_parameters_without_a_part_in_the_loss_can_be_expected() -> None:
+    model, strategy = _Idle(), for_world(join(), find_unused_parameters=True)
+    module = strategy.wrap(model)
+    for _ in range(2):
+        module(torch.ones(2, 4)).sum().backward()
+        strategy.check_gradients(model)
+        assert model.used.weight.grad is not None
+        assert model.idle.weight.grad is None
+
+
+@pytest.mark.world_size(2)
+def test_sync_gives_all_ranks_rank_0s_model_before_it_is_used() -> None:
+    ranks = join()
+    torch.manual_seed(ranks.world.rank)  # as in a program that forgets to seed
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    for_world(ranks).sync(model)
+    torch.manual_seed(0)
+    assert torch.equal(model[0].weight, nn.Linear(4, 3).weight)
 
 
 @pytest.mark.world_size(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -311,6 +312,18 @@ def test_the_default_loss_is_the_targets_types() -> None:
         Learner(make_dls(), make_model(), run_dir=None)
     assert str(refused.value) == (
         "no loss_func was given, and targets of type Tensor have no default one; give Learner(..., loss_func=...)"
+    )
+
+
+@pytest.mark.parametrize(
+    "loss_func", [torch.nn.CrossEntropyLoss(reduction="sum"), partial(F.cross_entropy, reduction="sum")]
+)
+def test_a_loss_that_is_no_mean_is_refused_when_the_learner_is_made(loss_func: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_learner(loss_func=loss_func)
+    assert str(refused.value) == (
+        "the loss function has reduction='sum'; training needs the mean over the samples, which is the same on any number of "
+        "workers: give one with reduction='mean'"
     )
 
 

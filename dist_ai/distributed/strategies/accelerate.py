@@ -17,7 +17,7 @@ from dist_ai.errors import WorldError
 __all__ = ["prepare_data_parallel"]
 
 
-def prepare_data_parallel(model: nn.Module, world: World) -> nn.Module:
+def prepare_data_parallel(model: nn.Module, world: World, *, find_unused_parameters: bool = False) -> nn.Module:
     """Returns `model`, which is on its device, in a `DistributedDataParallel` over all ranks.
 
     Raises:
@@ -28,6 +28,7 @@ def prepare_data_parallel(model: nn.Module, world: World) -> nn.Module:
     options = DistributedDataParallelKwargs(
         broadcast_buffers=False,  # a broadcast per forward; `sync_buffers` does it once, where buffers are used
         gradient_as_bucket_view=True,  # saves one copy of the gradients
+        find_unused_parameters=find_unused_parameters,
     )
     accelerator = Accelerator(cpu=world.device.type == "cpu", mixed_precision="no", kwargs_handlers=[options])
     if (accelerator.process_index, accelerator.num_processes) != (world.rank, world.world_size):

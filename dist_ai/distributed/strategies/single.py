@@ -25,9 +25,15 @@ class Single:
     def begin_step(self, *, num_local: int) -> None:
         """Does nothing."""
 
+    def check_gradients(self, model: nn.Module) -> None:
+        """Does nothing: alone, parameters without a gradient are simply not updated."""
+
     def weight(self, *, num_local: int, num_global: int) -> float:
         """Returns 1 for a whole batch."""
         return num_local / num_global
+
+    def sync(self, model: nn.Module) -> None:
+        """Does nothing."""
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Does nothing."""

@@ -32,8 +32,20 @@ class Strategy(Protocol):
         """Announces how many samples of the step's batch count on this rank (0: it only runs along)."""
         ...
 
+    def check_gradients(self, model: nn.Module) -> None:
+        """Checks, after the first backward of a fit, that every rank's gradients came together.
+
+        Raises:
+            ConfigError: a parameter did not take part in the loss, and the strategy was not told to expect it.
+        """
+        ...
+
     def weight(self, *, num_local: int, num_global: int) -> float:
         """Returns what to multiply this rank's mean loss by."""
+        ...
+
+    def sync(self, model: nn.Module) -> None:
+        """Gives all ranks rank 0's parameters and buffers, before the first use of a model. Collective."""
         ...
 
     def sync_buffers(self, model: nn.Module) -> None:
