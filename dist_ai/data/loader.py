@@ -454,6 +454,8 @@ class _Fetcher:
                 # Outside training nothing is random: a prediction depends on its sample alone.
                 draw = Draw(seed=self.seed, epoch=epoch, samples=index) if self.split_idx == 0 else None
                 sample = self.item_tfms(sample, draw and draw.at("item_tfms"), split_idx=self.split_idx)
+        except BadSampleError as error:  # it names the file itself
+            raise BadSampleError(f"sample {index}: {error}") from error
         except Exception as error:
             raise BadSampleError(f"{self._name(index)}: {type(error).__name__}: {error}") from error
         return sample

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,6 +23,8 @@ class SeededDropout(nn.Module):
     Args:
         p: share of the activations that are dropped; the others are scaled by 1/(1-p).
         name: which layer this is; a Learner sets it to the layer's name in the model.
+        whole_samples: drop all of a sample's activations or none: stochastic depth (Huang et al., arXiv:1603.09382), for
+            the branch of a residual block.
 
     Input: (batch, ...) of the batch's samples, any float dtype. Costs two integer hashes per activation: as long as a
     few element-wise operations.
@@ -30,12 +34,13 @@ class SeededDropout(nn.Module):
         DataError: in a fit, the input's first dimension is not the batch.
     """
 
-    def __init__(self, p: float = 0.5, name: str = "") -> None:
+    def __init__(self, p: float = 0.5, name: str = "", *, whole_samples: bool = False) -> None:
         super().__init__()
         if not 0 <= p < 1:
             raise ConfigError(f"SeededDropout(p={p}): expected the share that is dropped, at least 0 and less than 1")
         self.p = p
         self.name = name
+        self.whole_samples = whole_samples
         # A tensor and not an attribute of numbers: a compiled model reads it anew at each call.
         self.sample_keys: torch.Tensor | None = None
 
@@ -54,21 +59,26 @@ class SeededDropout(nn.Module):
         if not self.training or self.p == 0:
             return x
         if self.sample_keys is None:
-            return F.dropout(x, self.p)
+            return (
+                x * F.dropout(x.new_ones(len(x), *[1] * (x.dim() - 1)), self.p)
+                if self.whole_samples
+                else F.dropout(x, self.p)
+            )
         if len(self.sample_keys) != len(x):
             raise DataError(
                 f"SeededDropout {self.name!r} got {len(x)} rows for {len(self.sample_keys)} samples: its input's first "
                 "dimension must be the batch; use nn.Dropout where it is not"
             )
-        features = torch.arange(x[0].numel(), device=x.device).view(x.shape[1:])
         keys = mix64_tensor(self.sample_keys ^ self._key).view(-1, *[1] * (x.dim() - 1))
+        shape = (1,) * (x.dim() - 1) if self.whole_samples else x.shape[1:]
+        features = torch.arange(math.prod(shape), device=x.device).view(shape)
         bits = mix64_tensor(keys ^ mix64_tensor(features + 1))
         kept = (bits >> 1 & 0x3FFF_FFFF) >= int(self.p * 2**30)
         return x * kept / (1 - self.p)
 
     def extra_repr(self) -> str:
         """Returns the share that is dropped."""
-        return f"p={self.p}"
+        return f"p={self.p}" + ", whole_samples=True" * self.whole_samples
 
 
 def seeded_layers(model: nn.Module) -> list[SeededDropout]:

@@ -355,7 +355,8 @@ class Learner:
         self.opt.set_hyper("lr", rates)
         if (decay := self.wd if wd is None else wd) is not None:
             self.opt.set_hyper("wd", decay)
-        self.recorder.fit, self._num_fits = self._num_fits, self._num_fits + 1
+        self._num_fits += 1
+        self.recorder.fit = self._num_fits
         epochs_before, self._num_epochs = self._num_epochs, self._num_epochs + n_epoch
         start: Cursor | None = Cursor()
         with self._temporary(cbs):

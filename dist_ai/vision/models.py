@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torchvision import models as torchvision_models
+from torchvision.ops import StochasticDepth
 
 from dist_ai.core.registry import Registry
 from dist_ai.errors import ArtifactError, ConfigError, did_you_mean
@@ -109,7 +110,19 @@ def backbone(arch: str) -> nn.Module:
             f"no architecture named {arch!r}{did_you_mean(arch, [*names, *architectures])}; torchvision has "
             f"{len(names)} (torchvision.models.list_models()), and yours can be added to dist_ai.vision.models.architectures"
         )
-    return torchvision_models.get_model(arch, weights=None, **_WITHOUT_SIDE_OUTPUTS.get(arch, {}))
+    model = torchvision_models.get_model(arch, weights=None, **_WITHOUT_SIDE_OUTPUTS.get(arch, {}))
+    _seed_dropout(model)
+    return model
+
+
+def _seed_dropout(model: nn.Module) -> None:
+    """Makes the model drop the same on any number of ranks. All of torchvision's classifiers have the batch first there."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Dropout) and 0 < child.p < 1:
+                setattr(parent, name, SeededDropout(child.p))
+            elif isinstance(child, StochasticDepth) and 0 < child.p < 1 and child.mode == "row":
+                setattr(parent, name, SeededDropout(child.p, whole_samples=True))
 
 
 def on_backbone(model: nn.Module, n_out: int, *, lin_ftrs: int = 512, dropout: float = 0.5) -> VisionModel:

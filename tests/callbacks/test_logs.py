@@ -33,7 +33,7 @@ def test_every_step_and_epoch_is_a_line_and_every_epoch_a_row(tmp_path: Path) ->
     assert [entry["kind"] for entry in entries] == (["step"] * 3 + ["epoch"]) * 3
     steps = [entry for entry in entries if entry["kind"] == "step"]
     assert [entry["step"] for entry in steps] == list(range(9))
-    assert [entry["fit"] for entry in steps] == [0] * 6 + [1] * 3
+    assert [entry["fit"] for entry in steps] == [1] * 6 + [2] * 3
     assert [entry["loss"] for entry in steps] == recorder.losses
     assert [entry["lr"] for entry in steps] == [0.1] * 6 + [0.2] * 3
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
@@ -42,7 +42,7 @@ def test_every_step_and_epoch_is_a_line_and_every_epoch_a_row(tmp_path: Path) ->
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["fit", "epoch", "train_loss", "valid_loss", "accuracy", "samples_per_s", "time"]
     assert [float(row["valid_loss"]) for row in rows] == [row["valid_loss"] for row in recorder.epochs]
-    assert [(row["fit"], row["epoch"]) for row in rows] == [("0", "0"), ("0", "1"), ("1", "0")]
+    assert [(row["fit"], row["epoch"]) for row in rows] == [("1", "0"), ("1", "1"), ("2", "0")]
 
 
 def test_a_loss_that_is_not_a_number_is_null(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_losses_of_one_process_are_those_of_a_plain_loop_to_the_last_bit(dty
     assert [row["train_loss"] for row in rows] == pytest.approx(train_losses, rel=rel)
     assert [row["valid_loss"] for row in rows] == pytest.approx(valid_losses, rel=rel)
     assert [row["accuracy"] for row in rows] == accuracies
-    assert [(row["fit"], row["epoch"]) for row in rows] == [(0, 0), (0, 1), (0, 2)]
+    assert [(row["fit"], row["epoch"]) for row in rows] == [(1, 0), (1, 1), (1, 2)]
     assert learn.recorder.final == [rows[-1]["valid_loss"], rows[-1]["accuracy"]]
 
 
@@ -181,7 +181,7 @@ def test_the_losses_before_a_cancelled_fit_are_kept_and_the_next_fits_rows_are_i
     losses = learn.recorder.losses
     assert len(losses) == 5
     [row] = learn.recorder.epochs
-    assert row["fit"] == 1
+    assert row["fit"] == 2
     assert row["train_loss"] == pytest.approx((8 * losses[2] + 8 * losses[3] + losses[4]) / 17, rel=1e-14)
 
 

@@ -70,6 +70,23 @@ def test_a_sample_has_the_same_mask_in_whatever_batch(samples: list[int], random
         assert torch.equal(mask, alone[sample])
 
 
+def test_whole_samples_are_dropped_or_kept_and_scaled() -> None:
+    layer = SeededDropout(0.25, whole_samples=True)
+    seed_dropout([layer], keys(list(range(NUM_SAMPLES))))
+    for out in (layer(torch.ones(NUM_SAMPLES, 3, 2)), _ordinary(layer)(torch.ones(NUM_SAMPLES, 3, 2))):
+        rows = out.flatten(1)
+        assert (rows == rows[:, :1]).all()
+        assert set(rows[:, 0].tolist()) == {0.0, torch.tensor(4 / 3).item()}
+        assert abs((rows[:, 0] != 0).double().mean().item() - 0.75) < 5 * math.sqrt(0.25 * 0.75 / NUM_SAMPLES)
+    assert "whole_samples=True" in repr(layer)
+
+
+def _ordinary(layer: SeededDropout) -> SeededDropout:
+    torch.manual_seed(0)
+    seed_dropout([layer], None)
+    return layer
+
+
 def test_the_mask_does_not_depend_on_the_type_of_the_activations() -> None:
     layer = SeededDropout(0.5)
     seed_dropout([layer], keys([3, 4]))

@@ -209,7 +209,7 @@ def test_fine_tune_is_two_one_cycle_fits_frozen_and_then_unfrozen() -> None:
     hypers = Hypers()
     learn = make_learner(splitter=in_two, opt_func=Adam)
     learn.fine_tune(2, 0.04, freeze_epochs=1, lr_mult=100, pct_start=0.3, div=5.0, wd=0.125, cbs=hypers)
-    assert [(row["fit"], row["epoch"]) for row in learn.recorder.epochs] == [(0, 0), (1, 0), (1, 1)]
+    assert [(row["fit"], row["epoch"]) for row in learn.recorder.epochs] == [(1, 0), (2, 0), (2, 1)]
     assert hypers.learning == [["2.weight", "2.bias"]] * 3 + [["0.weight", "0.bias", "2.weight", "2.bias"]] * 6
     for step in range(3):
         rates = [fastais_one_cycle(lr / 25, lr, lr / 1e5, 0.99, step / 3) for lr in (0.004, 0.04)]

@@ -212,7 +212,7 @@ def test_the_model_gets_its_own_batch_norms_back_after_a_fit_also_after_an_error
         assert look.synced == 1
         assert dict(learn.model.named_modules()) == modules
         assert not any(module.training for module in learn.model.modules())
-    assert learn.recorder.epochs[-1]["fit"] == 2
+    assert learn.recorder.epochs[-1]["fit"] == 3
 
 
 def fit_without_statistics() -> list[float]:

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models as torchvision_models
+from torchvision.ops import StochasticDepth
 
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.layers import ConcatPool2d, SeededDropout
+from dist_ai.layers.dropout import seed_dropout, seeded_layers
 from dist_ai.vision import architectures
 from dist_ai.vision.models import (
     VisionModel,
@@ -67,6 +69,12 @@ def build() -> Callable[[str], VisionModel]:
     return get
 
 
+def images_for(arch: str) -> torch.Tensor:
+    """Returns two images of a size that the architecture takes."""
+    size = 32 if arch in REAL or arch == "small_cnn" else 299 if arch == "inception_v3" else 224
+    return torch.empty(2, 3, size, size, device="cpu" if arch in REAL else "meta")
+
+
 # ------------------------------------------------------------------------------------------------ every family
 
 
@@ -74,10 +82,22 @@ def build() -> Callable[[str], VisionModel]:
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_every_family_gives_one_row_of_outputs_an_image(build: Any, arch: str, training: bool) -> None:
     model = build(arch).train(training)
-    size = 32 if arch in REAL or arch == "small_cnn" else 299 if arch == "inception_v3" else 224
-    out = model(torch.empty(2, 3, size, size, device="cpu" if arch in REAL else "meta"))
+    out = model(images_for(arch))
     assert tuple(out.shape) == (2, 5)
     assert model.head[0].num_features == FAMILIES[arch]
+
+
+@pytest.mark.parametrize("arch", FAMILIES)
+def test_what_every_family_drops_depends_on_the_samples_only(build: Any, arch: str) -> None:
+    model = build(arch).train()
+    own = [m for m in model.modules() if isinstance(m, nn.Dropout | StochasticDepth) and m.p > 0]
+    assert own == []
+    layers, images = seeded_layers(model), images_for(arch)
+    seed_dropout(layers, torch.zeros(2, dtype=torch.int64, device=images.device))
+    try:  # a layer whose rows are not the batch would say so
+        model(images)
+    finally:
+        seed_dropout(layers, None)
 
 
 @pytest.mark.parametrize("arch", FAMILIES)
