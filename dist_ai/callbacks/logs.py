@@ -5,87 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.recorder import Recorder
+from dist_ai.callbacks.run_writer import RunWriter
 
 __all__ = ["RunLog"]
 
 
-class RunLog(Callback):
+class RunLog(RunWriter):
     """Writes ``log.jsonl`` (every step and epoch) and ``metrics.csv`` (every epoch) to the run directory, on rank 0.
 
     A resumed run first cuts from them what lies after the checkpoint, so no step stands there twice.
     """
 
-    phase: ClassVar[Phase] = Phase.REPORT
-    may_cancel: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self._active = False  # until a fit begins: a validation on its own is not part of the run's log
-
-    def before_fit(self) -> None:
-        """Brings the files to where the recorder stands."""
-        self._recorder: Recorder = self.learn.callbacks.find(Recorder)
-        self._active = self.learn.collectives.world.is_main and self.learn.run_dir is not None
-        if not self._active:
-            return
-        self._folder = Path(self.learn.run_dir)  # type: ignore[arg-type]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._steps, self._epochs = len(self._recorder.losses), len(self._recorder.epochs)
-        self._cut()
-
-    def after_batch(self) -> None:
-        """Writes the steps that were read from the device since the last time."""
-        if self._active and self.state.training and len(self._recorder.losses) > self._steps:
-            self._write_steps()
-
-    def after_train(self) -> None:
-        """Writes the epoch's last steps."""
-        if self._active:
-            self._write_steps()
-
-    def after_epoch(self) -> None:
-        """Writes the epoch's row."""
-        if not self._active:
-            return
-        rows = self._recorder.epochs[self._epochs :]
-        self._append("log.jsonl", "".join(_line({"kind": "epoch", **row}) for row in rows))
-        self._epochs = len(self._recorder.epochs)
-        self._write_table()
-
-    def after_fit(self) -> None:
-        """Writes the last steps of a fit that was cut short, and leaves the log to the next one."""
-        if self._active:
-            self._write_steps()
-        self._active = False
-
-    def _write_steps(self) -> None:
-        recorder = self._recorder
-        lines = [
-            _line({"kind": "step", "fit": recorder.fit, "step": i, "loss": recorder.losses[i], "lr": recorder.lrs[i]})
-            for i in range(self._steps, len(recorder.losses))
-        ]
-        self._append("log.jsonl", "".join(lines))
-        self._steps = len(recorder.losses)
-
-    def _append(self, name: str, text: str) -> None:
-        with (self._folder / name).open("a") as file:
-            file.write(text)
-
-    def _write_table(self) -> None:
-        columns = ["fit", *self._recorder.names]
-        temporary = self._folder / ".metrics.csv.partial"
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self._recorder.epochs)
-        temporary.replace(self._folder / "metrics.csv")
-
-    def _cut(self) -> None:
-        path = self._folder / "log.jsonl"
+    def open(self, folder: Path) -> None:
+        """Cuts from the log what lies after where the recorder stands."""
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "log.jsonl"
         if not path.exists():
             return
         kept, epochs = [], 0
@@ -95,13 +35,34 @@ class RunLog(Callback):
             except json.JSONDecodeError:
                 continue  # the line that a kill cut short
             epochs += entry["kind"] == "epoch"
-            if (entry["kind"] == "step" and entry["step"] < self._steps) or (
-                entry["kind"] == "epoch" and epochs <= self._epochs
+            if (entry["kind"] == "step" and entry["step"] < self.num_steps) or (
+                entry["kind"] == "epoch" and epochs <= self.num_epochs
             ):
                 kept.append(line + "\n")
         temporary = path.with_name(".log.jsonl.partial")
         temporary.write_text("".join(kept))
         temporary.replace(path)
+
+    def write_steps(self, recorder: Recorder, steps: range) -> None:
+        """Appends a line a step."""
+        self._append(
+            {"kind": "step", "fit": recorder.fit, "step": i, "loss": recorder.losses[i], "lr": recorder.lrs[i]}
+            for i in steps
+        )
+
+    def write_epochs(self, recorder: Recorder, rows: list[dict[str, Any]]) -> None:
+        """Appends a line an epoch, and writes the table anew."""
+        self._append({"kind": "epoch", **row} for row in rows)
+        temporary = self._folder / ".metrics.csv.partial"
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["fit", *recorder.names], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(recorder.epochs)
+        temporary.replace(self._folder / "metrics.csv")
+
+    def _append(self, entries: Iterable[dict[str, Any]]) -> None:
+        with (self._folder / "log.jsonl").open("a") as file:
+            file.write("".join(map(_line, entries)))
 
 
 def _line(entry: dict[str, Any]) -> str:

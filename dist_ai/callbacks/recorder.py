@@ -28,7 +28,8 @@ class Recorder(Callback):
         losses: mean loss of each global batch so far, over all fits; up to the last flush.
         lrs: learning rate of the last parameter group at each of those steps.
         sizes: samples of each of those batches.
-        epochs: one dict for each epoch: fit (from 1), epoch (from 0), train_loss, valid_loss, each metric, samples_per_s, time (seconds).
+        epochs: one dict for each epoch: fit (from 1), epoch (from 0), train_loss, valid_loss, each metric, samples_per_s,
+            time (seconds).
         final: (valid_loss, *metrics) of the last validation.
     """
 

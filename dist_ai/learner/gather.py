@@ -51,8 +51,9 @@ class GatherPreds(Callback):
         collectives = self.learn.collectives
         positions = collectives.all_gather_rows(torch.cat(self._positions), what="positions")
         order = positions.argsort()
-        gathered = [
+        pred, target, loss = (
             collectives.all_gather_rows(torch.cat(rows), what=name)[order] if rows else None
             for name, rows in self._rows.items()
-        ]
-        return gathered[0], gathered[1], gathered[2]  # type: ignore[return-value]
+        )
+        assert pred is not None
+        return pred, target, loss

@@ -199,7 +199,7 @@ class Loop:
         elif not self._alone:
             # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
             output = self.module(*state.xb) if self._output is None else self._output
-            (sum(tensor.sum() for tensor in _tensors(output)) * 0.0).backward()  # type: ignore[union-attr]
+            (torch.stack([tensor.sum().float() for tensor in _tensors(output)]).sum() * 0.0).backward()
 
     def _attempt(self, part: Callable[[], None]) -> None:
         """Runs a part of the batch, unless it is cancelled; a cancel becomes a vote, which all ranks follow."""

@@ -1,0 +1,82 @@
+"""What the writers to a run directory share: who writes, and what has not been written yet."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.recorder import Recorder
+
+__all__ = ["RunWriter"]
+
+
+class RunWriter(Callback):
+    """Base of the callbacks that write what the recorder reads to the run directory, on rank 0, during fits.
+
+    It writes when the recorder has read something from the device, so it never waits for the device itself. A validation
+    on its own is not part of a run and is not written.
+
+    Attributes:
+        num_steps, num_epochs: how many of the recorder's steps and epochs are written.
+    """
+
+    phase: ClassVar[Phase] = Phase.REPORT
+    may_cancel: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._active = False
+        self.num_steps = self.num_epochs = 0
+
+    @abstractmethod
+    def open(self, folder: Path) -> None:
+        """Begins a fit: brings the files in `folder` to `num_steps` and `num_epochs`."""
+
+    @abstractmethod
+    def write_steps(self, recorder: Recorder, steps: range) -> None:
+        """Writes these steps."""
+
+    @abstractmethod
+    def write_epochs(self, recorder: Recorder, rows: list[dict[str, Any]]) -> None:
+        """Writes these rows of `recorder.epochs`, once the steps of their epochs are written."""
+
+    def close(self) -> None:
+        """Ends a fit, however it ended."""
+
+    def before_fit(self) -> None:
+        """Begins where the recorder stands."""
+        self._recorder: Recorder = self.learn.callbacks.find(Recorder)
+        if self.learn.collectives.world.is_main and self.learn.run_dir is not None:
+            self._active = True
+            self.num_steps, self.num_epochs = len(self._recorder.losses), len(self._recorder.epochs)
+            self.open(self.learn.run_dir)
+
+    def after_batch(self) -> None:
+        """Writes the steps that were read from the device since the last time."""
+        self._write_steps()
+
+    def after_train(self) -> None:
+        """Writes the epoch's last steps."""
+        self._write_steps()
+
+    def after_epoch(self) -> None:
+        """Writes the epoch's row."""
+        if self._active:
+            self._write_steps()
+            self.write_epochs(self._recorder, self._recorder.epochs[self.num_epochs :])
+            self.num_epochs = len(self._recorder.epochs)
+
+    def after_fit(self) -> None:
+        """Writes the last steps of a fit that was cut short."""
+        if self._active:
+            self._active = False
+            try:
+                self._write_steps(ending=True)
+            finally:
+                self.close()
+
+    def _write_steps(self, *, ending: bool = False) -> None:
+        if (self._active or ending) and (num_read := len(self._recorder.losses)) > self.num_steps:
+            self.write_steps(self._recorder, range(self.num_steps, num_read))
+            self.num_steps = num_read
