@@ -15,7 +15,10 @@ __all__ = ["DeviceStage", "to_device"]
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Returns `value` with every tensor in it on `device`; containers keep their type. Copies only what is elsewhere."""
+    """Returns `value` with every tensor in it on `device`; containers keep their type. Copies only what is elsewhere.
+
+    The copy to a GPU does not wait for the work that is queued there, also from memory that is not pinned.
+    """
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):

@@ -23,6 +23,7 @@ from dist_ai.callbacks.event import (
 from dist_ai.callbacks.state import TrainState
 from dist_ai.core.randomness import sample_keys
 from dist_ai.core.types import plain
+from dist_ai.data.device import to_device
 from dist_ai.data.loader import DataLoaders, Loader
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
@@ -241,7 +242,7 @@ class Loop:
         self.strategy.begin_step(num_local=share.num_local)
         if state.training and self._seeded:
             keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
-            seed_dropout(self._seeded, torch.from_numpy(keys.view("int64")).to(self.dls.device))
+            seed_dropout(self._seeded, to_device(torch.from_numpy(keys.view("int64")), self.dls.device))
 
     def _stage(self, name: str, body: Callable[[], None], cancel: type[CancelException]) -> None:
         """Runs `body` between the stage's events; `cancel` skips to the last of them."""

@@ -16,6 +16,7 @@ from PIL.Image import Image as PILImage
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
+from dist_ai.data.device import to_device
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 
 __all__ = [
@@ -208,7 +209,7 @@ class Flip(Transform):
         """Returns the batch with some images mirrored."""
         if draw is None or x.dim() != 4:
             raise ConfigError("Flip draws for each sample of a batch; use it in batch_tfms")
-        chosen = torch.as_tensor(np.asarray(draw.bernoulli(self.p)), device=x.device)
+        chosen = to_device(torch.from_numpy(np.asarray(draw.bernoulli(self.p))), x.device)
         return torch.where(chosen.view(-1, 1, 1, 1), x.flip(-2 if self.vertical else -1), x)
 
 
@@ -252,7 +253,7 @@ class Normalize(Transform):
             raise DataError(
                 f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}"
             )
-        mean, std = torch.tensor([self.mean, self.std], dtype=x.dtype, device=x.device).view(2, -1, 1, 1)
+        mean, std = to_device(torch.tensor([self.mean, self.std], dtype=x.dtype), x.device).view(2, -1, 1, 1)
         return mean, std
 
 

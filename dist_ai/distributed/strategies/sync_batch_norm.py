@@ -102,7 +102,7 @@ class _Normalise(torch.autograd.Function):
 
 def _combine(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns mean, biased variance and count over all ranks (Chan, Golub and LeVeque's parallel formula)."""
-    mine = torch.cat([mean, var, mean.new_tensor([count])])
+    mine = torch.cat([mean, var, mean.new_full((1,), count)])
     received = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(received, mine)
     rows = torch.stack(received)
