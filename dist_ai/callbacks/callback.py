@@ -23,7 +23,7 @@ from torch import nn
 
 from dist_ai.callbacks.event import EVENTS, CancelException
 from dist_ai.callbacks.state import TrainState
-from dist_ai.data.loader import DataLoaders
+from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.errors import ConfigError, did_you_mean

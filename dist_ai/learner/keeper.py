@@ -19,7 +19,7 @@ from torch import nn
 
 from dist_ai.callbacks.callback import Callback, Callbacks
 from dist_ai.checkpoint import Checkpoint, Run
-from dist_ai.data.loader import DataLoaders
+from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives, on_main
 from dist_ai.distributed.environment import launch_settings
 from dist_ai.distributed.strategies import Strategy

@@ -25,7 +25,8 @@ from dist_ai.callbacks import (
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
-from dist_ai.data.loader import DataLoader, DataLoaders
+from dist_ai.data.loader import DataLoader
+from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.distributed.environment import World

@@ -24,7 +24,8 @@ from dist_ai.callbacks.state import TrainState
 from dist_ai.core.randomness import sample_keys
 from dist_ai.core.types import plain
 from dist_ai.data.device import to_device
-from dist_ai.data.loader import DataLoaders, Loader
+from dist_ai.data.loader import Loader
+from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.strategies import Strategy
