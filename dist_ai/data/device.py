@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,19 +16,27 @@ from dist_ai.data.plan import Share
 __all__ = ["DeviceStage", "to_device"]
 
 
+def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """Returns `value` with `function` of every tensor in it; tuples, lists, mappings and dataclasses keep their type."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(function, each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        parts = [map_tensors(function, each) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return dataclasses.replace(value, **{f.name: map_tensors(function, getattr(value, f.name)) for f in fields})
+    return value
+
+
 def to_device(value: Any, device: torch.device) -> Any:
-    """Returns `value` with every tensor in it on `device`; containers keep their type. Copies only what is elsewhere.
+    """Returns `value` with every tensor in it on `device`; see `map_tensors`. Copies only what is elsewhere.
 
     The copy to a GPU does not wait for the work that is queued there, also from memory that is not pinned.
     """
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: to_device(each, device) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        parts = [to_device(each, device) for each in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), value)
 
 
 class DeviceStage:
@@ -61,3 +71,33 @@ class DeviceStage:
         if self.split_idx == 0:
             draw = Draw(seed=self.seed, epoch=share.epoch, samples=share.indices).at("batch_tfms")
         return self.pipeline(batch, draw, split_idx=self.split_idx)
+
+    def run(self, batches: Iterator[tuple[Share, Any]]) -> Iterator[tuple[Share, Any]]:
+        """Yields each share with its batch as the model shall see it.
+
+        On a GPU one batch ahead, on a stream of its own: copies and transforms overlap with the training step.
+        """
+        return self.ahead(batches) if self.device.type == "cuda" else ((s, self(batch, s)) for s, batch in batches)
+
+    def ahead(self, batches: Iterator[tuple[Share, Any]]) -> Iterator[tuple[Share, Any]]:
+        """Yields as `run` does on a GPU; on the CPU, where streams do nothing, it only reads one batch ahead."""
+        device = torch.get_device_module(self.device)
+        side = device.Stream() if self.device.type == "cpu" else device.Stream(self.device)
+        main = device.current_stream(self.device)
+        waiting = None
+        for share, batch in chain(batches, [(None, None)]):
+            if (ready := waiting) is not None:  # it was queued while the step before it ran
+                main.wait_stream(side)
+                _keep_until_used(ready[1], main)
+            if share is not None:
+                side.wait_stream(main)  # for data sets that live on the GPU
+                _keep_until_used(batch, side)
+                with device.stream(side):
+                    waiting = share, self(batch, share)
+            if ready is not None:
+                yield ready
+
+
+def _keep_until_used(value: Any, stream: Any) -> None:
+    """Tells the allocator that `stream` uses the tensors in `value`, so that their memory is not given away too early."""
+    map_tensors(lambda tensor: tensor.record_stream(stream) if tensor.is_cuda else None, value)

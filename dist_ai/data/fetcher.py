@@ -4,29 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import default_collate
 
-from dist_ai.core.randomness import Draw, borrowed_generators, sample_keys
+from dist_ai.core.randomness import Draw, borrowed_generators, mix64_int, sample_keys
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.plan import Share
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 
-__all__ = ["Fetcher"]
+__all__ = ["Fetched", "Fetcher"]
+
+
+class Fetched(NamedTuple):
+    """What came of a share.
+
+    Attributes:
+        batch: its batch.
+        share: what is really in the batch, if not all that was asked for.
+        skipped: a message for each sample that could not be read.
+    """
+
+    batch: Any
+    share: Share | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass
 class Fetcher:
-    """Makes the batch of a share, in this process or a worker: all that must be sent to a worker, and no device."""
+    """Makes the batch of a share, in this process or a worker: all that must be sent to a worker, and no device.
+
+    With `skip_bad`, a sample that cannot be read is not an error. In training another sample of the data set takes its
+    place, chosen by (seed, epoch, sample), so that a batch keeps its size and does not depend on the number of ranks. In
+    validation it is left out.
+    """
 
     dataset: Any
     item_tfms: Pipeline
     collate: Callable[[list[Any]], Any]
     seed: int
     split_idx: int
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         by_sample = len(self.item_tfms) > 0 or self.collate not in (stack, default_collate)
@@ -37,7 +57,7 @@ class Fetcher:
                 "samples; use batch_tfms, or give it [i]"
             )
 
-    def load(self, share: Share) -> Any:
+    def load(self, share: Share) -> Fetched:
         """Returns the batch.
 
         Raises:
@@ -45,20 +65,57 @@ class Fetcher:
             DataError: the samples did not make a batch; names some of them.
         """
         if self.whole_batches:
-            return self.dataset.fetch(torch.from_numpy(share.indices))
-        indices = share.indices.tolist()
-        # Data sets and transforms that draw from the global generators (torchvision's v2) draw by sample too.
-        keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
-        samples = []
-        with borrowed_generators() as seed:
-            for index, key in zip(indices, keys.tolist(), strict=True):
-                seed(key)
-                samples.append(self._sample(index, share.epoch))
+            return Fetched(self.dataset.fetch(torch.from_numpy(share.indices)))
+        samples, places, skipped = self._samples(share)
+        indices = share.indices[places]
         try:
-            return self.collate(samples)
+            batch = self.collate(samples)
         except Exception as error:
             what = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-            raise DataError(f"{what}. The samples are {', '.join(map(self._name, indices[:4]))}") from error
+            raise DataError(f"{what}. The samples are {', '.join(map(self._name, indices[:4].tolist()))}") from error
+        if not skipped or self.split_idx == 0:
+            return Fetched(batch, None, skipped)
+        left = Share(
+            epoch=share.epoch,
+            step=share.step,
+            indices=indices,
+            positions=share.positions[places],
+            num_local=0 if len(skipped) == len(share.indices) else min(share.num_local, len(places)),
+            num_global=share.num_global,
+        )
+        return Fetched(batch, left, skipped)
+
+    def _samples(self, share: Share) -> tuple[list[Any], list[int], tuple[str, ...]]:
+        """Returns the samples, their places in the share, and what was skipped. Never no samples."""
+        # Data sets and transforms that draw from the global generators (torchvision's v2) draw by sample too.
+        keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices).tolist()
+        samples: list[Any] = []
+        places: list[int] = []
+        skipped: list[str] = []
+        with borrowed_generators() as seed:
+            for place, (index, key) in enumerate(zip(share.indices.tolist(), keys, strict=True)):
+                seed(key)
+                try:
+                    sample = self._sample(index, share.epoch)
+                except BadSampleError as error:
+                    if not self.skip_bad:
+                        raise
+                    skipped.append(str(error))
+                    if self.split_idx != 0 and (samples or place + 1 < len(share.indices)):
+                        continue
+                    sample = self._another(key, share.epoch, error)
+                samples.append(sample)
+                places.append(place)
+        return samples, places, tuple(skipped)
+
+    def _another(self, key: int, epoch: int, error: BadSampleError) -> Any:
+        """Returns a sample that can be read, found by trying those that `key` leads to."""
+        for attempt in range(_TRIES):
+            try:
+                return self._sample(mix64_int(key + attempt) % len(self.dataset), epoch)
+            except BadSampleError as another:
+                error = another
+        raise BadSampleError(f"{_TRIES + 1} samples in a row cannot be read; the last: {error}") from error
 
     def _sample(self, index: int, epoch: int) -> Any:
         try:
@@ -76,3 +133,6 @@ class Fetcher:
     def _name(self, index: int) -> str:
         item = getattr(self.dataset, "item", None)
         return f"sample {index}" if item is None else f"sample {index} ({item(index)})"
+
+
+_TRIES = 20  # with half of the samples bad, one in a million of these searches fails

@@ -15,8 +15,10 @@ that a worker makes a complete batch.
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -26,7 +28,7 @@ from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
 from dist_ai.data.device import DeviceStage
-from dist_ai.data.fetcher import Fetcher
+from dist_ai.data.fetcher import Fetched, Fetcher
 from dist_ai.data.plan import EpochPlan, Share
 from dist_ai.data.workers import Workers
 from dist_ai.distributed.environment import World, current_world
@@ -69,10 +71,16 @@ class DataLoader:
         item_tfms: transforms of one sample, run in the workers.
         batch_tfms: transforms of a batch, run on the device.
         collate: makes a batch of a list of samples.
+        bad_samples: what a sample that cannot be read does: ``"raise"`` an error that names it, or ``"skip"``: it is warned of
+            and counted in `skipped`. In training another sample takes its place, in validation it is left out, the same
+            on any number of ranks.
         seed: decides the order and all random draws.
         split_idx: 0 if training transforms run, 1 if validation ones; by default the data set's own, else by `shuffle`.
         device: where batches go; by default this rank's device.
         world: who this process is; by default `current_world()`.
+
+    Attributes:
+        skipped: how often each bad sample was skipped on this rank, by its message.
 
     Raises:
         ConfigError: an argument that cannot work.
@@ -90,6 +98,7 @@ class DataLoader:
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
         collate: Callable[[list[Any]], Any] = stack,
+        bad_samples: Literal["raise", "skip"] = "raise",
         seed: int = 0,
         split_idx: int | None = None,
         device: torch.device | str | None = None,
@@ -104,17 +113,31 @@ class DataLoader:
                 f"{type(dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; "
                 "give a map-style data set: one with len() and [i]"
             )
+        if bad_samples not in ("raise", "skip"):
+            raise ConfigError(f"bad_samples={bad_samples!r}: expected 'raise' or 'skip'")
+        self._given = {name: value for name, value in locals().items() if name != "self"}
         self.dataset = TensorData(*dataset.tensors) if isinstance(dataset, TensorDataset) else dataset
         self.world = current_world(world)
         self.bs, self.shuffle, self.drop_last, self.seed = bs, shuffle, drop_last, seed
         self.split_idx: int = getattr(dataset, "split_idx", 1 - shuffle) if split_idx is None else split_idx
         self.device = self.world.device if device is None else torch.device(device)
         self.stage = DeviceStage(self.device, as_list(batch_tfms), seed=seed, split_idx=self.split_idx)
-        self.fetcher = Fetcher(self.dataset, Pipeline(as_list(item_tfms)), collate, seed, self.split_idx)
+        self.fetcher = Fetcher(
+            self.dataset, Pipeline(as_list(item_tfms)), collate, seed, self.split_idx, bad_samples == "skip"
+        )
         self.num_workers = self._default_workers() if num_workers is None else num_workers
         self._epoch = 0
         self._workers: Workers | None = None
+        self.skipped: Counter[str] = Counter()
         self._check()
+
+    def new(self, **changes: Any) -> DataLoader:
+        """Returns a loader made with this one's arguments, but for `changes`.
+
+        >>> DataLoader([1, 2, 3], bs=2).new(bs=1).bs
+        1
+        """
+        return type(self)(**{**self._given, **changes})
 
     @classmethod
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> DataLoader:
@@ -184,20 +207,29 @@ class DataLoader:
         """
         plan = self.plan(epoch)
         fetched = self._fetch_here(plan, start) if self.num_workers == 0 else self._fetch_in_workers(plan, start)
-        for share, batch in fetched:
-            yield share, self.stage(batch, share)
+        return self.stage.run(map(self._received, fetched))
 
     def one_batch(self) -> Any:
         """Returns the first batch of epoch 0, made in this process."""
         share = self.plan(0).share(0)
-        return self.stage(self.fetcher.load(share), share)
+        share, batch = self._received((share, self.fetcher.load(share)))
+        return self.stage(batch, share)
 
-    def _fetch_here(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Any]]:
+    def _received(self, came: tuple[Share, Fetched]) -> tuple[Share, Any]:
+        """Returns share and batch of what came, with what was skipped taken down."""
+        share, fetched = came
+        for message in fetched.skipped:
+            if message not in self.skipped:
+                warnings.warn(f"skipped: {message}", stacklevel=4)
+            self.skipped[message] += 1
+        return share if fetched.share is None else fetched.share, fetched.batch
+
+    def _fetch_here(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
         load = self.fetcher.load
         for share in plan.shares(start):
             yield share, load(share)
 
-    def _fetch_in_workers(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Any]]:
+    def _fetch_in_workers(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
         if self._workers is None or self._workers.ended:
             self._workers = Workers(self.fetcher, self.num_workers, pin_memory=self.device.type == "cuda")
         return self._workers.run(plan.shares(start))

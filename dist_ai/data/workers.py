@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from dist_ai.data.fetcher import Fetcher
+from dist_ai.data.fetcher import Fetched, Fetcher
 from dist_ai.data.plan import Share
 from dist_ai.errors import ConfigError, DataError, DistAIError
 
@@ -66,8 +66,8 @@ class Workers:
             generator=torch.Generator().manual_seed(fetcher.seed & 0x7FFF_FFFF_FFFF_FFFF),
         )
 
-    def run(self, shares: Iterator[Share]) -> Iterator[tuple[Share, Any]]:
-        """Yields each share with its batch, in order.
+    def run(self, shares: Iterator[Share]) -> Iterator[tuple[Share, Fetched]]:
+        """Yields each share with what came of it, in order.
 
         Raises:
             ConfigError: another run was begun in the meantime; the workers serve one at a time.
@@ -76,7 +76,7 @@ class Workers:
         self._num_runs += 1
         number = self._num_runs
         self._feed.begin(shares)
-        batches: Iterator[Any] | None = None
+        batches: Iterator[Fetched | _Failure] | None = None
         while True:
             if number != self._num_runs:
                 raise ConfigError(
@@ -85,7 +85,7 @@ class Workers:
                 )
             try:
                 batches = iter(self._loader) if batches is None else batches
-                batch = next(batches)
+                fetched = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
@@ -96,21 +96,21 @@ class Workers:
                     f"a loader process ended before its work was done: {str(error).strip()}. The system ends one when memory "
                     "runs out: use fewer num_workers or a smaller bs; num_workers=0 loads in the training process itself"
                 ) from error
-            if isinstance(batch, _Failure):
-                raise batch.kind(batch.message)
-            yield self._feed.under_way.popleft(), batch
+            if isinstance(fetched, _Failure):
+                raise fetched.kind(fetched.message)
+            yield self._feed.under_way.popleft(), fetched
 
 
 @dataclass
 class _ShareDataset(torch.utils.data.Dataset[Any]):
     fetcher: Fetcher
 
-    def __getitem__(self, share: Share) -> Any:
+    def __getitem__(self, share: Share) -> Fetched | _Failure:
         try:
             return self.fetcher.load(share)
         except DistAIError as error:
             return _Failure(type(error), str(error))
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
+def _as_is(fetched: Any) -> Any:
+    return fetched

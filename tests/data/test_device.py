@@ -75,3 +75,35 @@ def test_outside_training_nothing_is_drawn_and_training_transforms_do_not_run():
     stage = DeviceStage(torch.device("cpu"), [AddNoise(), TenMore()], split_idx=1)
     assert stage(TensorImage(torch.zeros(2, 1)), share).tolist() == [[0], [0]]
     assert (DeviceStage(torch.device("cpu"), [AddNoise(), TenMore()])(TensorImage(torch.zeros(2, 1)), share) > 10).all()
+
+
+@dataclass(frozen=True)
+class Text:
+    tokens: torch.Tensor
+    length: int
+
+
+def test_a_batch_may_be_a_dataclass():
+    moved = to_device(Text(torch.zeros(2), 2), torch.device("meta"))
+    assert (type(moved), moved.tokens.is_meta, moved.length) == (Text, True, 2)
+
+
+def test_one_batch_ahead_gives_the_same_batches_in_the_same_order():
+    stage = DeviceStage(torch.device("cpu"), [AddNoise()], seed=7)
+    plan = EpochPlan(num_samples=7, batch_size=2, shuffle=True)
+    asked: list[int] = []
+
+    def batches():
+        for share in plan:
+            asked.append(share.step)
+            yield share, TensorImage(torch.zeros(len(share.indices), 1))
+
+    plain = [(share.step, x.tolist()) for share, x in stage.run(batches())]
+    asked.clear()
+    ahead = stage.ahead(batches())
+    seen = []
+    for share, x in ahead:
+        seen.append((share.step, x.tolist()))
+        assert asked == list(range(min(share.step + 2, 4)))
+    assert seen == plain
+    assert list(stage.ahead(iter(()))) == []

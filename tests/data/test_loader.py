@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -600,3 +601,99 @@ def test_a_loader_is_all_that_a_learner_asks_for():
     asked = [name for name in vars(loader_module.Loader) if not name.startswith("_")] + ["__len__"]
     assert all(hasattr(DataLoader, name) for name in asked)
     assert "batches" in asked
+
+
+# ------------------------------------------------------------------------------------ bad samples
+
+
+class SomeBad(Dataset[Any]):
+    """Of 20 samples, these cannot be read."""
+
+    bad: ClassVar[set[int]] = {3, 4, 5, 17}
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> int:
+        if index in self.bad:
+            raise OSError(f"file {index} is torn")
+        return index
+
+
+def skipping(rank: int, world_size: int, **options: Any) -> tuple[list[tuple[list[int], list[int], int]], set[str]]:
+    """Returns (values, indices, num_local) of each batch on a rank, and what was skipped."""
+    loader = DataLoader(
+        SomeBad(),
+        options.pop("bs", 4),
+        bad_samples="skip",
+        world=world(rank, world_size),
+        **{"num_workers": 0, **options},
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        got = [(batch.tolist(), share.indices.tolist(), share.num_local) for share, batch in loader.batches(0)]
+    assert {str(each.message) for each in told} == {f"skipped: {message}" for message in loader.skipped}
+    return got, set(loader.skipped)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_in_validation_bad_samples_are_left_out_and_counted(num_workers: int):
+    got, skipped = skipping(0, 1, num_workers=num_workers)
+    assert [value for values, _, _ in got for value in values] == [i for i in range(20) if i not in SomeBad.bad]
+    assert all(values == indices and len(values) == num_local for values, indices, num_local in got)
+    assert skipped == {f"sample {i}: OSError: file {i} is torn" for i in SomeBad.bad}
+
+
+def test_a_validation_share_of_bad_samples_only_runs_along_with_another():
+    got, _ = skipping(0, 1, bs=3)
+    values, indices, num_local = got[1]  # samples 3, 4 and 5
+    assert (len(values), indices, num_local) == (1, [5], 0)
+    assert values[0] not in SomeBad.bad
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_in_training_another_sample_takes_the_place_the_same_on_any_number_of_ranks(world_size: int):
+    def batches(world_size: int) -> list[dict[int, int]]:
+        ranks = [skipping(rank, world_size, shuffle=True, seed=3)[0] for rank in range(world_size)]
+        return [
+            {
+                index: value
+                for values, indices, num_local in step
+                for index, value in zip(indices[:num_local], values, strict=False)
+            }
+            for step in zip(*ranks, strict=True)
+        ]
+
+    alone = batches(1)
+    assert [len(batch) for batch in alone] == [4] * 5
+    assert {i for batch in alone for i, value in batch.items() if value != i} == SomeBad.bad
+    assert not SomeBad.bad & {value for batch in alone for value in batch.values()}
+    assert batches(world_size) == alone
+
+
+class AllBad(SomeBad):
+    bad: ClassVar[set[int]] = set(range(20))
+
+
+def test_when_all_are_bad_it_says_so_and_ends():
+    with pytest.raises(
+        BadSampleError, match=r"^21 samples in a row cannot be read; the last: sample \d+: OSError: file \d+ is torn$"
+    ):
+        list(DataLoader(AllBad(), 4, shuffle=True, num_workers=0, bad_samples="skip"))
+
+
+def test_a_policy_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match=r"^bad_samples='ignore': expected 'raise' or 'skip'$"):
+        DataLoader([1], bad_samples="ignore")
+
+
+# ------------------------------------------------------------------------------------ another loader like it
+
+
+def test_a_new_loader_differs_in_what_is_said_only():
+    loader = picture_loader(bs=8)
+    other = loader.new(bs=5, shuffle=False)
+    assert (other.bs, other.shuffle, other.seed, other.dataset) == (5, False, 5, loader.dataset)
+    assert [type(tfm) for tfm in other.fetcher.item_tfms.tfms] == [RandomWindow]
+    with pytest.raises(TypeError, match="num_wokers"):
+        loader.new(num_wokers=1)
