@@ -78,6 +78,22 @@ def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     assert np.abs(np.asarray(opened).astype(int) - (200, 30, 40)).max() < 12
 
 
+def test_a_large_jpeg_may_be_decoded_at_a_part_of_its_size_and_looks_the_same() -> None:
+    y, x = np.mgrid[0:400, 0:600]
+    picture = np.stack([128 + 100 * np.sin(x / 40), 128 + 100 * np.cos(y / 30), (x + y) / 4], -1).astype(np.uint8)
+    file = file_bytes(Image.fromarray(picture), "JPEG", quality=95)
+    assert [OpenImage(at_least=n)(file).size for n in (None, 201, 200, 101, 100, 10)] == [
+        *[(600, 400)] * 2, *[(300, 200)] * 2, (150, 100), (75, 50)
+    ]  # fmt: skip
+    small, full = (np.asarray(Resize(64)(OpenImage(at_least=n)(file))).astype(float) for n in (128, None))
+    assert np.abs(small - full).mean() < 1
+    assert OpenImage(at_least=1)(file_bytes(Image.fromarray(picture))).size == (600, 400)  # a PNG is what it is
+    with pytest.raises(
+        ConfigError, match=r"^OpenImage\(at_least=0\): expected a number of pixels, at least 1, or None$"
+    ):
+        OpenImage(at_least=0)
+
+
 def test_16_bit_pixels_are_scaled_and_not_cut_off() -> None:
     ramp = (np.arange(24, dtype=np.uint16) * 2849).reshape(4, 6)  # 0 to 65,527
     opened = OpenImage("L")(file_bytes(Image.fromarray(ramp)))
