@@ -3,7 +3,16 @@
 from dist_ai.core.dispatch import Dispatch
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Func, ItemTransform, Pipeline, Transform
-from dist_ai.core.types import SemanticTensor, TensorCategory
+from dist_ai.core.types import (
+    SemanticTensor,
+    TabularRow,
+    TensorCategory,
+    TensorLMText,
+    TensorMultiCategory,
+    TensorRegression,
+    TensorSeries,
+    TensorText,
+)
 
 __all__ = [
     "Dispatch",
@@ -12,6 +21,12 @@ __all__ = [
     "ItemTransform",
     "Pipeline",
     "SemanticTensor",
+    "TabularRow",
     "TensorCategory",
+    "TensorLMText",
+    "TensorMultiCategory",
+    "TensorRegression",
+    "TensorSeries",
+    "TensorText",
     "Transform",
 ]

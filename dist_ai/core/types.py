@@ -1,37 +1,95 @@
 """Semantic tensors: tensors that say what they are.
 
-A `TensorCategory` is a tensor of class indices; adding, indexing, stacking or moving it keeps the type and its
+A `TensorCategory` is a tensor of class indices; indexing, stacking, copying or moving it keeps the type and its
 metadata. The type picks the right behaviour (transform, show, decode, default loss). The model and the loss get plain
 tensors (`plain`): types cost a Python call per operation, and a compiled model must not see them.
+
+**What an operation gives.** Its result takes after the first semantic argument that can hold numbers of the result's
+dtype, with that argument's metadata; if none can, it is a plain tensor:
+
+| operation | gives | because |
+|---|---|---|
+| `image * 2`, `torch.stack(images)` | image | |
+| `image * mask`, `mask * image`, `torch.where(mask == 3, image, 0)` | image | a mask holds no floats |
+| `category + 1` | category | |
+| `category.float().mean()`, `category == other` | plain | an index is an integer |
+| `image > 0.5` | plain | pixels are numbers |
+| `mask == 3` | mask | a mask may be bool |
+| `plain.add_(image)`, `torch.add(image, 1, out=plain)` | plain | the tensor that was changed stays what it is |
+
+The tensors of a stack should have the same metadata; it is not compared. What differs from sample to sample belongs
+beside them, in a tensor of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 
-__all__ = ["SemanticTensor", "TensorCategory", "plain"]
+from dist_ai.errors import DataError
+
+__all__ = [
+    "SemanticTensor",
+    "TabularRow",
+    "TensorCategory",
+    "TensorLMText",
+    "TensorMultiCategory",
+    "TensorRegression",
+    "TensorSeries",
+    "TensorText",
+    "floating",
+    "plain",
+]
 
 S = TypeVar("S", bound="SemanticTensor")
+
+_KINDS = {
+    dtype: "bool"
+    if dtype is torch.bool
+    else "float"
+    if dtype.is_floating_point
+    else "complex"
+    if dtype.is_complex
+    else "int"
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype)
+}
 
 
 class SemanticTensor(torch.Tensor):
     """Base of the semantic tensors; keeps subclass and metadata through every torch function.
 
-    The result of an operation on several semantic tensors takes after the first.
+    Attributes:
+        holds: the kinds of numbers that make sense: ``"bool"``, ``"int"``, ``"float"``, ``"complex"``. A result of
+            another kind is a plain tensor.
+
+    Metadata are attributes: ``TensorSeries(x, rate=100).rate``.
+
+    Raises:
+        DataError: made from numbers of a kind that it does not hold.
 
     >>> type(TensorCategory(torch.tensor([1, 2]))[0]).__name__
     'TensorCategory'
     """
 
-    def __new__(cls, data: Any, **metadata: Any) -> SemanticTensor:
+    holds: ClassVar[frozenset[str]] = frozenset({"bool", "int", "float", "complex"})
+
+    def __new__(cls, data: Any, **metadata: Any) -> Any:
         """Returns `data` (a tensor, whose memory is shared, or what makes one) with this meaning and this metadata."""
-        tensor = torch.as_tensor(data).as_subclass(cls)
-        tensor.__dict__.update(metadata)
-        return tensor
+        tensor = torch.as_tensor(data)
+        if _KINDS[tensor.dtype] not in cls.holds:
+            if tensor.numel():
+                raise DataError(
+                    f"{cls.__name__} holds {' or '.join(sorted(cls.holds))}, got {tensor.dtype}; convert the tensor, or "
+                    "leave it a plain one"
+                )
+            tensor = tensor.long()  # torch takes an empty list for floats
+        typed = tensor.as_subclass(cls)
+        typed.__dict__.update(metadata)
+        return typed
 
     @classmethod
     def __torch_function__(
@@ -41,11 +99,10 @@ class SemanticTensor(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Runs `func` on plain tensors and gives the result the type and metadata of the first semantic argument."""
+        """Runs `func` on plain tensors and gives the result the meaning that the module's page says."""
         with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **(kwargs or {}))
-        like = _first_semantic(args) if kwargs is None else _first_semantic((*args, *kwargs.values()))
-        return result if like is None else _retype(result, like)
+            result = func(*args, **kwargs) if kwargs else func(*args)
+        return _retype(result, (*args, *kwargs.values()) if kwargs else args)
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         copy = self.detach().clone().requires_grad_(self.requires_grad)
@@ -53,9 +110,75 @@ class SemanticTensor(torch.Tensor):
         copy.__dict__.update(deepcopy(self.__dict__, memo))
         return cast(S, copy)
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        with torch._C.DisableTorchFunctionSubclass():
+            text = torch.Tensor.__repr__(self)
+        metadata = "".join(f", {name}={value!r}" for name, value in self.__dict__.items())
+        return f"{text[:-1]}{metadata})"
+
 
 class TensorCategory(SemanticTensor):
     """Class indices, int64, of any shape."""
+
+    holds = frozenset({"int"})
+
+
+class TensorMultiCategory(SemanticTensor):
+    """Which of the classes are there: (..., classes) of zeros and ones, float32 or bool.
+
+    No `TensorCategory`: an index of the one class and a yes or no for each have other losses and other decodings.
+    """
+
+
+class TensorRegression(SemanticTensor):
+    """Numbers to be predicted, floats of any shape; integers are made float32.
+
+    >>> TensorRegression([1, 2])
+    TensorRegression([1., 2.])
+    """
+
+    holds = frozenset({"float"})
+
+    def __new__(cls, data: Any, **metadata: Any) -> Any:
+        """Returns `data` as a target."""
+        return super().__new__(cls, floating(data), **metadata)
+
+
+class TensorText(SemanticTensor):
+    """Token ids, int64, (..., length)."""
+
+    holds = frozenset({"int"})
+
+
+class TensorLMText(TensorText):
+    """Token ids for a language model, int64, (..., length): every next token is the target of the ones before."""
+
+
+class TensorSeries(SemanticTensor):
+    """A time series: (..., channels, length)."""
+
+    holds = frozenset({"int", "float"})
+
+
+class TabularRow(NamedTuple):
+    """A row of a table as a model takes it, or a batch of rows.
+
+    A named tuple: it collates, moves and travels field by field, and a transform sees it whole, as one value. The names
+    of the columns and their vocabularies belong to the transforms.
+
+    Attributes:
+        cats: codes of the categorical columns, int64 (..., categorical columns).
+        conts: values of the continuous columns, float32 (..., continuous columns).
+    """
+
+    cats: torch.Tensor
+    conts: torch.Tensor
+
+
+def floating(data: Any) -> torch.Tensor:
+    """Returns `data` as a tensor of floats: as it is if it holds floats (memory shared), float32 otherwise."""
+    tensor = torch.as_tensor(data)
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def plain(value: Any) -> Any:
@@ -74,22 +197,26 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _first_semantic(args: Any) -> SemanticTensor | None:
+def _semantic(args: Any) -> Iterator[SemanticTensor]:
     for arg in args:
         if isinstance(arg, SemanticTensor):
-            return arg
-        if isinstance(arg, tuple | list) and (found := _first_semantic(arg)) is not None:
-            return found
-    return None
+            yield arg
+        elif isinstance(arg, tuple | list):
+            yield from _semantic(arg)
 
 
-def _retype(result: Any, like: SemanticTensor) -> Any:
+def _retype(result: Any, args: Sequence[Any]) -> Any:
     if isinstance(result, torch.Tensor):
-        typed = result if type(result) is type(like) else result.as_subclass(type(like))
-        if typed is not like and like.__dict__:
-            typed.__dict__.update(like.__dict__)
-        return typed
+        if any(result is arg for arg in args):  # changed in place, or by out=
+            return result
+        kind = _KINDS[result.dtype]
+        for like in _semantic(args):
+            if kind in like.holds:
+                typed = result.as_subclass(type(like))
+                typed.__dict__.update(like.__dict__)
+                return typed
+        return plain(result)
     if isinstance(result, tuple | list) and any(isinstance(each, torch.Tensor) for each in result):
-        parts = [_retype(each, like) for each in result]
+        parts = [_retype(each, args) for each in result]
         return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
     return result
