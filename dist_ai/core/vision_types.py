@@ -10,14 +10,14 @@ image, mask, boxes = v2.Compose([v2.RandomHorizontalFlip(), v2.Resize((64, 64))]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torchvision import tv_tensors
 
 from dist_ai.core.types import SemanticTensor, floating
-from dist_ai.errors import DataError
+from dist_ai.errors import DataError, did_you_mean
 
 __all__ = ["TensorBBox", "TensorImage", "TensorImageBW", "TensorMask", "TensorPoint"]
 
@@ -98,7 +98,7 @@ class TensorBBox(_VisionTensor, tv_tensors.BoundingBoxes):
             them.
 
     Raises:
-        DataError: the last dimension is not 4.
+        DataError: the last dimension is not 4, or another format.
 
     >>> TensorBBox([[0, 0, 5, 9]], canvas_size=(10, 20)).format.value
     'XYXY'
@@ -119,7 +119,7 @@ class TensorBBox(_VisionTensor, tv_tensors.BoundingBoxes):
         return super().__new__(
             cls,
             _coordinates(cls, data, 4, "four numbers a box"),
-            format=tv_tensors.BoundingBoxFormat(format),
+            format=_format(format),
             canvas_size=_size(cls, canvas_size),
             clamping_mode=clamping_mode,
             **metadata,
@@ -135,9 +135,50 @@ def _coordinates(cls: type, data: Any, num: int, expected: str) -> torch.Tensor:
     return tensor
 
 
+def _format(given: str | tv_tensors.BoundingBoxFormat) -> tv_tensors.BoundingBoxFormat:
+    known = ("XYXY", "XYWH", "CXCYWH")
+    name = given.value if isinstance(given, tv_tensors.BoundingBoxFormat) else given
+    if name not in known:
+        raise DataError(
+            f"TensorBBox(format={name!r}): expected one of {', '.join(known)}{did_you_mean(str(name), known)}"
+        )
+    return tv_tensors.BoundingBoxFormat(name)
+
+
 def _size(cls: type, canvas_size: Sequence[int]) -> tuple[int, int]:
     if len(canvas_size) != 2:
         raise DataError(
             f"{cls.__name__}(canvas_size={canvas_size!r}): expected (height, width) of the image, in pixels"
         )
     return int(canvas_size[0]), int(canvas_size[1])
+
+
+def _keep_metadata_in_older_torchvision() -> None:
+    """Makes v2's kernels keep the metadata of these types where torchvision itself does not ask the type.
+
+    Before `TVTensor.wrap` came (torchvision 0.26 has none) only the type and torchvision's own metadata survive, so a
+    mask loses its codes. To be removed when the oldest torchvision that is supported has it.
+    """
+    from torchvision.transforms.v2.functional import register_kernel
+    from torchvision.transforms.v2.functional._utils import _KERNEL_REGISTRY
+
+    bases = (tv_tensors.Image, tv_tensors.Mask, tv_tensors.KeyPoints, tv_tensors.BoundingBoxes)
+    for functional, kernels in _KERNEL_REGISTRY.items():
+        for kind, base in zip((TensorImage, TensorMask, TensorPoint, TensorBBox), bases, strict=True):
+            if base in kernels:
+                register_kernel(functional, kind)(_keeping_metadata(kernels[base]))
+
+
+def _keeping_metadata(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: SemanticTensor, *args: Any, **kwargs: Any) -> Any:
+        result = kernel(x, *args, **kwargs)
+        for part in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(part, SemanticTensor):
+                part.__dict__.update({**x.__dict__, **part.__dict__})
+        return result
+
+    return call
+
+
+if "wrap" not in vars(tv_tensors.TVTensor):
+    _keep_metadata_in_older_torchvision()
