@@ -7,6 +7,7 @@ Explicit and open: implementations are added from anywhere with `register`, a lo
 from __future__ import annotations
 
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Callable
@@ -39,13 +40,23 @@ class Dispatch:
         self._implementations: dict[tuple[type, ...], Callable[..., Any]] = {}
         self._chosen: dict[tuple[type, ...], Callable[..., Any] | None] = {}
 
-    def register(self, *on: type) -> Callable[[F], F]:
-        """Returns a decorator that adds an implementation for values of the types `on`, one for each argument."""
+    def register(self, *on: Any) -> Callable[[F], F]:
+        """Returns a decorator that adds an implementation for values of the types `on`, one for each argument.
+
+        A union (``int | str``) stands for each of its types.
+
+        Raises:
+            TypeError: these are not as many types as it is chosen by, or one is not a class.
+        """
         if len(on) != self.arity:
             raise TypeError(f"{self.name} is chosen by {self.arity} type(s), got {len(on)}: {on}")
+        choices = [_classes(each) for each in on]
+        if None in choices:
+            raise TypeError(f"{self.name}: {on[choices.index(None)]!r} is not a class or a union of classes")
 
         def add(function: F) -> F:
-            self._implementations[on] = function
+            for each in itertools.product(*(found or () for found in choices)):
+                self._implementations[each] = function
             self._chosen.clear()
             return function
 
@@ -76,8 +87,9 @@ class Dispatch:
         Raises:
             TypeError: there is none; the message lists those there are. Or there are too few values.
         """
-        given = tuple(type(arg) for arg in args[: self.arity])
-        if (implementation := self.find(*given)) is None:
+        given = tuple(map(type, args[: self.arity]))
+        implementation = self._chosen.get(given) or self.find(*given)  # spares a call: half of what choosing costs
+        if implementation is None:
             raise TypeError(f"no implementation of {self.name} for {_names(given)}; there are: {self._listing()}")
         return implementation(*args)
 
@@ -86,14 +98,23 @@ class Dispatch:
         return len(self._implementations)
 
     def explain(self, *given: type) -> str:
-        """Returns a text that lists the candidates for values of the types `given`, the chosen one first."""
+        """Returns a text that lists the candidates for values of the types `given`, the chosen one first, and why.
+
+        >>> kind = Dispatch("kind")
+        >>> _ = kind.register(object)(repr), kind.register(int)(abs)
+        >>> print(kind.explain(bool))
+        kind(bool): 2 candidate(s), nearest first
+        -> (int) builtins.abs: base 1 of bool
+           (object) builtins.repr: takes anything
+        """
         candidates = self._candidates(given)
         if not candidates:
             return f"{self.name}{_names(given)}: no candidate; there are: {self._listing()}"
         lines = [f"{self.name}{_names(given)}: {len(candidates)} candidate(s), nearest first"]
         for mark, on in zip(["->"] + ["  "] * len(candidates), candidates, strict=False):
             function = self._implementations[on]
-            lines.append(f"{mark} {_names(on)} {function.__module__}.{function.__qualname__}")
+            why = " | ".join(_reason(have, want) for have, want in zip(given, on, strict=True))
+            lines.append(f"{mark} {_names(on)} {function.__module__}.{function.__qualname__}: {why}")
         return "\n".join(lines)
 
     def _candidates(self, given: tuple[type, ...]) -> list[tuple[type, ...]]:
@@ -129,14 +150,19 @@ def first_parameter_types(function: Callable[..., Any], *, skip_self: bool = Tru
                 f"{function.__qualname__}: the annotation {annotation!r} of {names[0]!r} cannot be resolved ({error}); "
                 "import the class at module level, not under TYPE_CHECKING"
             ) from error
+    if (found := _classes(annotation)) is None:
+        raise TypeError(f"{function.__qualname__}: {annotation!r} is not a class or a union of classes")
+    return found
+
+
+def _classes(annotation: Any) -> tuple[type, ...] | None:
+    """Returns the classes that an annotation names, several for a union; None if it is not made of classes."""
     if hasattr(annotation, "__metadata__"):  # typing.Annotated
         annotation = annotation.__origin__
     origins: tuple[Any, ...] = (typing.Union, types.UnionType)
-    found = typing.get_args(annotation) if typing.get_origin(annotation) in origins else (annotation,)
-    found = tuple(_class_of(t) for t in found)
-    if not all(isinstance(t, type) for t in found):
-        raise TypeError(f"{function.__qualname__}: {annotation!r} is not a class or a union of classes")
-    return found
+    named = typing.get_args(annotation) if typing.get_origin(annotation) in origins else (annotation,)
+    found = tuple(_class_of(each) for each in named)
+    return found if all(isinstance(each, type) for each in found) else None
 
 
 def _class_of(annotation: Any) -> Any:
@@ -157,6 +183,15 @@ def _distance(have: type, want: type) -> tuple[int, int] | None:
         return have.__mro__.index(want), 0
     # An abstract class claims types that do not inherit from it. One that derives from another has more bases of its own.
     return (num_bases - 1, -len(want.__mro__)) if issubclass(have, want) else None
+
+
+def _reason(have: type, want: type) -> str:
+    """Returns why `want` takes a value of the type `have`, for `explain`."""
+    if want is object:
+        return "takes anything"
+    if want is have:
+        return "the type itself"
+    return f"base {have.__mro__.index(want)} of {have.__name__}" if want in have.__mro__ else "an abstract class of it"
 
 
 def _names(on: tuple[type, ...]) -> str:

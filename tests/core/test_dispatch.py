@@ -92,6 +92,20 @@ def test_registering_a_type_again_replaces_its_implementation():
     assert len(kind) == 1
 
 
+def test_a_union_stands_for_each_of_its_types():
+    kind = Dispatch("kind", arity=2)
+    kind.register(int | Dog, str | None)(lambda x, y: "union")
+    assert [kind(1, "a"), kind(Puppy(), None)] == ["union", "union"]
+    assert len(kind) == 4
+    assert kind.find(str, str) is None
+
+
+@pytest.mark.parametrize("on", ["Dog", 3, int | Literal["a"]])
+def test_what_is_no_class_is_refused_when_it_is_registered(on: Any):
+    with pytest.raises(TypeError, match=re.escape(f"kind: {on!r} is not a class or a union of classes")):
+        Dispatch("kind").register(on)
+
+
 def test_register_returns_the_function_unchanged():
     def f(x: Any) -> Any:
         return x
@@ -133,8 +147,18 @@ def test_explain_lists_the_candidates_nearest_first():
 
     here, there = dog.__qualname__, anything.__qualname__
     assert kind.explain(Puppy) == (
-        f"describe(Puppy): 2 candidate(s), nearest first\n-> (Dog) {__name__}.{here}\n   (object) {__name__}.{there}"
+        "describe(Puppy): 2 candidate(s), nearest first\n"
+        f"-> (Dog) {__name__}.{here}: base 1 of Puppy\n"
+        f"   (object) {__name__}.{there}: takes anything"
     )
+
+
+def test_explain_gives_a_reason_for_each_argument():
+    kind = dispatch_on((Dog, Sequence), (Animal, object), arity=2)
+    assert [line.rpartition(": ")[2] for line in kind.explain(Dog, list).splitlines()[1:]] == [
+        "the type itself | an abstract class of it",
+        "base 1 of Dog | takes anything",
+    ]
 
 
 def test_explain_says_what_there_is_when_nothing_fits():
