@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["Dispatch", "first_parameter_types"]
+__all__ = ["Dispatch", "first_parameter_types", "return_types"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,18 +141,32 @@ def first_parameter_types(function: Callable[..., Any], *, skip_self: bool = Tru
     names = list(inspect.signature(function).parameters)[1 if skip_self else 0 :]
     if not names:
         raise TypeError(f"{function.__qualname__} takes no value to be chosen by; give it a parameter")
-    annotation = function.__annotations__.get(names[0], object)
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, function.__globals__)  # the user's own source, as typing.get_type_hints does
-        except (NameError, AttributeError) as error:
-            raise TypeError(
-                f"{function.__qualname__}: the annotation {annotation!r} of {names[0]!r} cannot be resolved ({error}); "
-                "import the class at module level, not under TYPE_CHECKING"
-            ) from error
-    if (found := _classes(annotation)) is None:
+    if (found := _classes(annotation := _resolved(function, names[0]))) is None:
         raise TypeError(f"{function.__qualname__}: {annotation!r} is not a class or a union of classes")
     return found
+
+
+def return_types(function: Callable[..., Any]) -> tuple[type, ...]:
+    """Returns the classes that the return annotation of `function` names; none without one.
+
+    Raises:
+        TypeError: it cannot be resolved.
+    """
+    return (_classes(_resolved(function, "return")) or ()) if "return" in function.__annotations__ else ()
+
+
+def _resolved(function: Callable[..., Any], name: str) -> Any:
+    """Returns the annotation of a parameter of `function`, or of its "return"; `object` if it has none."""
+    annotation = function.__annotations__.get(name, object)
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, function.__globals__)  # the user's own source, as typing.get_type_hints does
+    except (NameError, AttributeError) as error:
+        raise TypeError(
+            f"{function.__qualname__}: the annotation {annotation!r} of {name!r} cannot be resolved ({error}); "
+            "import the class at module level, not under TYPE_CHECKING"
+        ) from error
 
 
 def _classes(annotation: Any) -> tuple[type, ...] | None:

@@ -16,19 +16,27 @@ class Invert(Transform):
 
 Values of other types pass through; a tuple is mapped element by element. Transforms are dataclasses: their fields are
 their state, which makes the `repr`, and which `to_plain` and `from_plain` write to and read from JSON.
+
+What `encodes` and `decodes` return: where it is a plain tensor though a semantic one came in, some operation has lost the
+type, and it is given back with its metadata (if the type can hold such numbers). An annotation says otherwise:
+``-> TensorMask`` makes a plain tensor a mask, ``-> torch.Tensor`` leaves it plain.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, cast
 
-from dist_ai.core.dispatch import Dispatch, first_parameter_types
+import torch
+
+from dist_ai.core.dispatch import Dispatch, first_parameter_types, return_types
 from dist_ai.core.randomness import Draw
 from dist_ai.core.registry import Registry
-from dist_ai.errors import ConfigError
+from dist_ai.core.types import SemanticTensor
+from dist_ai.errors import ArtifactError, ConfigError
 
 __all__ = ["Func", "ItemTransform", "Pipeline", "Transform", "transforms"]
 
@@ -38,15 +46,11 @@ transforms: Registry[type[Transform]] = Registry(
     "transform", "import the module that defines it before loading (a Transform is known once its class is defined)"
 )
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _OVERLOADED = ("encodes", "decodes", "setups")
-
-
-def _without_draw(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Transform, x: Any, _draw: Draw | None) -> Any:
-        return function(self, x)
-
-    call.__qualname__, call.__module__ = function.__qualname__, function.__module__
-    return call
+_FOR_CALLERS = {"__call__": "encodes", "decode": "decodes", "setup": "setups"}
+_SETTINGS = ("order", "split_idx")
 
 
 class _Overloads(dict[str, Any]):
@@ -63,8 +67,9 @@ class _Overloads(dict[str, Any]):
 
 
 class _TransformType(type):
-    """Builds each class's dispatch tables from its definitions, on top of its base's."""
+    """Builds each class's dispatch tables from its own definitions, over those of its bases."""
 
+    _own: dict[str, dict[type, Callable[..., Any]]]
     _tables: dict[str, Dispatch]
 
     @classmethod
@@ -73,22 +78,120 @@ class _TransformType(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: _Overloads, **kwargs: Any) -> _TransformType:
         made = super().__new__(cls, name, bases, dict(namespace), **kwargs)
-        inherited: dict[str, Dispatch] = getattr(made, "_tables", {})
-        made._tables = {each: inherited[each].copy() if each in inherited else Dispatch(each) for each in _OVERLOADED}
-        # `@dataclass(slots=True)` makes a class again from a plain namespace; its tables are those inherited.
+        if namespace.get("__module__") != __name__:  # the classes of this file are what the others are checked against
+            _check_names(name, namespace)
+        # `@dataclass(slots=True)` makes a class again from a plain namespace, which has what the first one found.
+        made._own = namespace.get("_own") or {each: {} for each in _OVERLOADED}
         for each, functions in getattr(namespace, "definitions", {}).items():
             for function in functions:
-                made.extend(each, function)
+                made._define(each, function)
+        made._build_tables()
         return made
 
-    def extend(cls, name: str, function: Callable[..., Any]) -> None:
-        """Adds a definition of `encodes`, `decodes` or `setups` for the type that `function`'s annotation names."""
+    def extend(cls, function: F) -> F:
+        """Adds a definition from outside, to this class and those derived from it: a decorator.
+
+        The function's name is `encodes`, `decodes` or `setups`, and its annotation the type that it is for.
+
+        >>> class Twice(Transform):
+        ...     def encodes(self, x: int): return 2 * x
+        >>> @Twice.extend
+        ... def encodes(self, x: str): return x + x
+        >>> Twice()((3, "a"))
+        (6, 'aa')
+
+        Raises:
+            ConfigError: it has another name, or takes other parameters.
+        """
+        name = function.__name__
         if name not in _OVERLOADED:
-            raise ConfigError(f"{name!r} is not one of {', '.join(_OVERLOADED)}")
-        wants_draw = "draw" in inspect.signature(function).parameters
-        call = function if wants_draw else _without_draw(function)
+            raise ConfigError(
+                f"{cls.__name__} is extended by a function named {' or '.join(_OVERLOADED)}, not {name!r}"
+            )
+        cls._define(name, function)
+        cls._build_tables()
+        return function
+
+    def _define(cls, name: str, function: Callable[..., Any]) -> None:
+        call = _adapted(name, function)
         for on in first_parameter_types(function):
-            cls._tables[name].register(on)(call)
+            cls._own[name][on] = call
+
+    def _build_tables(cls) -> None:
+        cls._tables = {}
+        for name in _OVERLOADED:
+            cls._tables[name] = table = Dispatch(name)
+            for base in reversed(cls.__mro__):
+                for on, function in vars(base).get("_own", {}).get(name, {}).items():
+                    table.register(on)(function)
+        for derived in cast("list[_TransformType]", cls.__subclasses__()):
+            derived._build_tables()
+
+
+def _check_names(owner: str, namespace: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for a name in a class body that is a slip: nothing would ever call or read it."""
+    for name, value in namespace.items():
+        is_function = isinstance(value, types.FunctionType)
+        if name in _FOR_CALLERS:
+            if not is_function or getattr(value, "__override__", False):
+                continue
+            raise ConfigError(
+                f"{owner} defines {name}, which is what callers call; did you mean {_FOR_CALLERS[name]!r}? "
+                "To replace it all the same, decorate it with typing_extensions.override"
+            )
+        if is_function and len(inspect.signature(value).parameters) >= 2:
+            meant: tuple[str, ...] = _OVERLOADED
+        elif not callable(value) and not isinstance(value, property | classmethod | staticmethod):
+            meant = _SETTINGS
+        else:
+            continue
+        for other in meant:
+            if _is_slip(name, other):
+                raise ConfigError(
+                    f"{owner} defines {name!r}, which nothing reads; did you mean {other!r}? If not, rename it"
+                )
+
+
+def _is_slip(given: str, meant: str) -> bool:
+    """Returns whether one letter too many, too few, wrong or swapped leads from `meant` to `given`.
+
+    The first letter does not slip: a `border` is no misspelt `order`.
+    """
+    if given == meant or given[0] != meant[0]:
+        return False
+    if len(given) == len(meant):
+        wrong = [i for i in range(len(given)) if given[i] != meant[i]]
+        swapped = len(wrong) == 2 and given[wrong[0] : wrong[1] + 1] == meant[wrong[0] : wrong[1] + 1][::-1]
+        return len(wrong) == 1 or swapped
+    shorter, longer = sorted((given, meant), key=len)
+    return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
+
+
+def _adapted(name: str, function: Callable[..., Any]) -> Callable[[Transform, Any, Draw | None], Any]:
+    """Returns `function` with the parameters (self, x, draw) and the return type that the module's page promises."""
+    names = list(inspect.signature(function).parameters)
+    wants_draw = names[2:3] == ["draw"] and name == "encodes"
+    if len(names) != 2 + wants_draw:
+        also = ", or (self, x, draw)" if name == "encodes" else ""
+        raise ConfigError(f"{function.__qualname__}({', '.join(names)}): expected the parameters (self, x){also}")
+    returns = return_types(function) if name != "setups" else ()
+    into = next((each for each in returns if issubclass(each, SemanticTensor)), None)
+    stays = name == "setups" or (into is None and torch.Tensor in returns)
+
+    def call(self: Transform, x: Any, draw: Draw | None) -> Any:
+        result = function(self, x, draw) if wants_draw else function(self, x)
+        return _typed(result, x, into) if type(result) is torch.Tensor and not stays else result
+
+    call.__qualname__, call.__module__ = function.__qualname__, function.__module__
+    return call
+
+
+def _typed(result: torch.Tensor, x: Any, into: type[SemanticTensor] | None) -> torch.Tensor:
+    """Returns a plain result as an `into`, or else as what `x` is; with x's metadata where the one is a kind of the other."""
+    if into is not None:
+        related = isinstance(x, into) or (isinstance(x, SemanticTensor) and issubclass(into, type(x)))
+        return SemanticTensor.__new__(into, result, **(x.__dict__ if related else {}))
+    return x.give_type_to(result) if isinstance(x, SemanticTensor) else result
 
 
 class Transform(metaclass=_TransformType):
@@ -101,6 +204,9 @@ class Transform(metaclass=_TransformType):
     A definition of `encodes` that takes a second parameter named `draw` is given the `Draw` of the sample (or, in a
     batch transform, of the batch's samples) at this transform; None outside training, where nothing is random. Every
     element of a tuple gets the same draws.
+
+    Raises:
+        ConfigError: when the class is made, for a misspelt name (`encode`, `oder`) or a `decode` where `decodes` is meant.
     """
 
     order: ClassVar[int] = 0
@@ -109,7 +215,7 @@ class Transform(metaclass=_TransformType):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"):
+        if not cls.__name__.startswith("_") and cls.__module__ != __name__:
             transforms.add(cls.__name__, cls)
 
     def __call__(self, x: Any, draw: Draw | None = None) -> Any:
@@ -158,11 +264,19 @@ class Transform(metaclass=_TransformType):
         """Returns the transform that `to_plain` wrote, its class found by name among the known ones.
 
         Raises:
-            ArtifactError: no transform of that name is known in this program.
+            ArtifactError: no transform of that name is known in this program, or it stands for a function.
             ConfigError: it cannot be made from that state.
         """
+        if not isinstance(data, Mapping) or not isinstance(data.get("transform"), str):
+            raise ArtifactError(f"{data!r} is no transform: expected what to_plain wrote, {{'transform': name, ...}}")
         state = dict(data)
-        cls = transforms.find(state.pop("transform", ""))
+        name = state.pop("transform")
+        if name == Func.__name__:
+            raise ArtifactError(
+                "transform 'Func' stands for a function, and files hold no code; write it as a Transform class, which a "
+                "file finds by its name"
+            )
+        cls = transforms.find(name)
         later = {name for name, field in getattr(cls, "__dataclass_fields__", {}).items() if not field.init}
         try:
             made = cls(**{name: value for name, value in state.items() if name not in later})
@@ -238,10 +352,24 @@ class Pipeline:
                 x = tfm(x, draw and draw.at(f"{place}:{type(tfm).__name__}"))
         return x
 
-    def decode(self, x: Any) -> Any:
-        """Returns `x` with every transform undone, the last first."""
+    def decode(self, x: Any, *, until: type | tuple[type, ...] | types.UnionType = ()) -> Any:
+        """Returns `x` with every transform undone, the last first.
+
+        Args:
+            x: what the pipeline made.
+            until: values of these types (those that can be shown, say) are not undone further; in a tuple, each
+                element stops by itself.
+
+        >>> class Halve(Transform):
+        ...     def encodes(self, x: int): return x / 2
+        ...     def decodes(self, x: float): return int(2 * x)
+        >>> Pipeline([Halve, Halve]).decode((1.5, "a"))
+        (3, 'a')
+        >>> Pipeline([Halve, Halve]).decode((1.5, "a"), until=float)
+        (1.5, 'a')
+        """
         for tfm in reversed(self.tfms):
-            x = tfm.decode(x)
+            x = _undone(tfm, x, until)
         return x
 
     def setup(self, items: Sequence[Any]) -> None:
@@ -266,7 +394,7 @@ class Pipeline:
         return len(self.tfms)
 
     def __repr__(self) -> str:
-        return "Pipeline: " + (" -> ".join(repr(tfm) for tfm in self.tfms) or "identity")
+        return "Pipeline: " + (" -> ".join(_shortened(repr(tfm)) for tfm in self.tfms) or "identity")
 
 
 class _Mapped(Sequence[Any]):
@@ -281,6 +409,19 @@ class _Mapped(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.pipeline(self.items[index])
+
+
+def _undone(tfm: Transform, x: Any, until: Any) -> Any:
+    if isinstance(x, until):
+        return x
+    if until and type(x) is tuple and not isinstance(tfm, ItemTransform):
+        return tuple(_undone(tfm, each, until) for each in x)
+    return tfm.decode(x)
+
+
+def _shortened(text: str, length: int = 100) -> str:
+    """Returns `text`, cut if it is long: a learned vocabulary would fill the screen."""
+    return text if len(text) <= length else f"{text[: length - 4]}...)"
 
 
 def _as_transform(tfm: Any) -> Transform:

@@ -104,6 +104,18 @@ class SemanticTensor(torch.Tensor):
             result = func(*args, **kwargs) if kwargs else func(*args)
         return _retype(result, (*args, *kwargs.values()) if kwargs else args)
 
+    def give_type_to(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns `tensor` with this one's type and metadata; a plain tensor if the type cannot hold its numbers.
+
+        >>> TensorCategory([1], vocab="ab").give_type_to(torch.tensor([0]))
+        TensorCategory([0], vocab='ab')
+        """
+        if _KINDS[tensor.dtype] not in self.holds:
+            return plain(tensor)
+        typed = tensor.as_subclass(type(self))
+        typed.__dict__.update(self.__dict__)
+        return typed
+
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         copy = self.detach().clone().requires_grad_(self.requires_grad)
         memo[id(self)] = copy
@@ -212,9 +224,7 @@ def _retype(result: Any, args: Sequence[Any]) -> Any:
         kind = _KINDS[result.dtype]
         for like in _semantic(args):
             if kind in like.holds:
-                typed = result.as_subclass(type(like))
-                typed.__dict__.update(like.__dict__)
-                return typed
+                return like.give_type_to(result)
         return plain(result)
     if isinstance(result, tuple | list) and any(isinstance(each, torch.Tensor) for each in result):
         parts = [_retype(each, args) for each in result]

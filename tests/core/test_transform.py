@@ -6,16 +6,19 @@ import json
 import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Func, ItemTransform, Pipeline, Transform, transforms
+from dist_ai.core.types import TensorCategory, TensorLMText, TensorText, plain
 from dist_ai.errors import ArtifactError, ConfigError
 
 properties = settings(deadline=None, max_examples=50, derandomize=True)
@@ -158,18 +161,56 @@ def test_an_item_transform_sees_the_tuple_whole():
     assert SwapPair()(3) == 3
 
 
+def test_a_subclass_of_two_has_the_definitions_of_both_and_the_nearer_counts():
+    class Words(Transform):
+        def encodes(self, x: str):
+            return x.upper()
+
+        def encodes(self, x: int):
+            return "a number"
+
+    class Both(Double, Words): ...
+
+    assert [Both()(x) for x in (3, "a")] == [6, "A"]
+
+
 def test_a_definition_can_be_added_from_outside():
     class Outside(Transform):
         def encodes(self, x: int):
             return "number"
 
+    class Derived(Outside):
+        def encodes(self, x: str):
+            return "text"
+
+    class Own(Outside):
+        def encodes(self, x: bytes):
+            return "my own"
+
+    @Outside.extend
     def encodes(self, x: bytes):
         return "bytes"
 
-    Outside.extend("encodes", encodes)
+    @Outside.extend
+    def decodes(self, x: bytes):
+        return x + b"!"
+
+    assert encodes(None, b"") == "bytes"  # the function itself is given back
     assert [Outside()(x) for x in (1, b"")] == ["number", "bytes"]
-    with pytest.raises(ConfigError, match="'encode' is not one of encodes, decodes, setups"):
-        Outside.extend("encode", encodes)
+    assert Outside().decode(b"a") == b"a!"
+    assert [Derived()(x) for x in (1, "a", b"")] == ["number", "text", "bytes"]
+    assert Own()(b"") == "my own"
+    assert Transform._tables["encodes"].find(bytes) is None
+
+
+def test_what_is_added_must_say_what_it_is():
+    def encode(self, x: bytes): ...
+
+    with pytest.raises(
+        ConfigError,
+        match=re.escape("Shift is extended by a function named encodes or decodes or setups, not 'encode'"),
+    ):
+        Shift.extend(encode)
 
 
 def test_an_annotation_that_cannot_be_resolved_fails_when_the_class_is_made():
@@ -191,6 +232,163 @@ def test_a_dataclass_with_slots_keeps_its_definitions():
             return x * 2
 
     assert [Slotted(5)(x) for x in (1, "a")] == [6, "aa"]
+
+
+# ------------------------------------------------------------------------------------ slips in a class body
+
+
+def make_slip(body: dict[str, Any]) -> None:
+    def fill(namespace: Any) -> None:
+        for name, value in body.items():
+            namespace[name] = value
+
+    types.new_class("Slip", (Transform,), exec_body=fill)
+
+
+def encode(self, x: int): ...
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"encode": encode}, "Slip defines 'encode', which nothing reads; did you mean 'encodes'? If not, rename it"),
+        ({"decode_": encode}, "Slip defines 'decode_', which nothing reads; did you mean 'decodes'?"),
+        ({"ecnodes": encode}, "Slip defines 'ecnodes', which nothing reads; did you mean 'encodes'?"),
+        ({"setupss": encode}, "Slip defines 'setupss', which nothing reads; did you mean 'setups'?"),
+        ({"oder": 3}, "Slip defines 'oder', which nothing reads; did you mean 'order'?"),
+        ({"split_id": 0}, "Slip defines 'split_id', which nothing reads; did you mean 'split_idx'?"),
+        ({"split_ixd": None}, "Slip defines 'split_ixd', which nothing reads; did you mean 'split_idx'?"),
+        (
+            {"setup": encode},
+            "Slip defines setup, which is what callers call; did you mean 'setups'? To replace it all the same, "
+            "decorate it with typing_extensions.override",
+        ),
+        ({"decode": encode}, "Slip defines decode, which is what callers call; did you mean 'decodes'?"),
+        ({"__call__": encode}, "Slip defines __call__, which is what callers call; did you mean 'encodes'?"),
+    ],
+)
+def test_a_misspelt_name_fails_when_the_class_is_made(body: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_slip(body)
+
+
+def test_names_that_are_near_but_mean_something_are_left_alone():
+    @dataclass
+    class Careful(Transform):
+        """Its names resemble those of a transform."""
+
+        border: int = 4  # the first letter does not slip
+        encoder: str = "utf-8"  # no function
+        order: ClassVar[int] = 5
+        split_idx: ClassVar[int | None] = None
+
+        @property
+        def encoded(self) -> bytes:
+            return b""
+
+        def encoding(self) -> str:  # takes no value, so it cannot be meant
+            return self.encoder
+
+        def encodes(self, x: str):
+            return x.encode(self.encoder)
+
+    assert Careful()("a") == b"a"
+    assert Careful.order == 5
+
+
+def test_what_callers_call_can_be_replaced_by_who_says_so():
+    class Counted(Transform):
+        @override
+        def setup(self, items: Sequence[Any]) -> None:
+            self.num_items = len(items)
+
+    tfm = Counted()
+    tfm.setup([1, 2])
+    assert tfm.num_items == 2
+
+
+def wrong_name(self, x: int, drwa): ...
+def too_many(self, x: int, draw, more): ...
+def draw_to_undo(self, x: int, draw): ...
+def no_self(x: int): ...
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("encodes", wrong_name, "wrong_name(self, x, drwa): expected the parameters (self, x), or (self, x, draw)"),
+        ("encodes", too_many, "too_many(self, x, draw, more): expected the parameters (self, x), or (self, x, draw)"),
+        ("decodes", draw_to_undo, "draw_to_undo(self, x, draw): expected the parameters (self, x)"),
+        ("encodes", no_self, "no_self(x): expected the parameters (self, x), or (self, x, draw)"),
+    ],
+)
+def test_other_parameters_fail_when_the_class_is_made(name: str, function: Any, message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_slip({name: function})
+
+
+# ------------------------------------------------------------------------------------ what comes back
+
+Loses = Callable[[Any], Any]
+
+
+def through_numpy(x: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(x.numpy()[::-1].copy())
+
+
+class Unannotated(Transform):
+    def encodes(self, x: TensorCategory):
+        return through_numpy(x)
+
+    def decodes(self, x: TensorCategory) -> Any:
+        return through_numpy(x)
+
+
+class LeftPlain(Transform):
+    def encodes(self, x: TensorCategory) -> torch.Tensor:
+        return through_numpy(x)
+
+
+class MadeAnother(Transform):
+    def encodes(self, x: TensorCategory) -> TensorText:
+        return through_numpy(x)
+
+
+class MadeMoreSpecial(Transform):
+    def encodes(self, x: TensorText) -> TensorLMText | None:
+        return through_numpy(x)
+
+
+class OneHot(Transform):
+    def encodes(self, x: TensorCategory) -> Any:
+        return torch.nn.functional.one_hot(plain(x), 3).float()
+
+
+class Chosen(Transform):
+    def encodes(self, x: TensorCategory) -> Any:
+        return TensorText(x)
+
+
+def test_a_type_that_an_operation_lost_is_given_back_with_its_metadata():
+    category = TensorCategory([1, 2], vocab="abc")
+    for result in (Unannotated()(category), Unannotated().decode(category)):
+        assert type(result) is TensorCategory
+        assert (result.tolist(), result.vocab) == ([2, 1], "abc")
+
+
+def test_an_annotation_says_what_a_plain_result_is():
+    category = TensorCategory([1, 2], vocab="abc")
+    assert type(LeftPlain()(category)) is torch.Tensor
+    text = MadeAnother()(category)
+    assert type(text) is TensorText
+    assert text.__dict__ == {}  # a vocabulary of classes is none of words
+    special = MadeMoreSpecial()(TensorText([1, 2], words="ab"))
+    assert (type(special), special.words) == (TensorLMText, "ab")
+
+
+def test_a_result_that_the_type_cannot_hold_or_that_has_one_is_left_as_it_is():
+    assert type(OneHot()(TensorCategory([1, 2]))) is torch.Tensor
+    assert type(Chosen()(TensorCategory([1, 2]))) is TensorText
 
 
 # ------------------------------------------------------------------------------------ draws
@@ -230,6 +428,10 @@ def test_transforms_stand_by_their_order_and_equals_as_they_were_given():
     assert repr(made) == "Pipeline: Shift(by=1) -> str.upper -> Double() -> Jitter()"
     assert len(made) == 4
     assert repr(Pipeline()) == "Pipeline: identity"
+    long = repr(Pipeline([ManyFields("x" * 1000)]))
+    assert len(long) < 120
+    assert long.startswith("Pipeline: ManyFields(name='xxx")
+    assert long.endswith("xxx...)")
     together = Pipeline([Jitter()]) + Pipeline([Shift(2)])
     assert repr(together) == "Pipeline: Shift(by=2) -> Jitter()"
 
@@ -240,6 +442,38 @@ def test_decode_undoes_any_pipeline_of_what_can_be_undone(tfms: list[Transform],
     pipeline = Pipeline(tfms)
     sample = (x, (str(x), x + 1))
     assert pipeline.decode(pipeline(sample)) == sample
+
+
+class Tokens(list): ...
+
+
+def test_decoding_stops_at_what_can_be_shown_each_element_of_a_tuple_by_itself():
+    class Split(Transform):
+        def encodes(self, x: str):
+            return Tokens(x.split())
+
+        def decodes(self, x: Tokens):
+            return " ".join(x)
+
+    class Number(Transform):
+        words: ClassVar[list[str]] = ["a", "b"]
+
+        def encodes(self, x: Tokens):
+            return TensorText([self.words.index(word) for word in x])
+
+        def decodes(self, x: TensorText):
+            return Tokens(self.words[i] for i in x)
+
+    pipeline = Pipeline([Split, Number, SwapPair])
+    made = pipeline(("a b", "b"))
+    assert [each.tolist() for each in made] == [[1], [0, 1]]
+    assert pipeline.decode(made) == ("a b", "b")
+    assert pipeline.decode(made, until=Tokens) == (Tokens("ab"), Tokens("b"))
+    assert pipeline.decode(made, until=(int, Tokens)) == (Tokens("ab"), Tokens("b"))
+    assert pipeline.decode(made, until=Tokens | int) == (Tokens("ab"), Tokens("b"))
+    assert [each.tolist() for each in pipeline.decode(made, until=TensorText)] == [[0, 1], [1]]  # the swap is undone
+    assert pipeline.decode(made, until=tuple) is made
+    assert pipeline.decode(TensorText([0, 1]), until=Tokens) == Tokens("ab")
 
 
 def test_a_transform_of_one_split_runs_on_that_split_only():
@@ -383,7 +617,23 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest_that_is():
     ):
         Transform.from_plain({"transform": "Shfit", "by": 1})
     with pytest.raises(ArtifactError, match=re.escape("import the module that defines it before loading")):
-        Transform.from_plain({})
+        Transform.from_plain({"transform": "Nowhere"})
+
+
+@pytest.mark.parametrize("data", [{}, {"by": 1}, {"transform": ["Shift"]}, {"transform": None}, "Shift", None])
+def test_what_is_no_plain_transform_is_refused(data: Any):
+    message = f"{data!r} is no transform: expected what to_plain wrote, {{'transform': name, ...}}"
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        Transform.from_plain(data)
+
+
+def test_a_file_cannot_ask_for_a_function():
+    message = "transform 'Func' stands for a function, and files hold no code; write it as a Transform class"
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        Transform.from_plain({"transform": "Func", "function": "os.system"})
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        Pipeline.from_plain([{"transform": "Func"}])
+    assert {"Func", "ItemTransform", "Transform"} & set(transforms) == set()
 
 
 def test_a_state_that_does_not_fit_the_class_is_refused():
