@@ -290,7 +290,7 @@ MALICE: dict[str, tuple[Callable[[Exported], dict[str, Any]], str]] = {
     ),
     "a transform without a name": (
         lambda it: recipe_with(it, item_tfms=[{"size": 3}]),
-        r"transform '' is not known in this program",
+        r"is no transform: expected what to_plain wrote",
     ),
     "a transform with a field it does not have": (
         lambda it: recipe_with(it, item_tfms=[{"transform": "Resize", "size": 3, "run": "touch TRACE"}]),
