@@ -300,7 +300,7 @@ MALICE: dict[str, tuple[Callable[[Exported], dict[str, Any]], str]] = {
         lambda it: recipe_with(it, item_tfms=[{"transform": "Resize", "size": 0}]),
         r"ConfigError: Resize\(0\): expected one number",
     ),
-    "a text for the transforms": (lambda it: recipe_with(it, item_tfms="Resize"), "does not describe a model"),
+    "a text for the transforms": (lambda it: recipe_with(it, item_tfms="Resize"), r"'R' is no transform"),
     "an unknown loss": (
         lambda _: {"loss": {"loss": "eval"}},
         r"loss 'eval' is not known in this program",
