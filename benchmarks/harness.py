@@ -28,11 +28,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["Contender", "Report", "Result", "interleave", "median_ratio", "take_turns", "terminal", "versions"]
+__all__ = [
+    "INSTALL",
+    "Contender",
+    "Report",
+    "Result",
+    "interleave",
+    "median_ratio",
+    "take_turns",
+    "terminal",
+    "versions",
+]
 
 Contender: TypeAlias = Callable[[], dict[str, float]]
 
 RESULTS = Path(__file__).parent / "results"
+INSTALL = "not installed: pip install -c launch/constraints.txt -r benchmarks/peers.txt"
 
 
 @dataclass(kw_only=True)
@@ -152,16 +163,21 @@ def interleave(
     processes = []
     for name in names:
         pipes[name], far_end = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(make, name, far_end), daemon=True))
+        processes.append(context.Process(target=_serve, args=(make, name, far_end)))  # no daemon: those have no workers
         processes[-1].start()
         far_end.close()
-        if not _ask(pipes[name]):
-            del pipes[name]
-    measured = take_turns({name: partial(_ask, pipe, "run") for name, pipe in pipes.items()}, rounds=rounds)
-    for pipe in pipes.values():
-        pipe.send("end")
-    for process in processes:
-        process.join()
+    try:
+        there = {name: pipe for name, pipe in pipes.items() if _ask(pipe)}
+        measured = take_turns({name: partial(_ask, pipe, "run") for name, pipe in there.items()}, rounds=rounds)
+        for pipe in there.values():
+            pipe.send("end")
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
+    finally:
+        for process in processes:
+            process.join()
     return measured
 
 
@@ -176,6 +192,8 @@ def _ask(pipe: Connection, request: str | None = None) -> Any:
 
 def _serve(make: Callable[[str], Contender], name: str, pipe: Connection) -> None:
     """A contender's process: makes it, says so, and runs it whenever it is asked to."""
+    # A spawned process would spawn its loader workers too, which is not what a user's program does here.
+    multiprocessing.set_start_method("fork" if "fork" in multiprocessing.get_all_start_methods() else None, force=True)
     try:
         with terminal():
             try:

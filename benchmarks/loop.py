@@ -28,13 +28,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import Contender, Report, Result, interleave, median_ratio, versions
+from harness import INSTALL, Contender, Report, Result, interleave, median_ratio, versions
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import TensorDataset
 
-INSTALL = "not installed: pip install -c launch/constraints.txt -r benchmarks/peers.txt"
 NUM_FEATURES, NUM_CLASSES, BS, LR = 20, 5, 64, 1e-3
 
 Fit = Callable[[], None]

@@ -1,0 +1,286 @@
+"""What loading costs: our loaders beside torch's, fastai's and torchvision's, on one machine.
+
+```
+python benchmarks/loader.py            # about five minutes
+python benchmarks/loader.py --quick    # about a minute
+```
+
+Everybody gives the same batches of the same data, in turns, each in a process of its own. Timed is an epoch, from asking
+for the first batch to having the last, divided by its samples.
+
+- "tensors": rows of two tensors in memory, batch 64, no worker processes.
+- "JPEG": a folder of photographs to float tensors of 3 x 128 x 128, batch 32, one worker process. "tuned torchvision"
+  decodes with torchvision's own reader and resizes with its v2 transforms, in a torch `DataLoader` with persistent
+  workers. Medium pictures (500 x 375) must be decoded whole; large ones (1600 x 1200) may be decoded at a half.
+- "second epoch": from asking for it to its first batch of one tiny sample, with two worker processes: what it costs to begin.
+- "growth": how much more memory the training process holds after the last of 50 such epochs than after the fifth.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import INSTALL, Contender, Report, Result, interleave, median_ratio, versions
+from PIL import Image
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Dataset, TensorDataset
+
+BS, IMAGE_BS, SIZE, NUM_CLASSES = 64, 32, 128, 4
+SHAPES = {"medium": (375, 500), "large": (1200, 1600)}
+
+Epoch = Callable[[], Iterable[Any]]
+
+
+# ------------------------------------------------------------------------------------ tensors
+
+
+def tensors(num: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(num, 20, generator=generator), torch.randint(0, 5, (num,), generator=generator)
+
+
+def torch_tensors(num: int) -> Epoch:
+    loader = TorchDataLoader(TensorDataset(*tensors(num)), batch_size=BS, shuffle=True)
+    return lambda: loader
+
+
+def our_tensors(num: int) -> Epoch:
+    from dist_ai.data import DataLoader, TensorData
+
+    loader = DataLoader(TensorData(*tensors(num)), bs=BS, shuffle=True)
+    return lambda: loader
+
+
+def fastai_tensors(num: int) -> Epoch:
+    import fastai.basics as fa
+
+    loader = fa.DataLoader(TensorDataset(*tensors(num)), bs=BS, shuffle=True)
+    return lambda: loader
+
+
+# ------------------------------------------------------------------------------------ a folder of photographs
+
+
+def make_folder(folder: Path, shape: tuple[int, int], num: int) -> None:
+    """Writes pictures with the detail of photographs: smooth shapes, some edges, a camera's noise."""
+    random = np.random.default_rng(0)
+    height, width = shape
+    y, x = np.mgrid[0:height, 0:width]
+    for i in range(num):
+        waves = [np.sin(x / random.uniform(20, 90) + y / random.uniform(20, 90)) for _ in range(3)]
+        edges = 60 * ((x // random.integers(40, 120) + y // random.integers(40, 120)) % 2)
+        pixels = 100 + 60 * np.stack(waves, -1) + edges[..., None] + random.normal(0, 6, (height, width, 3))
+        place = folder / f"class {i % NUM_CLASSES}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{i}.jpg", quality=90)
+
+
+def our_images(folder: Path) -> Epoch:
+    from dist_ai.vision import ImageDataLoaders, Resize
+
+    dls = ImageDataLoaders.from_folder(folder, valid_pct=0.1, item_tfms=Resize(SIZE), bs=IMAGE_BS, num_workers=1)
+    return lambda: dls.train
+
+
+def fastai_images(folder: Path) -> Epoch:
+    import fastai.vision.all as fa
+
+    dls = fa.ImageDataLoaders.from_folder(
+        folder, valid_pct=0.1, seed=0, item_tfms=fa.Resize(SIZE), bs=IMAGE_BS, num_workers=1, device=torch.device("cpu")
+    )
+    return lambda: dls.train
+
+
+class _Photographs(Dataset[Any]):
+    def __init__(self, folder: Path) -> None:
+        from torchvision.transforms import v2
+
+        files = sorted(folder.rglob("*.jpg"))
+        self.files = [file for i, file in enumerate(files) if i % 10]
+        self.classes = sorted({file.parent.name for file in files})
+        self.tfms = v2.Compose([v2.Resize(SIZE, antialias=True), v2.RandomCrop(SIZE)])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Any:
+        from torchvision.io import ImageReadMode, decode_image
+
+        file = self.files[index]
+        pixels = decode_image(str(file), mode=ImageReadMode.RGB)
+        return self.tfms(pixels), self.classes.index(file.parent.name)
+
+
+def torchvision_images(folder: Path) -> Epoch:
+    loader = TorchDataLoader(
+        _Photographs(folder),
+        batch_size=IMAGE_BS,
+        shuffle=True,
+        drop_last=True,
+        num_workers=1,
+        persistent_workers=True,
+        prefetch_factor=4,
+    )
+    return lambda: ((pixels.float().div_(255), classes) for pixels, classes in loader)
+
+
+# ------------------------------------------------------------------------------------ the start of an epoch
+
+
+class _Tiny(Dataset[Any]):
+    def __len__(self) -> int:
+        return 256
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.zeros(8), index
+
+
+def torch_start(_: None) -> Epoch:
+    loader = TorchDataLoader(_Tiny(), batch_size=1, shuffle=True, num_workers=2, persistent_workers=True)
+    return lambda: loader
+
+
+def our_start(_: None) -> Epoch:
+    from dist_ai.data import DataLoader
+
+    loader = DataLoader(_Tiny(), bs=1, shuffle=True, num_workers=2)
+    return lambda: loader
+
+
+def fastai_start(_: None) -> Epoch:
+    import fastai.basics as fa
+
+    loader = fa.DataLoader(_Tiny(), bs=1, shuffle=True, num_workers=2, persistent_workers=True)
+    return lambda: loader
+
+
+# ------------------------------------------------------------------------------------ the benchmark
+
+TENSORS: dict[str, Callable[[int], Epoch]] = {
+    "torch DataLoader": torch_tensors,
+    "dist_ai": our_tensors,
+    "fastai": fastai_tensors,
+}
+IMAGES: dict[str, Callable[[Path], Epoch]] = {
+    "tuned torchvision": torchvision_images,
+    "dist_ai": our_images,
+    "fastai": fastai_images,
+}
+STARTS: dict[str, Callable[[Any], Epoch]] = {
+    "torch, persistent workers": torch_start,
+    "dist_ai": our_start,
+    "fastai, persistent workers": fastai_start,
+}
+
+
+def timed(name: str, contenders: dict[str, Callable[[Any], Epoch]], given: Any) -> Contender:
+    """Returns what a contender's process runs: an epoch, timed, with the time to its first batch."""
+    torch.set_num_threads(1)
+    epoch = contenders[name](given)
+
+    def run() -> dict[str, float]:
+        began, first, num = time.perf_counter(), 0.0, 0
+        for batch in epoch():
+            first = first or time.perf_counter() - began
+            num += len(batch[0])
+        return {"per_sample": (time.perf_counter() - began) / num, "first": first, "num": float(num)}
+
+    return run
+
+
+def resident() -> int:
+    """Returns the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def growing(name: str, epochs: int) -> Contender:
+    """Returns what measures how much the training process grows over many epochs with workers, after the first five."""
+    epoch = STARTS[name](None)
+
+    def run() -> dict[str, float]:
+        after = []
+        for _ in range(epochs):
+            for _ in epoch():
+                pass
+            after.append(resident())
+        return {"growth": float(after[-1] - after[4])}
+
+    return run
+
+
+def rows(
+    what: str, times: dict[str, dict[str, list[float]]], names: Iterable[str], goals: dict[str, float]
+) -> list[Result]:
+    """Returns a line for each contender; the goals are of dist_ai's time, against each of the others."""
+    results = []
+    for name in names:
+        if name not in times:
+            results.append(Result(what=f"{what}: {name}", value=None, unit="us/sample", note=INSTALL))
+        elif name == "dist_ai":
+            ours = times[name]["per_sample"]
+            for other, goal in goals.items():
+                if other in times:
+                    results.append(
+                        Result(
+                            what=f"{what}: dist_ai",
+                            value=statistics.median(ours) * 1e6,
+                            unit="us/sample",
+                            against=other,
+                            ratio=median_ratio(ours, times[other]["per_sample"]),
+                            goal=goal,
+                        )
+                    )
+        else:
+            value = statistics.median(times[name]["per_sample"]) * 1e6
+            results.append(Result(what=f"{what}: {name}", value=value, unit="us/sample"))
+    return results
+
+
+def main() -> None:
+    """Measures, prints, and with --save keeps the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of fewer samples")
+    parser.add_argument("--save", action="store_true", help="keep the table in benchmarks/results")
+    args = parser.parse_args()
+    num, num_images, rounds, epochs = (12_800, 96, 3, 10) if args.quick else (32_000, 320, 9, 50)
+    results = rows(
+        "tensors",
+        interleave(partial(timed, contenders=TENSORS, given=num), list(TENSORS), rounds=rounds),
+        TENSORS,
+        {"torch DataLoader": 1 / 3, "fastai": 1 / 3},
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        for size, shape in SHAPES.items():
+            folder = Path(temporary) / size
+            make_folder(folder, shape, num_images if size == "medium" else num_images // 4)
+            times = interleave(partial(timed, contenders=IMAGES, given=folder), list(IMAGES), rounds=rounds)
+            results += rows(f"JPEG, {size}", times, IMAGES, {"tuned torchvision": 1.0, "fastai": 1.0})
+    times = interleave(partial(timed, contenders=STARTS, given=None), list(STARTS), rounds=rounds)
+    for name, each in times.items():
+        first = statistics.median(each["first"]) * 1e3
+        results.append(Result(what=f"second epoch: {name}", value=first, unit="ms to its first batch"))
+    [grown] = interleave(partial(growing, epochs=epochs), ["dist_ai"], rounds=1)["dist_ai"]["growth"]
+    results.append(Result(what=f"growth over {epochs} epochs: dist_ai", value=grown / 2**20, unit="MiB"))
+    Report(
+        name="loader",
+        about=f"Time per sample of an epoch, medians of {rounds} interleaved rounds; one thread.",
+        versions=versions("dist_ai", "torch", "torchvision", "pillow", "fastai"),
+        results=results,
+    ).publish(save=args.save)
+
+
+if __name__ == "__main__":
+    main()
