@@ -265,7 +265,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for size, shape in SHAPES.items():
             folder = Path(temporary) / size
-            make_folder(folder, shape, num_images if size == "medium" else num_images // 4)
+            make_folder(folder, shape, num_images if size == "medium" else max(96, num_images // 4))
             times = interleave(partial(timed, contenders=IMAGES, given=folder), list(IMAGES), rounds=rounds)
             results += rows(f"JPEG, {size}", times, IMAGES, {"tuned torchvision": 1.0, "fastai": 1.0})
     times = interleave(partial(timed, contenders=STARTS, given=None), list(STARTS), rounds=rounds)

@@ -87,7 +87,7 @@ class OpenImage(Transform):
 
     def encodes(self, x: PILImage) -> Any:
         """Returns the image in its mode."""
-        return self._ready(x)
+        return self._ready(x.copy())  # what was given stays as it was
 
     def _read(self, file: Any, name: str) -> PILImage:
         try:
@@ -106,7 +106,7 @@ class OpenImage(Transform):
             raise BadSampleError(f"{name} cannot be read as an image: {reason}; replace it or remove it") from error
 
     def _ready(self, image: PILImage) -> PILImage:
-        image = ImageOps.exif_transpose(image)  # a camera's note on how it was held; most viewers follow it
+        ImageOps.exif_transpose(image, in_place=True)  # a camera's note on how it was held; most viewers follow it
         if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255: nearly all white
             image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
         elif image.mode == "F":
