@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 from lab import Lab, wait_until
 
-from dist_ai.distributed.environment import LaunchSettings, current_world, launch_settings, worker_environment
+from dist_ai.distributed.environment import (
+    LaunchSettings,
+    current_world,
+    how_to_begin_anew,
+    launch_settings,
+    settings_environment,
+    worker_environment,
+)
 from dist_ai.distributed.launchers import launch, machine
 from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, worker_error
 from dist_ai.errors import BadSampleError, ConfigError, MissingDependencyError, RendezvousError, WorkerError
@@ -127,6 +134,25 @@ def test_ranks_are_told_where_the_run_is(lab: Lab) -> None:
     assert lab.launch("told.py").stdout.split() == [f"{lab.folder}/runs/told", "False", "None", "600.0", str(cores)]
     other = lab.launch("--run-dir", "x/y", "told.py", "--fresh", "--device=cpu", "--timeout", "9", OMP_NUM_THREADS="5")
     assert other.stdout.split() == [f"{lab.folder}/x/y", "True", "cpu", "9.0", "5"]
+
+
+@pytest.mark.parametrize(
+    ("command", "launched", "way"),
+    [
+        ("train.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),  # python, torchrun, srun
+        ("/venv/lib/ipykernel_launcher.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),
+        ("train.py", True, "--fresh"),  # on this machine or by Ray
+        ("/venv/bin/dist-ai", False, "--fresh"),
+        ("/here/dist_ai/cli/main.py", False, "--fresh"),
+    ],
+)
+def test_how_to_begin_anew_fits_how_the_program_was_started(
+    command: str, launched: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [command])
+    for name, value in settings_environment(LaunchSettings(run_dir=Path("/run") if launched else None)).items():
+        monkeypatch.setenv(name, value)
+    assert how_to_begin_anew() == f"To begin anew there use {way}; or use another run directory"
 
 
 def test_a_launch_inside_a_launch_starts_a_world_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,6 +467,9 @@ def test_launch_from_python_raises_and_keeps_the_callers_signal_handlers(
         ),
         ({"args": "--epochs 3"}, r"args='--epochs 3' is one text; give a list of arguments, as in \['--epochs', '3'\]"),
         ({"script": "trian.py"}, r"script 'trian.py' does not exist in /.*; did you mean 'train.py'\?"),
+        ({"script": "sub/trian.py"}, r"script 'sub/trian.py' does not exist in /.*; did you mean 'sub/train.py'\?"),
+        ({"script": "sub/a.py"}, "script 'sub/a.py' does not exist in [^;?]*$"),
+        ({"workers": 0, "engine": "ray"}, "workers=0: a run has at least 1 worker; use --workers 1 or more"),
         ({"script": "."}, "script '.' is a folder; give the Python file to run"),
         ({"run_dir": "train.py/x"}, "run directory '/.*/train.py/x' cannot be: '/.*/train.py' is a file"),
         (
@@ -453,10 +482,14 @@ def test_what_cannot_work_is_refused(
     arguments: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("train.py").write_text("raise AssertionError('was run')")
+    Path("sub").mkdir()
+    for script in ("train.py", "sub/train.py", "sub/b.py"):
+        Path(script).write_text("raise AssertionError('was run')")
     with pytest.raises(ConfigError, match=message):
         launch(**{"script": "train.py", **arguments})  # type: ignore[arg-type]
-    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "sub", "sub/b.py", "sub/train.py", "train.py"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
