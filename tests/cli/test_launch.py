@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, wait_until
 
 from dist_ai import __version__
 
@@ -116,6 +118,26 @@ def test_arguments_that_cannot_be_read_end_with_2(lab: Lab, arguments: list[str]
     done = dist_ai(lab, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("demo", "--run-dir", "run"),
+        ("train", "clothes.yaml", "run_dir=run", "--workers", "2"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_ctrl_c_ends_a_training_with_one_line_and_no_process_left(lab: Lab, command: tuple[str, ...]) -> None:
+    lab.script(
+        "clothes.yaml", "data: sample:fashion_mnist\nvalid: test\narch: small_cnn\npretrained: false\nepochs: 50\n"
+    )
+    process = lab.start("-m", "dist_ai.cli.main", *command)
+    assert wait_until(lambda: (lab.folder / "run" / "log.jsonl").exists(), within_s=60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the foreground
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "dist-ai: interrupted\n")
+    assert not lab.left_behind(within_s=1)
 
 
 def test_main_takes_arguments_from_python(lab: Lab) -> None:

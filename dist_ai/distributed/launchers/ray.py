@@ -241,7 +241,9 @@ class _Run:
                 self._read(mailbox, wait_s=0.2)
             if self._interruption.signal is not None:
                 ray.kill(mailbox)  # the ranks end themselves when it is gone
-                training.join(GRACE_S)
+                deadline = time.monotonic() + GRACE_S
+                while training.is_alive() and time.monotonic() < deadline and not self._interruption.again:
+                    training.join(0.1)
                 return None
             self._read(mailbox, wait_s=0.0)
             ray.kill(mailbox)
