@@ -76,7 +76,8 @@ class WorkerError(WorldError):
     Attributes:
         rank: the first rank that failed, or None where it is not known.
         exit_code: that worker's exit status (negative: the signal that ended it).
-        worker_traceback: the worker's own traceback, or "" if it left none.
+        worker_traceback: the worker's own traceback, or "" if it left none; of an error of this tree, only the lines
+            of the user's code.
     """
 
     def __init__(

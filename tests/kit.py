@@ -228,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for pin in fetched:
         print(f"kit: fetched {pin.name} {pin.version}: {pin.what}")
     count = sum(part in (pin.part, "all") for pin in pins().values())
-    print(f"kit: {count} archives in {folder()}, checked; {len(fetched)} of them fetched now")
+    now = f"{len(fetched)} of them fetched now" if fetched else "all were there"
+    print(f"kit: {count} archives in {folder()}, checked; {now}")
     return 0
 
 

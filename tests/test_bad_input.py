@@ -1,20 +1,23 @@
-"""What users get wrong: each mistake ends in one clear error, within seconds, on one process and on several.
+"""What users get wrong: each mistake ends in one clear error, within seconds, whoever starts the processes.
 
-No process is left behind (the `Lab` sees to that), nobody hangs, and nothing half-written stays.
+No process is left behind (the `Lab` sees to that), nobody hangs, and nothing half-written stays. What cannot work before
+any process is started, and ports that are in use, are in `distributed/test_launchers.py`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, wait_until
 from pictures import image_folder, small_learner, small_loaders
 from PIL import Image
 
@@ -32,10 +35,11 @@ class Broken(Callback):
             raise ZeroDivisionError("the teapot is empty")
 
 
-def main(images="images", arch="small_cnn", bs="4", cbs="", export=""):
+def main(images="images", arch="small_cnn", valid_pct="", cbs="", export=""):
     if export:
         Predictor(export)
-    dls = ImageDataLoaders.from_folder(images, item_tfms=Resize(16), bs=int(bs), num_workers=1)
+    draw = float(valid_pct) if valid_pct else None
+    dls = ImageDataLoaders.from_folder(images, valid_pct=draw, item_tfms=Resize(16), bs=4, num_workers=1)
     learn = vision_learner(dls, arch, pretrained=False, cbs=[Broken()] if cbs else [])
     learn.fit(1)
     learn.export("model")
@@ -68,17 +72,19 @@ def spoil(folder: Path, what: str) -> list[str]:
         case "one class only":
             shutil.rmtree(images / "train" / "dog")
         case "a text named .jpg":
-            (images / "train" / "cat" / "notes.jpg").write_text("these are my cats")
+            for file in [*images.glob("train/*/*.png")]:  # all of them, so that every rank finds one in its first batch
+                file.unlink()
+                file.with_suffix(".jpg").write_text("this is my pet")
         case "a truncated JPEG":
             with Image.open(images / CAT) as image:
                 image.resize((200, 200)).save(images / "train" / "cat" / "half.jpg")
             whole = (images / "train" / "cat" / "half.jpg").read_bytes()
             (images / "train" / "cat" / "half.jpg").write_bytes(whole[: len(whole) // 2])
         case "more workers than samples":
-            for file in [*images.rglob("train/*/*.png")]:
+            for file in [*images.glob("train/*/*.png")]:
                 if file.name != "0.png":
                     file.unlink()
-            return ["bs=2"]
+            return ["images=images/train", "valid_pct=0.5"]
         case "an unknown architecture":
             return ["arch=small_cn"]
         case "an error on rank 1":
@@ -103,7 +109,7 @@ SAID = {
     "one class only": ("DataError", r"the class 'dog' of images/valid/dog/0\.png is not one of|one class only \(cat\)"),
     "a text named .jpg": (
         "BadSampleError",
-        r"sample \d+ \(images/train/cat/notes\.jpg\): .*cannot be read as an image: it is of no known format; replace it or",
+        r"sample \d+ \(images/train/\w+/\d\.jpg\): .*cannot be read as an image: it is of no known format; replace it or",
     ),
     "a truncated JPEG": (
         "BadSampleError",
@@ -111,7 +117,7 @@ SAID = {
     ),
     "more workers than samples": (
         "DataError",
-        r"2 training sample\(s\) for 3 workers: a worker without a sample only waits for the others; start at most 2",
+        r"1 training sample\(s\) for 2 workers: a worker without a sample only waits for the others; start at most 1",
     ),
     "an unknown architecture": ("ConfigError", "no architecture named 'small_cn'; did you mean 'small_cnn'"),
     "an error on rank 1": ("ZeroDivisionError", "the teapot is empty"),
@@ -124,6 +130,9 @@ SAID = {
         r"export theirs is incomplete: model\.safetensors is missing; copy or",
     ),
 }
+
+
+ON_ONE_RANK = ("a truncated JPEG", "an error on rank 1")
 
 
 def assert_nothing_half_written(lab: Lab) -> None:
@@ -139,14 +148,58 @@ def assert_fails_in_seconds(lab: Lab, began: float, done: subprocess.CompletedPr
     assert_nothing_half_written(lab)
 
 
-# ------------------------------------------------------------------------------------------------ one process
+# ------------------------------------------------------------------------------------------------ who starts them
+
+
+def by_torchrun(lab: Lab, *program: str) -> subprocess.CompletedProcess[str]:
+    return lab.python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program)
+
+
+def by_launch(lab: Lab, *program: str) -> subprocess.CompletedProcess[str]:
+    return lab.launch("--workers", "2", "--device", "cpu", "--", *program)
+
+
+def by_ray(lab: Lab, *program: str) -> subprocess.CompletedProcess[str]:
+    return lab.launch("--engine", "ray", "--workers", "2", "--device", "cpu", "--", *program)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A Ray cluster for all tests of this file: to start one takes as long as to run into a mistake on it."""
+    with Lab(tmp_path_factory.mktemp("ray")) as it:
+        start = ("-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=2", "--port=0")
+        started = it.python(*start, "--include-dashboard=false")
+        try:
+            assert started.returncode == 0, started.stderr
+            yield it
+        finally:
+            for pid in it.marked():  # not `ray stop`: it ends every cluster of this machine
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def on_ray(lab: Lab, ray_cluster: Lab) -> Iterator[Lab]:
+    """The lab, on that cluster, of whose workers none may be left at the end."""
+    lab.environment["RAY_TMPDIR"] = str(ray_cluster.ray_folder)
+    yield lab
+    assert wait_until(lambda: not ranks_of(ray_cluster), within_s=10), ranks_of(ray_cluster)
+
+
+def ranks_of(cluster: Lab) -> list[str]:
+    """Returns the command lines of the cluster's processes that run a program, or that such a process started."""
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in cluster.marked()]
+    return [line for line in lines if "RayTrainWorker" in line or "multiprocessing" in line]
+
+
+# ------------------------------------------------------------------------------------------------ one after the other
 
 
 EVERY = """
-import json, os, sys, time
+import json, sys, time
 import train
+from dist_ai.distributed import current_world
 
-answers = open(f"answers{os.environ.get('RANK', '0')}", "w")
+answers = open(f"answers{current_world().rank}", "w")
 for name, arguments in json.loads(sys.argv[1]).items():
     began = time.monotonic()
     try:
@@ -159,7 +212,9 @@ answers.close()
 """
 
 
-def run_into(lab: Lab, mistakes: list[str], *, workers: int) -> None:
+def run_into(
+    lab: Lab, mistakes: list[str], start: Callable[..., subprocess.CompletedProcess[str]], *, workers: int
+) -> None:
     """Makes each of the mistakes in one program, and checks that every rank gets the error of each."""
     lab.script("every.py", EVERY)
     arguments = {}
@@ -168,8 +223,7 @@ def run_into(lab: Lab, mistakes: list[str], *, workers: int) -> None:
         image_folder(folder / "images")
         places = {"images": "images", **dict(argument.split("=") for argument in spoil(folder, what))}
         arguments[what] = [f"{k}={Path(what, v) if k in ('images', 'export') else v}" for k, v in places.items()]
-    program = ("every.py", json.dumps(arguments))
-    done = lab.python(*program) if workers == 1 else lab.launch("--workers", str(workers), "--device", "cpu", *program)
+    done = start(lab, "every.py", json.dumps(arguments))
     assert done.returncode == 0, done.stderr
     for rank in range(workers):
         answers = [json.loads(line) for line in (lab.folder / f"answers{rank}").read_text().splitlines()]
@@ -184,7 +238,26 @@ def run_into(lab: Lab, mistakes: list[str], *, workers: int) -> None:
 
 
 def test_on_one_process_each_mistake_is_one_clear_error(lab: Lab) -> None:
-    run_into(lab, [what for what in SAID if what not in ("more workers than samples", "an error on rank 1")], workers=1)
+    of_several_processes = ("more workers than samples", "an error on rank 1")
+    run_into(lab, [what for what in SAID if what not in of_several_processes], Lab.python, workers=1)
+
+
+ON_ALL_RANKS = [what for what in SAID if what not in ON_ONE_RANK]
+
+
+@pytest.mark.parametrize("start", [by_launch, by_torchrun])
+def test_what_every_rank_can_see_is_raised_on_every_rank(
+    lab: Lab, start: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    run_into(lab, ON_ALL_RANKS, start, workers=2)
+
+
+@pytest.mark.ray
+def test_what_every_rank_can_see_is_raised_on_every_rank_of_ray(on_ray: Lab) -> None:
+    run_into(on_ray, ON_ALL_RANKS, by_ray, workers=2)
+
+
+# ------------------------------------------------------------------------------------------------ what a person reads
 
 
 @pytest.mark.parametrize("what", ["a missing folder", "a truncated JPEG"])
@@ -197,34 +270,46 @@ def test_run_by_python_itself_the_last_line_says_it(lab: Lab, what: str) -> None
     assert re.search(rf"^dist_ai\.errors\.{kind}: {text}", done.stderr.splitlines()[-1])
 
 
-# ------------------------------------------------------------------------------------------------ several processes
+def assert_told_once(what: str, done: subprocess.CompletedProcess[str]) -> None:
+    """Checks that the launcher tells of `what` in one headline, and then where, without the same words again."""
+    kind, text = SAID[what]
+    rank = "1" if what == "an error on rank 1" else "[01]"
+    told = rf"^dist-ai: error: rank {rank} of 2 raised {kind}: {text}"
+    assert len(re.findall(told, done.stderr, flags=re.MULTILINE)) == 1, done.stderr
+    assert done.stderr.count("dist-ai: error:") == 1
+    ours = kind != "ZeroDivisionError"
+    assert len(re.findall(text, done.stderr)) == (1 if ours else 3)  # a traceback has it in the code and at its end
+    assert done.stderr.count("Traceback") == (0 if ours else 1), done.stderr
+    assert done.stderr.count("In your code") == (1 if ours else 0), done.stderr
+    assert re.search(r'train\.py", line \d+, in main\n', done.stderr)
 
 
-@pytest.mark.parametrize(
-    ("what", "ranks"),
-    [
-        ("a missing folder", "[01]"),  # on all ranks alike, and told once
-        ("a truncated JPEG", "[01]"),  # in a loader's process of one rank; the other waits for its gradients
-        ("more workers than samples", "[012]"),
-        ("an error on rank 1", "1"),
-    ],
-)
-def test_on_several_processes_it_is_told_once_and_nobody_hangs(lab: Lab, what: str, ranks: str) -> None:
+@pytest.mark.parametrize("what", ["a missing folder", *ON_ONE_RANK])
+def test_on_several_processes_it_is_told_once_and_nobody_hangs(lab: Lab, what: str) -> None:
     arguments = spoil(lab.folder, what)
-    workers = 3 if what == "more workers than samples" else 2
     began = time.monotonic()
-    done = lab.launch("train.py", "--workers", str(workers), "--device", "cpu", "--", *arguments)
+    done = by_launch(lab, "train.py", *arguments)
+    assert_fails_in_seconds(lab, began, done)
+    assert_told_once(what, done)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ON_ONE_RANK)
+def test_on_ray_it_is_told_once_and_nobody_hangs(on_ray: Lab, what: str) -> None:
+    arguments = spoil(on_ray.folder, what)
+    began = time.monotonic()
+    done = by_ray(on_ray, "train.py", *arguments)
+    assert_fails_in_seconds(on_ray, began, done)
+    assert_told_once(what, done)
+
+
+@pytest.mark.parametrize("what", ON_ONE_RANK)
+def test_under_torchrun_the_rank_says_it_and_nobody_hangs(lab: Lab, what: str) -> None:
+    arguments = spoil(lab.folder, what)
+    began = time.monotonic()
+    done = by_torchrun(lab, "train.py", *arguments)
     assert_fails_in_seconds(lab, began, done)
     kind, text = SAID[what]
-    # The headline, then one traceback, which ends in the same words.
-    told = re.findall(
-        rf"^dist-ai: error: rank {ranks} of {workers} raised {kind}: {text}", done.stderr, flags=re.MULTILINE
-    )
-    assert len(told) == 1, done.stderr
-    assert done.stderr.count("dist-ai: error:") == 1
-    assert done.stderr.count("Traceback") == 1, done.stderr
-
-
-def test_what_every_rank_can_see_is_raised_on_every_rank(lab: Lab) -> None:
-    of_one_rank = ("a text named .jpg", "a truncated JPEG", "more workers than samples", "an error on rank 1")
-    run_into(lab, [what for what in SAID if what not in of_one_rank], workers=2)
+    # Each rank's traceback goes to the terminal: torchrun adds a page about the one that it saw first.
+    assert re.search(rf"^(\[rank\d\]: )?(dist_ai\.errors\.)?{kind}: {text}", done.stderr, flags=re.MULTILINE)

@@ -87,9 +87,11 @@ def test_a_line_without_a_digest_is_refused(tmp_path, monkeypatch):
     kit.pins.cache_clear()
 
 
-def test_what_is_fetched_is_not_fetched_again(archives):
+def test_what_is_fetched_is_not_fetched_again_and_nothing_says_so(archives, capsys):
     assert len(archives) == 8
     assert kit.fetch("ci") == []
+    assert kit.main(["--ci"]) == 0
+    assert capsys.readouterr().out == f"kit: 8 archives in {kit.folder()}, checked; all were there\n"
 
 
 def test_a_missing_archive_is_named_with_the_command_that_fetches_it(elsewhere):

@@ -17,6 +17,20 @@ __all__ = ["demo"]
 
 _SHOWN = 12  # test images that are predicted at the end
 
+# What a user begins a program of their own with. It stands in the run directory, so that the command which runs it works.
+_PROGRAM = """# What `dist-ai demo` did, to make your own program of: put the folder of your images in place of the sample.
+from dist_ai.data import sample_data
+from dist_ai.metrics import accuracy
+from dist_ai.vision import ImageDataLoaders, aug_transforms, vision_learner
+
+path = sample_data("fashion_mnist")  # train/<class>/*.png to train on, test/<class>/*.png to validate with
+
+dls = ImageDataLoaders.from_folder(path, valid="test", batch_tfms=aug_transforms(), bs=64, seed=42)
+learn = vision_learner(dls, "small_cnn", pretrained=False, metrics=accuracy)
+learn.fit_one_cycle({epochs}, 1e-2)
+learn.export(learn.run_dir / "export")
+"""
+
 
 def demo(
     run_dir: Annotated[Path, typer.Option(help="Where the run keeps its log, events, checkpoints and model.")] = Path(
@@ -31,6 +45,8 @@ def demo(
     """
     if epochs < 1:
         raise ConfigError(f"--epochs {epochs}: expected 1 or more")
+    import torch
+
     from dist_ai.data import sample_data
     from dist_ai.metrics import accuracy
     from dist_ai.vision import ImageDataLoaders, aug_transforms, vision_learner
@@ -50,14 +66,22 @@ def demo(
     shown = files[:: max(1, len(files) // _SHOWN)][:_SHOWN]
     picture = run_dir / "predictions.png"
     use = ["-m", "dist_ai.cli.main", "predict", str(export), *map(str, shown), "--picture", str(picture)]
-    subprocess.run([sys.executable, *use], check=True)
+    # In a group of its own: Ctrl-C reaches this process alone, which ends the other one and says so once.
+    code = subprocess.run([sys.executable, *use], check=False, process_group=0).returncode
+    if code:
+        raise typer.Exit(code)  # it has said why
+    program = run_dir / "train.py"
+    if not program.exists():  # else it may be the user's by now
+        program.write_text(_PROGRAM.format(epochs=epochs))
+    workers = 1 if torch.cuda.device_count() == 1 else 2  # each takes a GPU where there are some
     print(
         f"""
 the model         {export}
 the predictions   {picture}
 the log           {run_dir / "log.jsonl"}, {run_dir / "metrics.csv"}
+the program       {program}
 
 watch it          tensorboard --logdir {shlex.quote(str(run_dir))}
 use it            dist-ai predict {shlex.quote(str(export))} {shlex.quote(str(shown[0]))}
-train on yours    dist-ai launch train.py --workers 2   (README.md has a train.py)"""
+train on yours    dist-ai launch {shlex.quote(str(program))} --workers {workers}"""
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperCommand
 
 from dist_ai.errors import ConfigError, WorkerError, did_you_mean
 
@@ -15,11 +15,43 @@ if TYPE_CHECKING:
 
 __all__ = ["launch"]
 
-# What is not ours goes to the script as it is.
-COMMAND_SETTINGS = {"context_settings": {"ignore_unknown_options": True, "allow_extra_args": True}}
-
 OPTIONS = ("--workers", "--engine", "--run-dir", "--fresh", "--device", "--timeout", "--address")
 EXIT_USAGE = 2  # what argparse, click and typer end with
+
+
+class _Launch(TyperCommand):
+    """Passes what is not ours on to the script, but for slips of the pen."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the command line `args`.
+
+        Raises:
+            ConfigError: an option before the script is not ours, or one after it is nearly ours; `--` ends the search.
+        """
+        surely_the_scripts = args[args.index("--") + 1 :] if "--" in args else []
+        rest: list[str] = super().parse_args(ctx, args)
+        script: str = ctx.params["script"]
+        if script.startswith("-"):  # what is not known goes to the first place that is free
+            name = script.split("=", 1)[0]
+            raise ConfigError(
+                f"{name} is not an option of `dist-ai launch`, and the script's own options come after the script"
+                f"{did_you_mean(name, OPTIONS)}"
+            )
+        for argument in ctx.args[: max(0, len(ctx.args) - len(surely_the_scripts))]:
+            name = argument.split("=", 1)[0]
+            if near := [option for option in OPTIONS if _is_slip(name, option)]:
+                raise ConfigError(
+                    f"{name} is not an option of `dist-ai launch`; did you mean {near[0]!r}? If it is one of {script}, put -- "
+                    f"before the script's own arguments: {script} -- {argument}"
+                )
+        return rest
+
+
+# What is not ours goes to the script as it is.
+COMMAND_SETTINGS = {
+    "cls": _Launch,
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+}
 
 
 def launch(
@@ -45,12 +77,6 @@ def launch(
 
     Put -- before arguments of the script that look like ours: dist-ai launch train.py --workers 2 -- --device mps
     """
-    if script.startswith("-"):
-        name = script.split("=", 1)[0]
-        raise ConfigError(
-            f"{name} is not an option of `dist-ai launch`, and the script's own options come after the script"
-            f"{did_you_mean(name, OPTIONS)}"
-        )
     from dist_ai.distributed.launchers import launch as start
 
     try:
@@ -67,9 +93,19 @@ def launch(
         )
     except WorkerError as error:
         raise _with_suggestion(error, script, context.args) from None
-    except KeyboardInterrupt:
-        print("dist-ai: interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
+
+
+def _is_slip(given: str, option: str) -> bool:
+    """Returns whether `given` is `option` but for one letter too many, too few, wrong, or two that changed places.
+
+    >>> _is_slip("--wrokers", "--workers"), _is_slip("--num-workers", "--workers")
+    (True, False)
+    """
+    if len(given) == len(option):
+        wrong = [i for i in range(len(option)) if given[i] != option[i]]
+        return len(wrong) == 1 or (len(wrong) == 2 and sorted(given) == sorted(option))
+    shorter, longer = sorted((given, option), key=len)
+    return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
 
 
 def _with_suggestion(error: WorkerError, script: str, args: list[str]) -> WorkerError:

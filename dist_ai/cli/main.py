@@ -23,6 +23,7 @@ __all__ = ["main"]
 
 # A function may ask typer for more than its signature says: options that typer does not know, for one.
 SETTINGS = "COMMAND_SETTINGS"
+INTERRUPTED = 130  # 128 + SIGINT's number, as a shell would report it
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,6 +63,14 @@ class _Commands(TyperGroup):
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         alone.command(name=cmd_name, **getattr(module, SETTINGS, {}))(getattr(module, cmd_name))
         return typer.main.get_command(alone)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the sub-command. Ctrl-C is no mistake that a traceback would help with: it ends with one line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("dist-ai: interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _app() -> typer.Typer:

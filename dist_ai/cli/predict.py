@@ -16,20 +16,24 @@ __all__ = ["predict"]
 
 def predict(
     export: Annotated[Path, typer.Argument(help="The folder that learn.export made.", metavar="EXPORT_DIR")],
-    files: Annotated[list[Path], typer.Argument(help="What to predict, such as image files.", metavar="FILE...")],
+    files: Annotated[
+        list[Path], typer.Argument(help="What to predict, such as images, or folders of images.", metavar="FILE...")
+    ],
     picture: Annotated[Path | None, typer.Option(help="Also draw the predictions to this PNG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file instead of a table.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
 ) -> None:
-    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR."""
-    if missing := [file for file in files if not file.is_file()]:
-        raise ConfigError(f"no file at {missing[0]}: it is {'a folder' if missing[0].is_dir() else 'not there'}")
+    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image under it."""
+    if missing := [file for file in files if not file.exists()]:
+        raise ConfigError(f"no file or folder at {missing[0]}: it is not there (looked from {Path.cwd()})")
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(
             f"--picture {picture}: expected the name of a PNG file, such as {picture.with_suffix('.png')}"
         )
+    from dist_ai.data import get_image_files
     from dist_ai.export import Predictor
 
+    files = [found for file in files for found in (get_image_files(file) if file.is_dir() else [file])]
     predictions = Predictor(export, device=device).predict_many(files)
     width = max(len(str(file)) for file in files)
     for file, prediction in zip(files, predictions, strict=True):

@@ -8,6 +8,7 @@ started here: `dist_ai.distributed.collectives.join` connects the processes.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "LaunchSettings",
     "World",
     "current_world",
+    "how_to_begin_anew",
     "launch_settings",
     "launched_rank",
     "launcher_pid",
@@ -152,6 +154,21 @@ def launch_settings() -> LaunchSettings:
         failure_dir=Path(failure_dir) if failure_dir else None,
         timeout_s=_seconds(TIMEOUT, default=LaunchSettings.timeout_s),
     )
+
+
+def how_to_begin_anew() -> str:
+    """Returns the sentence that tells how to begin a run anew, for the way in which this process was started.
+
+    >>> how_to_begin_anew()
+    'To begin anew there use DIST_AI_FRESH=1 before the command, or Learner(fresh=True); or use another run directory'
+    """
+    command = Path(sys.argv[0])
+    by_us = launch_settings().run_dir is not None  # every launch of ours names one
+    if by_us or command.stem == "dist-ai" or command.parts[-3:] == ("dist_ai", "cli", "main.py"):
+        way = "--fresh"
+    else:
+        way = f"{FRESH}=1 before the command, or Learner(fresh=True)"
+    return f"To begin anew there use {way}; or use another run directory"
 
 
 def launched_rank() -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, wait_until
 
 from dist_ai import __version__
 
@@ -56,6 +58,8 @@ def test_the_help_of_launch_names_every_option(lab: Lab) -> None:
         (["--workers", "1", "show.py", "--fresh", "a", "--lr=1"], ["a", "--lr=1"]),
         (["show.py", "--", "--workers", "4", "--", "-x"], ["--workers", "4", "--", "-x"]),
         (["--engine=local", "show.py", "a b", "", "--", "--help"], ["a b", "", "--help"]),
+        (["show.py", "--num-workers", "3", "--", "--wrokers", "2"], ["--num-workers", "3", "--wrokers", "2"]),
+        (["--workers", "1", "--", "show.py", "--wrokers", "2", "a"], ["--wrokers", "2", "a"]),
     ],
 )
 def test_what_is_not_ours_goes_to_the_script(lab: Lab, arguments: list[str], seen: list[str]) -> None:
@@ -74,6 +78,19 @@ def test_what_is_not_ours_goes_to_the_script(lab: Lab, arguments: list[str], see
             "--worker is not an option of `dist-ai launch`, and the script's own options come after the script; "
             "did you mean '--workers'?",
         ),
+        (
+            ["launch", "--wrokers", "2", "show.py"],
+            "--wrokers is not an option of `dist-ai launch`, and the script's own options come after the script; "
+            "did you mean '--workers'?",
+        ),
+        (
+            ["launch", "show.py", "--wrokers=2"],
+            "--wrokers is not an option of `dist-ai launch`; did you mean '--workers'? If it is one of show.py, put -- "
+            "before the script's own arguments: show.py -- --wrokers=2",
+        ),
+        (["launch", "show.py", "--worker", "2"], "did you mean '--workers'? If it is one of show.py"),
+        (["launch", "show.py", "--run_dir", "x"], "did you mean '--run-dir'? If it is one of show.py"),
+        (["launch", "show.py", "-device", "cpu"], "did you mean '--device'? If it is one of show.py"),
         (["launch", "--epochs=3", "show.py"], "--epochs is not an option of `dist-ai launch`"),
         (["launch", "shwo.py"], "did you mean 'show.py'?"),
         (["launch", "show.py", "--engine", "loca"], "engine 'loca' is not 'local' or 'ray'; did you mean 'local'?"),
@@ -90,10 +107,10 @@ def test_mistakes_are_one_line_with_a_suggestion(lab: Lab, arguments: list[str],
 
 def test_an_option_that_the_script_does_not_know_may_have_been_ours(lab: Lab) -> None:
     lab.script("strict.py", "import argparse; argparse.ArgumentParser().parse_args()")
-    done = lab.launch("strict.py", "--worker", "2")
+    done = lab.launch("strict.py", "--num-workers", "2")
     assert done.returncode == 2
-    assert "strict.py: error: unrecognized arguments: --worker 2\n" in done.stderr
-    assert done.stderr.endswith("\n\n--worker went to strict.py; did you mean '--workers'?\n")
+    assert "strict.py: error: unrecognized arguments: --num-workers 2\n" in done.stderr
+    assert done.stderr.endswith("\n\n--num-workers went to strict.py; did you mean '--workers'?\n")
 
 
 @pytest.mark.parametrize("arguments", [["launch"], ["launch", "show.py", "--workers", "two"], ["doctor", "--jsn"]])
@@ -101,6 +118,26 @@ def test_arguments_that_cannot_be_read_end_with_2(lab: Lab, arguments: list[str]
     done = dist_ai(lab, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("demo", "--run-dir", "run"),
+        ("train", "clothes.yaml", "run_dir=run", "--workers", "2"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_ctrl_c_ends_a_training_with_one_line_and_no_process_left(lab: Lab, command: tuple[str, ...]) -> None:
+    lab.script(
+        "clothes.yaml", "data: sample:fashion_mnist\nvalid: test\narch: small_cnn\npretrained: false\nepochs: 50\n"
+    )
+    process = lab.start("-m", "dist_ai.cli.main", *command)
+    assert wait_until(lambda: (lab.folder / "run" / "log.jsonl").exists(), within_s=60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the foreground
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "dist-ai: interrupted\n")
+    assert not lab.left_behind(within_s=1)
 
 
 def test_main_takes_arguments_from_python(lab: Lab) -> None:

@@ -56,6 +56,20 @@ def test_a_line_a_file_with_its_label_and_confidence(predict: Any, export: Path,
     assert all(50 < float(row[2].rstrip("%")) <= 100 for row in rows)
 
 
+def test_of_a_folder_every_image_under_it(predict: Any, export: Path, images: Path, tmp_path: Path) -> None:
+    cat, _ = photos(images)
+    code, out, err = predict(export, images / "valid", cat)
+    assert (code, err) == (0, "")
+    files = [*sorted((images / "valid").rglob("*.png")), cat]
+    assert [line.rsplit(maxsplit=2)[:2] for line in out.splitlines()] == [
+        [str(file), file.parent.name] for file in files
+    ]
+    (tmp_path / "empty").mkdir()
+    code, _, err = predict(export, tmp_path / "empty")
+    assert code == 1
+    assert err.startswith(f"dist-ai: error: no image file under {tmp_path}/empty; looked for .bmp, ")
+
+
 def test_json_for_programs(predict: Any, export: Path, images: Path) -> None:
     cat, dog = photos(images)
     code, out, _ = predict(export, cat, dog, "--json")
@@ -89,8 +103,11 @@ def test_mistakes_get_one_line_and_no_traceback(predict: Any, export: Path, imag
     text = tmp_path / "text.jpg"
     text.write_text("no image")
     mistakes: list[tuple[list[Any], int, str]] = [
-        ([export, tmp_path / "gone.png"], 2, f"no file at {tmp_path}/gone.png: it is not there"),
-        ([export, images], 2, f"no file at {images}: it is a folder"),
+        (
+            [export, cat.with_name("00.png")],
+            2,
+            f"no file or folder at {cat.parent}/00.png: it is not there (looked from {Path.cwd()})\n",
+        ),
         ([tmp_path / "gone", cat], 1, f"no export at {tmp_path}/gone: it is not there"),
         ([images, cat], 1, f"{images} is not a complete export: manifest.json, which is written last, is missing"),
         ([cat, cat], 1, f"no export at {cat}: it is a file"),

@@ -14,10 +14,17 @@ from pathlib import Path
 import pytest
 from lab import Lab, wait_until
 
-from dist_ai.distributed.environment import LaunchSettings, current_world, launch_settings, worker_environment
+from dist_ai.distributed.environment import (
+    LaunchSettings,
+    current_world,
+    how_to_begin_anew,
+    launch_settings,
+    settings_environment,
+    worker_environment,
+)
 from dist_ai.distributed.launchers import launch, machine
-from dist_ai.distributed.launchers.failures import Failure, first_cause
-from dist_ai.errors import ConfigError, MissingDependencyError, RendezvousError, WorkerError
+from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, worker_error
+from dist_ai.errors import BadSampleError, ConfigError, MissingDependencyError, RendezvousError, WorkerError
 
 
 @pytest.fixture
@@ -129,6 +136,25 @@ def test_ranks_are_told_where_the_run_is(lab: Lab) -> None:
     assert other.stdout.split() == [f"{lab.folder}/x/y", "True", "cpu", "9.0", "5"]
 
 
+@pytest.mark.parametrize(
+    ("command", "launched", "way"),
+    [
+        ("train.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),  # python, torchrun, srun
+        ("/venv/lib/ipykernel_launcher.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),
+        ("train.py", True, "--fresh"),  # on this machine or by Ray
+        ("/venv/bin/dist-ai", False, "--fresh"),
+        ("/here/dist_ai/cli/main.py", False, "--fresh"),
+    ],
+)
+def test_how_to_begin_anew_fits_how_the_program_was_started(
+    command: str, launched: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [command])
+    for name, value in settings_environment(LaunchSettings(run_dir=Path("/run") if launched else None)).items():
+        monkeypatch.setenv(name, value)
+    assert how_to_begin_anew() == f"To begin anew there use {way}; or use another run directory"
+
+
 def test_a_launch_inside_a_launch_starts_a_world_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     outer = LaunchSettings(run_dir=Path("/outer"), fresh=True, device="cuda")
     inherited = worker_environment(outer, rank=3, world_size=4, store="file:///outer", inherited={"HOME": "/me"})
@@ -197,6 +223,63 @@ def test_a_rank_that_raises_ends_the_others_and_is_shown_once(lab: Lab) -> None:
         f"Output of rank 1: {log}\n"
     )
     assert not list(lab.temporary.iterdir())
+
+
+def test_an_error_of_ours_is_its_message_and_the_lines_of_the_users_code(lab: Lab) -> None:
+    script = lab.script(
+        "ours.py",
+        """
+        import os, time
+        from dist_ai.distributed.environment import World
+        def inner():
+            World(world_size=0)
+        if os.environ["RANK"] == "1":
+            inner()
+        time.sleep(300)
+        """,
+    )
+    done = lab.launch("ours.py", "--workers", "2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "dist-ai: error: rank 1 of 2 raised ConfigError: world_size=0: a world has at least 1 process\n\n"
+        "In your code (most recent call last):\n"
+        f'  File "{script}", line 7, in <module>\n'
+        "    inner()\n"
+        f'  File "{script}", line 5, in inner\n'
+        "    World(world_size=0)\n\n"
+        f"Output of rank 1: {lab.folder}/runs/ours/logs/rank1.log\n"
+    )
+
+
+def test_an_error_of_ours_shows_where_the_users_code_caused_it(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    text = """if True:
+        from dist_ai.data import DataLoader
+
+        def broken(sample):
+            raise ZeroDivisionError("the teapot is empty")
+
+        next(iter(DataLoader([1, 2], item_tfms=[broken], num_workers=0)))
+    """
+    with pytest.raises(BadSampleError) as caught:
+        exec(compile(text, script, "exec"), {})
+    caught.value.add_note("raised in a test")
+    failure = failure_of(caught.value, rank=1, script=str(script))
+    message = str(worker_error(failure, world_size=2))
+    assert message.startswith("rank 1 of 2 raised BadSampleError: sample ")
+    _, *lines = re.findall(r'File "(.*)", line (\d+)', message)  # the first is this test's
+    assert lines == [(str(script), "7"), (str(script), "5")]
+    assert message.endswith("in broken\nraised in a test")
+    assert message.count("the teapot is empty") == 1
+
+
+def test_an_error_of_ours_without_a_line_of_the_user_is_its_message_alone(tmp_path: Path) -> None:
+    text = "two lines\nof a message"
+    failure = failure_of(ConfigError(text), rank=1, script=str(tmp_path / "train.py"))
+    log = tmp_path / "rank1.log"
+    log.write_text("what it printed\n")
+    message = str(worker_error(failure, world_size=2, log=log))
+    assert message == f"rank 1 of 2 raised ConfigError: {text}\n\nOutput of rank 1: {log}"
 
 
 def test_the_first_cause_is_shown_and_not_its_consequence(lab: Lab) -> None:
@@ -384,6 +467,9 @@ def test_launch_from_python_raises_and_keeps_the_callers_signal_handlers(
         ),
         ({"args": "--epochs 3"}, r"args='--epochs 3' is one text; give a list of arguments, as in \['--epochs', '3'\]"),
         ({"script": "trian.py"}, r"script 'trian.py' does not exist in /.*; did you mean 'train.py'\?"),
+        ({"script": "sub/trian.py"}, r"script 'sub/trian.py' does not exist in /.*; did you mean 'sub/train.py'\?"),
+        ({"script": "sub/a.py"}, "script 'sub/a.py' does not exist in [^;?]*$"),
+        ({"workers": 0, "engine": "ray"}, "workers=0: a run has at least 1 worker; use --workers 1 or more"),
         ({"script": "."}, "script '.' is a folder; give the Python file to run"),
         ({"run_dir": "train.py/x"}, "run directory '/.*/train.py/x' cannot be: '/.*/train.py' is a file"),
         (
@@ -396,10 +482,14 @@ def test_what_cannot_work_is_refused(
     arguments: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("train.py").write_text("raise AssertionError('was run')")
+    Path("sub").mkdir()
+    for script in ("train.py", "sub/train.py", "sub/b.py"):
+        Path(script).write_text("raise AssertionError('was run')")
     with pytest.raises(ConfigError, match=message):
         launch(**{"script": "train.py", **arguments})  # type: ignore[arg-type]
-    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "sub", "sub/b.py", "sub/train.py", "train.py"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -531,7 +621,7 @@ def test_ray_runs_the_ranks_of_a_run(lab: Lab) -> None:
     line = "3 [1] {'from': 1, 'argv': ['--epochs', '3']}\n"
     assert done.stdout == f"rank 0 of 2: {line}"
     assert f"rank 1 of 2: {line}" in (lab.folder / "runs/exchange/logs/rank1.log").read_text()
-    assert done.stderr == ""
+    assert done.stderr == "dist-ai: starting Ray on this machine (2 workers) ...\n"
 
 
 @pytest.mark.ray
@@ -540,6 +630,7 @@ def test_ray_shows_the_first_cause_once(lab: Lab) -> None:
     done = lab.launch("cause.py", "--engine", "ray", "--workers", "2")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
+        "dist-ai: starting Ray on this machine (2 workers) ...\n"
         "dist-ai: error: rank 1 of 2 raised KeyError: 'label'\n\n"
         "Traceback (most recent call last):\n"
         f'  File "{script}", line 11, in <module>\n'
@@ -556,9 +647,10 @@ def test_ray_names_a_killed_rank_without_a_page_of_its_own(lab: Lab) -> None:
     done = lab.launch("killed.py", "--engine", "ray", "--workers", "2")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
+        "dist-ai: starting Ray on this machine (2 workers) ...\n"
         "dist-ai: error: rank 1 of 2 lost its process (killed, out of memory, os._exit, or a crash in native code)\n"
     )
-    assert done.stderr.count("\n") < 8
+    assert done.stderr.count("\n") < 9
 
 
 @pytest.mark.ray
@@ -571,7 +663,8 @@ def test_signals_to_the_launcher_end_ray(lab: Lab, number: signal.Signals, code:
     launcher.send_signal(number)
     out, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == code
-    assert (out, errors) == ("", "dist-ai: interrupted\n" if number is signal.SIGINT else "")
+    began = "dist-ai: starting Ray on this machine (2 workers) ...\n"
+    assert (out, errors) == ("", began + ("dist-ai: interrupted\n" if number is signal.SIGINT else ""))
 
 
 @pytest.mark.ray
@@ -586,7 +679,8 @@ def test_ray_uses_the_cluster_that_runs_here_and_leaves_it_running(lab: Lab) -> 
         assert (done.returncode, done.stdout) == (0, "rank 0 of 1: 1 [] {'from': 0, 'argv': []}\n"), done.stderr
         few = lab.launch("exchange.py", "--engine", "ray", "--workers", "2", RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="2")
         lack = "2 worker(s) need 2 CPUs, and the Ray cluster has 1 CPUs ("
-        waiting, error = few.stderr.splitlines()
+        connecting, waiting, error = few.stderr.splitlines()
+        assert connecting == "dist-ai: connecting to the Ray cluster on this machine (2 workers) ..."
         assert waiting.startswith(f"dist-ai: {lack}")
         assert waiting.endswith("; waiting up to 2 s for it to grow (Ctrl-C to stop)")
         assert error.startswith(f"dist-ai: error: {lack}")

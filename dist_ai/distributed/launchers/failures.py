@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import sysconfig
 import time
 import traceback
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from dist_ai.errors import CollectiveError, RendezvousError, WorkerError
+from dist_ai.errors import CollectiveError, DistAIError, RendezvousError, WorkerError
 
 __all__ = ["Failure", "failure_of", "first_cause", "log_header", "read_failures", "worker_error", "write_failure"]
 
@@ -25,6 +26,9 @@ __all__ = ["Failure", "failure_of", "first_cause", "log_header", "read_failures"
 TORCH_EXCHANGE_ERRORS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
 LINES_OF_LOG = 20
 LOG_HEADER = "==== dist-ai launch "
+# What stands in here is not the user's own code.
+LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+OURS = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,9 @@ class Failure:
         exit_code: the status it ended with; negative: the signal that ended it.
         kind: the exception's class, or "" if it left none (a signal, `os._exit`, a crash).
         message: the exception's text; without an exception, what is known of the end, or "".
-        traceback: the exception's traceback, without our own frames; "" if it left none.
+        traceback: the exception's traceback, without the launcher's frames; "" if it left none. Of an error that
+            dist_ai raised on purpose it holds the lines of the user's own code alone: the message says the rest.
+        ours: True if dist_ai raised it on purpose, so that its message says what is wrong and how to fix it.
         waited_for_peer: True if it complains of a peer that did not answer, and so may be another rank's consequence.
     """
 
@@ -47,6 +53,7 @@ class Failure:
     kind: str = ""
     message: str = ""
     traceback: str = ""
+    ours: bool = False
     waited_for_peer: bool = False
 
 
@@ -62,7 +69,11 @@ def failure_of(error: BaseException, *, rank: int, script: str) -> Failure:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         message = "" if isinstance(error.code, int) or error.code is None else str(error.code)
         return Failure(rank=rank, time=time.time(), exit_code=code & 0xFF, kind="SystemExit", message=message)
-    lines = traceback.format_exception(type(error), error, _from_script(error.__traceback__, script))
+    ours = isinstance(error, DistAIError)
+    if ours:
+        lines = [*_in_users_code(error, script), *(f"{note}\n" for note in getattr(error, "__notes__", ()))]
+    else:
+        lines = traceback.format_exception(type(error), error, _from_script(error.__traceback__, script))
     return Failure(
         rank=rank,
         time=time.time(),
@@ -70,6 +81,7 @@ def failure_of(error: BaseException, *, rank: int, script: str) -> Failure:
         kind=type(error).__name__,
         message=str(error),
         traceback="".join(lines).rstrip(),
+        ours=ours,
         waited_for_peer=_waited_for_peer(error),
     )
 
@@ -111,7 +123,7 @@ def first_cause(failures: Iterable[Failure]) -> Failure:
 
 
 def worker_error(cause: Failure, *, world_size: int, log: Path | None = None) -> WorkerError:
-    """Returns the one error that tells of a failed run: what failed first, its traceback, and where its output is.
+    """Returns the one error that tells of a failed run: what failed first, where, and in which file its output is.
 
     Args:
         cause: what `first_cause` found.
@@ -122,7 +134,7 @@ def worker_error(cause: Failure, *, world_size: int, log: Path | None = None) ->
     if cause.traceback:
         parts.append(cause.traceback)
     if log is not None and log.exists():
-        tail = "" if cause.traceback else _last_lines(log)
+        tail = "" if cause.traceback or cause.ours else _last_lines(log)
         parts.append(f"Output of rank {cause.rank}: {log}" + (f"\n{tail}" if tail else ""))
     return WorkerError("\n\n".join(parts), rank=cause.rank, exit_code=cause.exit_code, worker_traceback=cause.traceback)
 
@@ -143,18 +155,37 @@ def _headline(failure: Failure, world_size: int) -> str:
             "SIGBUS": " (a crash in native code, or /dev/shm is full)",
         }
         return f"{who} was killed by {name or f'signal {-failure.exit_code}'}{hints.get(name, '')}"
-    first_line = failure.message.split("\n", 1)[0]
+    # The rest of a message of several lines stands in its traceback; of an error of ours there is none.
+    told = failure.message if failure.ours else failure.message.split("\n", 1)[0]
     if failure.kind == "" and failure.message:
         return f"{who} {failure.message}"
     if failure.kind in ("", "SystemExit"):
-        return f"{who} exited with code {failure.exit_code}" + (f": {first_line}" if first_line else "")
-    return f"{who} raised {failure.kind}" + (f": {first_line}" if first_line else "")
+        return f"{who} exited with code {failure.exit_code}" + (f": {told}" if told else "")
+    return f"{who} raised {failure.kind}" + (f": {told}" if told else "")
 
 
 def _from_script(frames: TracebackType | None, script: str) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename != script:
         frames = frames.tb_next
     return frames
+
+
+def _in_users_code(error: BaseException | None, script: str) -> list[str]:
+    """Returns the lines of the user's own code that an error came through, outermost first, as a traceback has them.
+
+    Those of its causes lie further in: a transform of the user's that one of our loaders called, say.
+    """
+    frames: list[traceback.FrameSummary] = []
+    while error is not None:
+        frames += [each for each in traceback.extract_tb(error.__traceback__) if _is_users(each.filename, script)]
+        error = error.__cause__
+    return ["In your code (most recent call last):\n", *traceback.format_list(frames)] if frames else []
+
+
+def _is_users(file: str, script: str) -> bool:
+    if file.startswith("<") or Path(file).is_relative_to(OURS):
+        return False
+    return file == script or not any(Path(file).is_relative_to(folder) for folder in LIBRARIES)
 
 
 def _waited_for_peer(error: BaseException | None) -> bool:

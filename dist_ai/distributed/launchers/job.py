@@ -122,8 +122,10 @@ def _existing_script(script: str | Path) -> Path:
         return path
     if path.is_dir():
         raise ConfigError(f"script {os.fspath(script)!r} is a folder; give the Python file to run")
-    neighbours = [str(near) for near in path.parent.glob("*.py")] if path.parent.is_dir() else []
-    hint = did_you_mean(os.fspath(script), neighbours)
+    neighbours = path.parent.glob("*.py") if path.parent.is_dir() else ()
+    # By what their names differ in: the folder and the ending that they share make strangers look alike.
+    near = [str(each) for each in neighbours if did_you_mean(path.stem, [each.stem])]
+    hint = did_you_mean(os.fspath(script), near)
     raise ConfigError(f"script {os.fspath(script)!r} does not exist in {Path.cwd()}{hint}")
 
 

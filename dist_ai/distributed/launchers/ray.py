@@ -164,6 +164,7 @@ def _connection(job: Job, address: str) -> Iterator[bool]:
     own = address == LOCAL
     if own:
         require_gpus(job.workers, job.device)
+    _say_what_takes_long(job, address)
     try:
         try:
             ray.init(
@@ -181,7 +182,7 @@ def _connection(job: Job, address: str) -> Iterator[bool]:
             if own:
                 raise RendezvousError(f"a Ray cluster could not be started here: {reason}") from error
             raise RendezvousError(
-                f"the Ray cluster {'on this machine' if address == HERE else f'at {address}'} answers, but lets us not in: "
+                f"{_named(address)} answers, but lets us not in: "
                 f"{reason}; see that Ray and Python have its versions, and, if it asks for a token, set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from error
@@ -189,6 +190,16 @@ def _connection(job: Job, address: str) -> Iterator[bool]:
     finally:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it held back of its notes
             ray.shutdown()
+
+
+def _named(address: str) -> str:
+    return "the Ray cluster on this machine" if address == HERE else f"the Ray cluster at {address}"
+
+
+def _say_what_takes_long(job: Job, address: str) -> None:
+    does = "starting Ray on this machine" if address == LOCAL else f"connecting to {_named(address)}"
+    workers = f"{job.workers} worker{'s' if job.workers > 1 else ''}"
+    print(f"dist-ai: {does} ({workers}) ...", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -230,7 +241,9 @@ class _Run:
                 self._read(mailbox, wait_s=0.2)
             if self._interruption.signal is not None:
                 ray.kill(mailbox)  # the ranks end themselves when it is gone
-                training.join(GRACE_S)
+                deadline = time.monotonic() + GRACE_S
+                while training.is_alive() and time.monotonic() < deadline and not self._interruption.again:
+                    training.join(0.1)
                 return None
             self._read(mailbox, wait_s=0.0)
             ray.kill(mailbox)
