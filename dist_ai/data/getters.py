@@ -1,0 +1,170 @@
+"""Getters: from an item to what an input or a target is made from.
+
+Those here say what they do as plain data, so an export can hold them. Any function will do too; it is wrapped in a
+`Getter`. What is not an item of the source's kind passes through: a model trained from the rows of a table predicts
+from a file's path as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dist_ai.core.transform import Func, ItemTransform
+from dist_ai.data.table import Row, is_row, missing, row_value
+from dist_ai.errors import BadSampleError, DataError, did_you_mean
+
+__all__ = ["AttrGetter", "ColReader", "Getter", "ItemGetter"]
+
+
+@dataclass
+class ItemGetter(ItemTransform):
+    """One element of an item: of a tuple by its place, of a dict or a row by its key.
+
+    Args:
+        i: the place or the key.
+
+    A path and text pass through: they are taken for the element itself.
+
+    >>> ItemGetter(1)(("1.jpg", "cat"))
+    'cat'
+    """
+
+    i: int | str
+
+    order: ClassVar[int] = -10
+
+    def encodes(self, x: object) -> Any:
+        """Returns the element."""
+        if isinstance(x, str | bytes | os.PathLike):
+            return x
+        try:
+            return row_value(x, self.i) if is_row(x) else x[self.i]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError) as error:
+            raise BadSampleError(f"{self!r} found none in a {type(x).__name__}: {error.args[0]}") from error
+
+
+@dataclass
+class AttrGetter(ItemTransform):
+    """One attribute of an item.
+
+    Args:
+        nm: its name.
+
+    >>> from pathlib import Path
+    >>> AttrGetter("stem")(Path("cat_7.jpg"))
+    'cat_7'
+    """
+
+    nm: str
+
+    order: ClassVar[int] = -10
+
+    def encodes(self, x: object) -> Any:
+        """Returns the attribute."""
+        try:
+            return getattr(x, self.nm)
+        except AttributeError:
+            names = list(x) if isinstance(x, Row) else [name for name in dir(x) if not name.startswith("_")]
+            raise BadSampleError(
+                f"a {type(x).__name__} has no attribute {self.nm!r}{did_you_mean(self.nm, names)}"
+            ) from None
+
+
+@dataclass
+class ColReader(ItemTransform):
+    """The value of a row in a column of a table.
+
+    Args:
+        cols: the column, by name or place; or several, whose values make a list.
+        pref, suff: put before and after the value: a folder and ``".jpg"``.
+        label_delim: between the labels in a value that holds several, which then are a list; "" holds none.
+
+    What is not a row passes through.
+
+    Raises:
+        BadSampleError: the row has no such column, or no value in it.
+
+    >>> row = {"file": 7, "tags": "sea sky"}
+    >>> ColReader("file", pref="images/", suff=".jpg")(row), ColReader("tags", label_delim=" ")(row)
+    ('images/7.jpg', ['sea', 'sky'])
+    """
+
+    cols: str | int | Sequence[str | int]
+    pref: str | os.PathLike[str] = ""
+    suff: str = ""
+    label_delim: str | None = None
+
+    order: ClassVar[int] = -10
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pref, os.PathLike):
+            self.pref = os.path.join(self.pref, "")  # with the separator at its end
+
+    def encodes(self, x: object) -> Any:
+        """Returns the value, or the values."""
+        if not is_row(x):
+            return x
+        if isinstance(self.cols, str | int):
+            return self._value(x, self.cols)
+        return [self._value(x, column) for column in self.cols]
+
+    def _value(self, row: Any, column: str | int) -> Any:
+        try:
+            value = row_value(row, column)
+        except KeyError as error:
+            raise BadSampleError(error.args[0]) from None
+        if missing(value):
+            raise BadSampleError(f"no value in column {column!r}; fill the table, or leave such rows out of it")
+        if self.label_delim is not None:
+            return str(value).split(self.label_delim) if str(value) else []
+        return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
+
+
+class Getter(Func):
+    """A plain function that takes out of an item what an input or a target is made from.
+
+    Set up on a source, it knows what kind of items that has, and lets others pass: if the source has rows and the function
+    returns paths, a path that comes is taken for what the function would return. An export, which holds no code, then
+    leaves it out: its model takes what the function returns.
+
+    Raises:
+        DataError: the function fails on the first item.
+    """
+
+    order: ClassVar[int] = -10
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__(function)
+        self.kinds: tuple[str, str] | None = None
+
+    def setup(self, items: Sequence[Any]) -> None:
+        """Learns the kinds of what the function takes and returns from the first item."""
+        first = items[0]
+        try:
+            self.kinds = _kind(first), _kind(self.function(first))
+        except Exception as error:
+            raise DataError(
+                f"{self!r} fails on the first training item, {first!r:.200}: {type(error).__name__}: {error}"
+            ) from error
+
+    @property
+    def passes_others(self) -> bool:
+        """Whether what the function returns can be told from what it takes."""
+        return self.kinds is not None and self.kinds[0] != self.kinds[1]
+
+    def __call__(self, x: Any, draw: Any = None) -> Any:
+        """Returns the function of an item."""
+        if self.kinds is not None and self.passes_others and _kind(x) == self.kinds[1]:
+            return x
+        return self.function(x)
+
+
+def _kind(x: Any) -> str:
+    if isinstance(x, str | os.PathLike):
+        return "path or text"
+    if isinstance(x, Mapping) or is_row(x):
+        return "row"
+    return type(x).__name__
