@@ -24,7 +24,13 @@ from dist_ai.data.splitters import (
     TrainTestSplitter,
 )
 from dist_ai.data.table import Row, Table, as_items
-from dist_ai.data.transforms import Categorize
+from dist_ai.data.transforms import (
+    Categorize,
+    EncodedMultiCategorize,
+    MultiCategorize,
+    OneHotEncode,
+    RegressionSetup,
+)
 
 __all__ = [
     "AttrGetter",
@@ -34,6 +40,7 @@ __all__ = [
     "DataLoader",
     "DataLoaders",
     "Datasets",
+    "EncodedMultiCategorize",
     "EndSplitter",
     "EpochPlan",
     "FileGetter",
@@ -47,9 +54,12 @@ __all__ = [
     "ItemGetter",
     "KFoldSplitter",
     "MaskSplitter",
+    "MultiCategorize",
+    "OneHotEncode",
     "RandomSplitter",
     "RandomSubsetSplitter",
     "RegexLabeller",
+    "RegressionSetup",
     "Row",
     "Share",
     "Subset",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from dist_ai.core.transform import Func, ItemTransform
 from dist_ai.data.table import Row, is_row, missing, row_value
-from dist_ai.errors import BadSampleError, DataError, did_you_mean
+from dist_ai.errors import DataError, did_you_mean
 
 __all__ = ["AttrGetter", "ColReader", "Getter", "ItemGetter"]
 
@@ -43,7 +43,7 @@ class ItemGetter(ItemTransform):
         try:
             return row_value(x, self.i) if is_row(x) else x[self.i]  # type: ignore[index]
         except (KeyError, IndexError, TypeError) as error:
-            raise BadSampleError(f"{self!r} found none in a {type(x).__name__}: {error.args[0]}") from error
+            raise DataError(f"{self!r} found none in a {type(x).__name__}: {error.args[0]}") from error
 
 
 @dataclass
@@ -68,7 +68,7 @@ class AttrGetter(ItemTransform):
             return getattr(x, self.nm)
         except AttributeError:
             names = list(x) if isinstance(x, Row) else [name for name in dir(x) if not name.startswith("_")]
-            raise BadSampleError(
+            raise DataError(
                 f"a {type(x).__name__} has no attribute {self.nm!r}{did_you_mean(self.nm, names)}"
             ) from None
 
@@ -82,10 +82,10 @@ class ColReader(ItemTransform):
         pref, suff: put before and after the value: a folder and ``".jpg"``.
         label_delim: between the labels in a value that holds several, which then are a list; "" holds none.
 
-    What is not a row passes through.
+    What is not a row passes through. A missing value is None.
 
     Raises:
-        BadSampleError: the row has no such column, or no value in it.
+        DataError: the row has no such column, or no value where there is something to add or to split.
 
     >>> row = {"file": 7, "tags": "sea sky"}
     >>> ColReader("file", pref="images/", suff=".jpg")(row), ColReader("tags", label_delim=" ")(row)
@@ -115,9 +115,13 @@ class ColReader(ItemTransform):
         try:
             value = row_value(row, column)
         except KeyError as error:
-            raise BadSampleError(error.args[0]) from None
+            raise DataError(error.args[0]) from None
         if missing(value):
-            raise BadSampleError(f"no value in column {column!r}; fill the table, or leave such rows out of it")
+            if not self.pref and not self.suff and self.label_delim is None:
+                return None
+            raise DataError(
+                f"no value in column {column!r}; fill it (with '' where there are no labels), or leave such rows out"
+            )
         if self.label_delim is not None:
             return str(value).split(self.label_delim) if str(value) else []
         return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value

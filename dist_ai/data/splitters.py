@@ -181,7 +181,7 @@ class TrainTestSplitter(ShortRepr):
     Of a class with a single item, that one is for training.
 
     >>> TrainTestSplitter(0.5, stratify=lambda item: item[0])(["a1", "a2", "b1", "b2", "b3", "b4"])
-    ([1, 2, 4], [0, 3, 5])
+    ([0, 2, 3], [1, 4, 5])
     """
 
     test_size: float | int = 0.2
@@ -260,7 +260,7 @@ class RandomSubsetSplitter(ShortRepr):
         seed: which draw.
 
     >>> RandomSubsetSplitter(2, 1, seed=3)(range(100))
-    ([13, 15], [34])
+    ([58, 77], [78])
     """
 
     train_sz: float | int

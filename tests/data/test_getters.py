@@ -13,7 +13,7 @@ import pytest
 
 from dist_ai.core.transform import Transform
 from dist_ai.data import AttrGetter, ColReader, Getter, ItemGetter, Table
-from dist_ai.errors import BadSampleError, ConfigError, DataError
+from dist_ai.errors import ConfigError, DataError
 
 Pet = namedtuple("Pet", ["file", "kind"])
 
@@ -32,7 +32,7 @@ def test_a_column_is_read_from_rows_of_every_kind(row: Any):
     assert ColReader(0, pref=Path("images"))(row) == "images/7"
     assert ColReader(1, label_delim=" ")(row) == ["sea", "sky"]
     assert ColReader(["file", "tags"])(row) == [7, "sea sky"]
-    with pytest.raises(BadSampleError, match="no column 'tag'; there are file, tags; did you mean 'tags'"):
+    with pytest.raises(DataError, match="no column 'tag'; there are file, tags; did you mean 'tags'"):
         ColReader("tag")(row)
 
 
@@ -41,11 +41,11 @@ def test_no_label_in_a_delimited_column_is_an_empty_list():
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), pd.NA])
-def test_a_missing_value_is_an_error_and_not_a_label_called_nan(value: Any):
-    with pytest.raises(
-        BadSampleError, match="no value in column 'label'; fill the table, or leave such rows out of it"
-    ):
-        ColReader("label")({"label": value})
+def test_a_missing_value_is_none_and_never_becomes_a_text_called_nan(value: Any):
+    assert ColReader("label")({"label": value}) is None
+    for options in ({"pref": "images/"}, {"suff": ".jpg"}, {"label_delim": " "}):
+        with pytest.raises(DataError, match="no value in column 'label'; fill it"):
+            ColReader("label", **options)({"label": value})
 
 
 @pytest.mark.parametrize("getter", [ColReader("file"), ItemGetter(0), ItemGetter("file")])
@@ -59,18 +59,16 @@ def test_an_element_is_got_from_tuples_dicts_and_rows():
     assert ItemGetter("x")({"x": 3}) == 3
     assert ItemGetter("x")(Table({"x": [3]})[0]) == 3
     assert ItemGetter(1)(Pet("1.jpg", "cat")) == "cat"
-    with pytest.raises(
-        BadSampleError, match=re.escape("ItemGetter(i=2) found none in a tuple: tuple index out of range")
-    ):
+    with pytest.raises(DataError, match=re.escape("ItemGetter(i=2) found none in a tuple: tuple index out of range")):
         ItemGetter(2)(("a", "b"))
-    with pytest.raises(BadSampleError, match="found none in a dict: no column 'y'; there are x"):
+    with pytest.raises(DataError, match="found none in a dict: no column 'y'; there are x"):
         ItemGetter("y")({"x": 3})
 
 
 def test_an_attribute_is_got_and_a_near_one_suggested():
     assert AttrGetter("kind")(Pet("1.jpg", "cat")) == "cat"
     assert AttrGetter("kind")(Table({"kind": ["cat"]})[0]) == "cat"
-    with pytest.raises(BadSampleError, match="a Pet has no attribute 'knd'; did you mean 'kind'"):
+    with pytest.raises(DataError, match="a Pet has no attribute 'knd'; did you mean 'kind'"):
         AttrGetter("knd")(Pet("1.jpg", "cat"))
 
 
