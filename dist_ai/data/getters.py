@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dist_ai.core.transform import Func, ItemTransform
+from dist_ai.core.transform import ItemTransform
 from dist_ai.data.table import Row, is_row, missing, row_value
-from dist_ai.errors import DataError, did_you_mean
+from dist_ai.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["AttrGetter", "ColReader", "Getter", "ItemGetter"]
 
@@ -127,7 +127,7 @@ class ColReader(ItemTransform):
         return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
 
 
-class Getter(Func):
+class Getter(ItemTransform):
     """A plain function that takes out of an item what an input or a target is made from.
 
     Set up on a source, it knows what kind of items that has, and lets others pass: if the source has rows and the function
@@ -135,16 +135,21 @@ class Getter(Func):
     leaves it out: its model takes what the function returns.
 
     Raises:
-        DataError: the function fails on the first item.
+        DataError: at set-up, the function fails on the first item.
     """
 
     order: ClassVar[int] = -10
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__(function)
+        self.function = function
         self.kinds: tuple[str, str] | None = None
 
-    def setup(self, items: Sequence[Any]) -> None:
+    @property
+    def passes_others(self) -> bool:
+        """Whether what the function returns can be told from what it takes."""
+        return self.kinds is not None and self.kinds[0] != self.kinds[1]
+
+    def setups(self, items: Sequence) -> None:
         """Learns the kinds of what the function takes and returns from the first item."""
         first = items[0]
         try:
@@ -154,16 +159,21 @@ class Getter(Func):
                 f"{self!r} fails on the first training item, {first!r:.200}: {type(error).__name__}: {error}"
             ) from error
 
-    @property
-    def passes_others(self) -> bool:
-        """Whether what the function returns can be told from what it takes."""
-        return self.kinds is not None and self.kinds[0] != self.kinds[1]
-
-    def __call__(self, x: Any, draw: Any = None) -> Any:
+    def encodes(self, x: object) -> Any:
         """Returns the function of an item."""
         if self.kinds is not None and self.passes_others and _kind(x) == self.kinds[1]:
             return x
         return self.function(x)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Raises `ConfigError`: a file cannot hold code."""
+        raise ConfigError(
+            f"{self!r} cannot be written to a file, because files hold no code, and what it returns cannot be told from what "
+            "it takes; write it as a Transform class"
+        )
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
 
 
 def _kind(x: Any) -> str:
