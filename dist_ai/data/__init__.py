@@ -1,5 +1,12 @@
 """The data layer: sources, splitters, labellers, the epoch plan, data sets and loaders."""
 
+from dist_ai.data.block import (
+    CategoryBlock,
+    DataBlock,
+    MultiCategoryBlock,
+    RegressionBlock,
+    TransformBlock,
+)
 from dist_ai.data.collate import collate
 from dist_ai.data.datasets import Datasets, Subset, TensorData
 from dist_ai.data.folds import KFoldSplitter
@@ -35,8 +42,10 @@ from dist_ai.data.transforms import (
 __all__ = [
     "AttrGetter",
     "Categorize",
+    "CategoryBlock",
     "ColReader",
     "ColSplitter",
+    "DataBlock",
     "DataLoader",
     "DataLoaders",
     "Datasets",
@@ -55,10 +64,12 @@ __all__ = [
     "KFoldSplitter",
     "MaskSplitter",
     "MultiCategorize",
+    "MultiCategoryBlock",
     "OneHotEncode",
     "RandomSplitter",
     "RandomSubsetSplitter",
     "RegexLabeller",
+    "RegressionBlock",
     "RegressionSetup",
     "Row",
     "Share",
@@ -66,6 +77,7 @@ __all__ = [
     "Table",
     "TensorData",
     "TrainTestSplitter",
+    "TransformBlock",
     "as_items",
     "collate",
     "get_files",
