@@ -79,7 +79,7 @@ class ColReader(ItemTransform):
 
     Args:
         cols: the column, by name or place; or several, whose values make a list.
-        pref, suff: put before and after the value: a folder and ``".jpg"``.
+        pref, suff: put before and after the value: a folder (which an absolute path does not take) and ``".jpg"``.
         label_delim: between the labels in a value that holds several, which then are a list; "" holds none.
 
     What is not a row passes through. A missing value is None.
@@ -124,7 +124,10 @@ class ColReader(ItemTransform):
             )
         if self.label_delim is not None:
             return str(value).split(self.label_delim) if str(value) else []
-        return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
+        if not self.pref and not self.suff:
+            return value
+        pref, name = str(self.pref), f"{value}{self.suff}"
+        return os.path.join(pref, name) if pref.endswith(os.sep) else pref + name
 
 
 class Getter(ItemTransform):

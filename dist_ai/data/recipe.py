@@ -61,8 +61,8 @@ class SampleRecipe:
         """
         for pipeline in self.targets:
             for tfm in pipeline.tfms:
-                if hasattr(tfm, "vocab"):
-                    return tfm.vocab
+                if getattr(tfm, "vocab", None):
+                    return tfm.vocab  # type: ignore[attr-defined]
         raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
 
     @property

@@ -36,6 +36,13 @@ def test_a_column_is_read_from_rows_of_every_kind(row: Any):
         ColReader("tag")(row)
 
 
+def test_a_folder_is_put_before_names_and_not_before_absolute_paths():
+    for folder in (Path("images"), "images/"):
+        assert ColReader("file", pref=folder)({"file": "a/7.jpg"}) == "images/a/7.jpg"
+        assert ColReader("file", pref=folder)({"file": Path("/data/7.jpg")}) == "/data/7.jpg"
+    assert ColReader("file", pref="img_")({"file": 7}) == "img_7"
+
+
 def test_no_label_in_a_delimited_column_is_an_empty_list():
     assert ColReader("tags", label_delim=" ")({"tags": ""}) == []
 
