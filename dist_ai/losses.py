@@ -10,9 +10,20 @@ from torch.nn import functional as F
 
 from dist_ai.core.dispatch import Dispatch
 from dist_ai.core.registry import Registry
-from dist_ai.core.types import TensorCategory
+from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.errors import DataError
 
-__all__ = ["CrossEntropyLoss", "activation", "decodes", "default_loss", "loss_from_plain", "loss_to_plain", "losses"]
+__all__ = [
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "MSELoss",
+    "activation",
+    "decodes",
+    "default_loss",
+    "loss_from_plain",
+    "loss_to_plain",
+    "losses",
+]
 
 losses: Registry[type[nn.Module]] = Registry(
     "loss", "register its class with dist_ai.losses.losses.register(name) before loading"
@@ -55,6 +66,76 @@ class CrossEntropyLoss(nn.Module):
         return TensorCategory(pred.argmax(self.axis))
 
 
+@losses.register("BCEWithLogitsLoss")
+class BCEWithLogitsLoss(nn.Module):
+    """Binary cross-entropy of each class by itself, with the sigmoid and the threshold that belong to it.
+
+    Args:
+        thresh: a class is there when its probability is above this.
+
+    Prediction: (batch, ...) logits, float. Target: the same shape, 0 or 1, of any dtype. The loss is the mean over
+    samples and classes.
+
+    >>> BCEWithLogitsLoss()(torch.tensor([[0.0, 0.0]]), torch.tensor([[1, 0]])).item()
+    0.6931471824645996
+    """
+
+    def __init__(self, thresh: float = 0.5) -> None:
+        super().__init__()
+        self.thresh = thresh
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns the mean binary cross-entropy."""
+        pred, target = _as_many(pred, target)
+        return F.binary_cross_entropy_with_logits(pred, target.to(pred.dtype))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the arguments that make this loss again."""
+        return {"thresh": self.thresh}
+
+    def activation(self, pred: torch.Tensor) -> torch.Tensor:
+        """Returns the classes' probabilities, each by itself."""
+        return pred.sigmoid()
+
+    def decodes(self, pred: torch.Tensor) -> torch.Tensor:
+        """Returns which classes are there, bool, as a `TensorMultiCategory`."""
+        return TensorMultiCategory(pred.sigmoid() > self.thresh)
+
+
+@losses.register("MSELoss")
+class MSELoss(nn.Module):
+    """The mean squared error of numbers.
+
+    Prediction and target: as many numbers, float; (batch, 1) and (batch,) go together. The loss is the mean over all.
+
+    >>> MSELoss()(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0])).item()
+    2.0
+    """
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns the mean squared error."""
+        pred, target = _as_many(pred, target)
+        return F.mse_loss(pred, target.to(pred.dtype))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the arguments that make this loss again."""
+        return {}
+
+    def decodes(self, pred: torch.Tensor) -> torch.Tensor:
+        """Returns the prediction as a `TensorRegression`."""
+        return TensorRegression(pred)
+
+
+def _as_many(pred: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    # Flat, because torch would make (64, 1) and (64,) a table of 64 x 64 differences.
+    if pred.numel() != target.numel() or (pred.dim() and target.dim() and len(pred) != len(target)):
+        raise DataError(
+            f"a prediction of shape {tuple(pred.shape)} for a target of shape {tuple(target.shape)}; expected as many numbers: "
+            "give the model as many outputs as a target has (n_out)"
+        )
+    return pred.flatten(), target.flatten()
+
+
 default_loss = Dispatch("default_loss")
 """(target) -> the loss function for targets of its type."""
 
@@ -62,6 +143,16 @@ default_loss = Dispatch("default_loss")
 @default_loss.register(TensorCategory)
 def _(target: TensorCategory) -> CrossEntropyLoss:
     return CrossEntropyLoss()
+
+
+@default_loss.register(TensorMultiCategory)
+def _(target: TensorMultiCategory) -> BCEWithLogitsLoss:
+    return BCEWithLogitsLoss()
+
+
+@default_loss.register(TensorRegression)
+def _(target: TensorRegression) -> MSELoss:
+    return MSELoss()
 
 
 def activation(loss_func: Any, pred: Any) -> Any:

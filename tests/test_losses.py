@@ -9,9 +9,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dist_ai.core.types import TensorCategory
-from dist_ai.errors import ArtifactError
-from dist_ai.losses import CrossEntropyLoss, activation, decodes, default_loss, loss_from_plain, loss_to_plain, losses
+from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.errors import ArtifactError, DataError
+from dist_ai.losses import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    MSELoss,
+    activation,
+    decodes,
+    default_loss,
+    loss_from_plain,
+    loss_to_plain,
+    losses,
+)
 
 
 @pytest.fixture
@@ -90,3 +100,41 @@ def test_the_default_loss_is_chosen_by_the_type_of_the_target() -> None:
     assert isinstance(default_loss(TensorCategory([1, 2])), CrossEntropyLoss)
     assert default_loss.find(torch.Tensor) is None  # a plain tensor does not say what it means
     assert losses.find("CrossEntropyLoss") is CrossEntropyLoss
+
+
+def test_each_class_by_itself_is_torchs_binary_cross_entropy_whatever_the_dtype_of_the_target(logits) -> None:
+    target = (logits > 0.3).roll(1, 0)
+    expected = F.binary_cross_entropy_with_logits(logits, target.double())
+    for dtype in (torch.bool, torch.int64, torch.float32):
+        assert torch.equal(BCEWithLogitsLoss()(logits, target.to(dtype)), expected)
+    assert torch.equal(activation(BCEWithLogitsLoss(), logits), logits.sigmoid())
+
+
+def test_the_threshold_says_which_classes_are_there(logits: torch.Tensor) -> None:
+    for thresh in (0.2, 0.5):
+        found = decodes(BCEWithLogitsLoss(thresh), logits)
+        assert type(found) is TensorMultiCategory
+        assert torch.equal(found.bool().as_subclass(torch.Tensor), logits.sigmoid() > thresh)
+    assert loss_from_plain(json.loads(json.dumps(loss_to_plain(BCEWithLogitsLoss(0.2))))).thresh == 0.2
+
+
+def test_the_squared_error_of_a_column_and_a_row_is_that_of_their_numbers_and_not_of_a_table() -> None:
+    pred, target = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1.0, 2.0, 1.0])
+    assert MSELoss()(pred, target) == 3.0
+    assert torch.equal(decodes(MSELoss(), pred), pred)
+    assert type(decodes(MSELoss(), pred)) is TensorRegression
+    assert type(loss_from_plain(loss_to_plain(MSELoss()))) is MSELoss
+
+
+@pytest.mark.parametrize("loss", [MSELoss(), BCEWithLogitsLoss()])
+def test_a_prediction_that_does_not_fit_its_target_is_explained(loss: nn.Module) -> None:
+    message = r"a prediction of shape \(4, 2\) for a target of shape \(4,\); expected as many numbers: give the model"
+    with pytest.raises(DataError, match=message):
+        loss(torch.zeros(4, 2), torch.zeros(4))
+    with pytest.raises(DataError, match="expected as many numbers"):
+        loss(torch.zeros(4, 2), torch.zeros(8))
+
+
+def test_several_labels_and_numbers_have_default_losses() -> None:
+    assert type(default_loss(TensorMultiCategory([1.0, 0.0]))) is BCEWithLogitsLoss
+    assert type(default_loss(TensorRegression([1.0]))) is MSELoss

@@ -1,30 +1,88 @@
 """The data layer: sources, splitters, labellers, the epoch plan, data sets and loaders."""
 
+from dist_ai.data.block import (
+    CategoryBlock,
+    DataBlock,
+    MultiCategoryBlock,
+    RegressionBlock,
+    TransformBlock,
+)
 from dist_ai.data.collate import collate
 from dist_ai.data.datasets import Datasets, Subset, TensorData
-from dist_ai.data.labellers import parent_label
+from dist_ai.data.folds import KFoldSplitter
+from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
+from dist_ai.data.labellers import RegexLabeller, parent_label
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import EpochPlan, Share
 from dist_ai.data.samples import sample_data
-from dist_ai.data.sources import get_files, get_image_files
-from dist_ai.data.splitters import GrandparentSplitter, RandomSplitter
-from dist_ai.data.transforms import Categorize
+from dist_ai.data.sources import FileGetter, ImageGetter, get_files, get_image_files, get_text_files
+from dist_ai.data.splitters import (
+    ColSplitter,
+    EndSplitter,
+    FileSplitter,
+    FuncSplitter,
+    GrandparentSplitter,
+    GroupSplitter,
+    IndexSplitter,
+    MaskSplitter,
+    RandomSplitter,
+    RandomSubsetSplitter,
+    TrainTestSplitter,
+)
+from dist_ai.data.table import Row, Table, as_items
+from dist_ai.data.transforms import (
+    Categorize,
+    EncodedMultiCategorize,
+    MultiCategorize,
+    OneHotEncode,
+    RegressionSetup,
+)
 
 __all__ = [
+    "AttrGetter",
     "Categorize",
+    "CategoryBlock",
+    "ColReader",
+    "ColSplitter",
+    "DataBlock",
     "DataLoader",
     "DataLoaders",
     "Datasets",
+    "EncodedMultiCategorize",
+    "EndSplitter",
     "EpochPlan",
+    "FileGetter",
+    "FileSplitter",
+    "FuncSplitter",
+    "Getter",
     "GrandparentSplitter",
+    "GroupSplitter",
+    "ImageGetter",
+    "IndexSplitter",
+    "ItemGetter",
+    "KFoldSplitter",
+    "MaskSplitter",
+    "MultiCategorize",
+    "MultiCategoryBlock",
+    "OneHotEncode",
     "RandomSplitter",
+    "RandomSubsetSplitter",
+    "RegexLabeller",
+    "RegressionBlock",
+    "RegressionSetup",
+    "Row",
     "Share",
     "Subset",
+    "Table",
     "TensorData",
+    "TrainTestSplitter",
+    "TransformBlock",
+    "as_items",
     "collate",
     "get_files",
     "get_image_files",
+    "get_text_files",
     "parent_label",
     "sample_data",
 ]

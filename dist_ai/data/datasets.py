@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from dist_ai.core.transform import Pipeline, Transform
+from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
+from dist_ai.data.splitters import check_split
+from dist_ai.data.table import as_items
 from dist_ai.errors import DataError
 
 __all__ = ["Datasets", "Subset", "TensorData"]
@@ -42,12 +44,19 @@ class Subset(Sequence[Any]):
 
 
 class Datasets:
-    """A training and a validation subset of the same items, whose transforms are set up on the training part.
+    """The parts of a collection of items: for training, for validation, and further ones; transforms learn from the first.
 
     Args:
-        items: what the samples are made from.
+        items: what the samples are made from: a list, a table of any kind, a map-style data set; see `as_items`.
         tfms: one list of transforms for each element of the sample.
-        splits: (training indices, validation indices), as a splitter gives them.
+        splits: the indices of the training part, of the validation part and of further ones, as a splitter gives them.
+            They may overlap: whoever wants to see a model learn four samples by heart validates with the same four.
+
+    Attributes:
+        subsets: the parts, in the order of `splits`; those behind the first see the transforms of validation.
+
+    Raises:
+        DataError: a part is empty or has an index that no item has; or `items` is no collection.
 
     >>> from dist_ai.data.transforms import Categorize
     >>> dsets = Datasets(["a1", "b2", "a3"], [[str.upper], [lambda s: s[0], Categorize]], splits=([0, 1], [2]))
@@ -55,14 +64,41 @@ class Datasets:
     ('A3', TensorCategory(0))
     """
 
-    def __init__(self, items: Sequence[Any], tfms: Sequence[Tfms], splits: tuple[Sequence[int], Sequence[int]]) -> None:
-        self.items = items
+    def __init__(self, items: Any, tfms: Sequence[Tfms], splits: Sequence[Sequence[int]]) -> None:
+        self.items = as_items(items)
+        self.splits = check_split(splits, len(self.items), may_overlap=True)
         self.pipelines = [Pipeline(each) for each in tfms]
-        train_items = [items[i] for i in splits[0]]
+        train_items = _Chosen(self.items, self.splits[0])
         for pipeline in self.pipelines:
             pipeline.setup(train_items)
-        self.train = Subset(items, splits[0], self.pipelines, split_idx=0)
-        self.valid = Subset(items, splits[1], self.pipelines, split_idx=1)
+        self.subsets = [
+            Subset(self.items, indices, self.pipelines, split_idx=VALID if k else TRAIN)
+            for k, indices in enumerate(self.splits)
+        ]
+
+    @property
+    def train(self) -> Subset:
+        """The training part."""
+        return self.subsets[0]
+
+    @property
+    def valid(self) -> Subset:
+        """The validation part."""
+        return self.subsets[1]
+
+
+class _Chosen(Sequence[Any]):
+    """Some items of a collection, read when asked for: those of a whole training part may not fit into memory."""
+
+    def __init__(self, items: Sequence[Any], indices: Sequence[int]) -> None:
+        self.items = items
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[self.indices[index]]
 
 
 class TensorData(Sequence[Any]):

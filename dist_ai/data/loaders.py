@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -15,6 +15,9 @@ from dist_ai.data.loader import DataLoader, Tfms, as_list
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.distributed.environment import World
 from dist_ai.errors import DataError
+
+if TYPE_CHECKING:
+    from dist_ai.data.block import DataBlock
 
 __all__ = ["DataLoaders"]
 
@@ -92,6 +95,33 @@ class DataLoaders:
             for subset, size in ((datasets.train, bs), (datasets.valid, val_bs or bs))
         )
         return cls(train, valid, recipe=recipe, n_inp=n_inp)
+
+    @classmethod
+    def from_dblock(
+        cls,
+        dblock: DataBlock,
+        source: Any,
+        *,
+        bs: int = 64,
+        val_bs: int | None = None,
+        drop_last: bool | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of what a data block makes of a source; see `from_datasets`."""
+        return cls.from_datasets(
+            dblock.datasets(source),
+            bs=bs,
+            val_bs=val_bs,
+            drop_last=drop_last,
+            item_tfms=dblock.all_item_tfms,
+            batch_tfms=dblock.all_batch_tfms,
+            num_workers=num_workers,
+            seed=seed,
+            device=device,
+            n_inp=dblock.num_inputs,
+        )
 
     @classmethod
     def without_data(cls, recipe: SampleRecipe) -> DataLoaders:

@@ -6,12 +6,13 @@ trained one saw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.datasets import Subset
+from dist_ai.data.getters import Getter
+from dist_ai.data.table import as_items
 from dist_ai.errors import DataError
 
 __all__ = ["SampleRecipe"]
@@ -33,8 +34,13 @@ class SampleRecipe:
     item_tfms: Pipeline = field(default_factory=Pipeline)
     batch_tfms: Pipeline = field(default_factory=Pipeline)
 
-    def samples(self, items: Sequence[Any]) -> Subset:
-        """Returns new items as samples without targets, seen through the validation transforms."""
+    def samples(self, items: Any) -> Subset:
+        """Returns new items as samples without targets, seen through the validation transforms.
+
+        Args:
+            items: a list, or a table of any kind; see `as_items`.
+        """
+        items = as_items(items)
         return Subset(items, range(len(items)), self.inputs, split_idx=1)
 
     def decode_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -55,19 +61,39 @@ class SampleRecipe:
         """
         for pipeline in self.targets:
             for tfm in pipeline.tfms:
-                if hasattr(tfm, "vocab"):
-                    return tfm.vocab
+                if getattr(tfm, "vocab", None):
+                    return tfm.vocab  # type: ignore[attr-defined]
+        raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a model gives for a sample, from the targets' transforms: classes, or numbers of a regression.
+
+        Raises:
+            DataError: no transform of a target tells.
+        """
+        for pipeline in self.targets:
+            for tfm in pipeline.tfms:
+                if getattr(tfm, "num_outputs", None):
+                    return tfm.num_outputs  # type: ignore[attr-defined]
         raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the recipe as plain data; of the targets, the transforms that can be undone.
 
+        A `Getter` before an input is left out if what it returns can be told from what it takes: from an export on, the
+        model takes what it returns.
+
         Raises:
             ConfigError: an input transform is a plain function, which a file cannot hold.
         """
+        inputs = [
+            [tfm for tfm in pipeline.tfms if not (isinstance(tfm, Getter) and tfm.passes_others)]
+            for pipeline in self.inputs
+        ]
         undoable = [[tfm for tfm in pipeline.tfms if tfm.can_undo] for pipeline in self.targets]
         return {
-            "inputs": [pipeline.to_plain() for pipeline in self.inputs],
+            "inputs": [Pipeline(tfms).to_plain() for tfms in inputs],
             "targets": [Pipeline(tfms).to_plain() for tfms in undoable],
             "item_tfms": self.item_tfms.to_plain(),
             "batch_tfms": self.batch_tfms.to_plain(),

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["IMAGE_SUFFIXES", "get_files", "get_image_files"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "FileGetter",
+    "ImageGetter",
+    "get_files",
+    "get_image_files",
+    "get_text_files",
+]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 def get_files(
     path: str | Path,
-    suffixes: Iterable[str] | None = None,
+    extensions: Iterable[str] | None = None,
     *,
     recurse: bool = True,
     folders: Iterable[str] = (),
@@ -25,24 +33,24 @@ def get_files(
 
     Args:
         path: the folder.
-        suffixes: keep only files with these endings (``".jpg"``), in any case; None keeps all.
+        extensions: keep only files with these endings (``".jpg"``), in any case; None keeps all.
         recurse: look into sub-folders.
-        folders: look only into these sub-folders of `path`; none means all.
+        folders: look only into these sub-folders of `path`, one that is not there has no files; none means all.
         followlinks: follow links to folders, but not to one that the link lies in.
 
     Names that begin with a dot are left out, folders too.
 
     Raises:
         DataError: `path` is not a folder, or one under it cannot be read.
-        ConfigError: a suffix has no dot.
+        ConfigError: an extension has no dot.
     """
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"no folder at {path}: it is {'a file' if path.exists() else 'not there'}")
-    wanted = None if suffixes is None else {suffix.lower() for suffix in suffixes}
-    if strange := [suffix for suffix in wanted or () if not suffix.startswith(".")]:
+    wanted = None if extensions is None else {extension.lower() for extension in extensions}
+    if strange := [extension for extension in wanted or () if not extension.startswith(".")]:
         raise ConfigError(
-            f"suffixes without a dot: {', '.join(map(repr, sorted(strange)))}; expected such as ('.jpg',)"
+            f"extensions without a dot: {', '.join(map(repr, sorted(strange)))}; expected such as ('.jpg',)"
         )
     roots = [path / folder for folder in folders] or [path]
     found: list[Path] = []
@@ -72,6 +80,62 @@ def get_image_files(path: str | Path, *, recurse: bool = True, folders: Iterable
             + (f" in {', '.join(folders)}" if folders else "")
         )
     return found
+
+
+def get_text_files(path: str | Path, *, recurse: bool = True, folders: Iterable[str] = ()) -> list[Path]:
+    """Returns the ``.txt`` files under `path`, sorted; see `get_files`.
+
+    Raises:
+        DataError: there is no such folder, or no text file in it.
+    """
+    found = get_files(path, {".txt"}, recurse=recurse, folders=folders)
+    if not found:
+        raise DataError(f"no .txt file under {path}" + (f" in {', '.join(folders)}" if folders else ""))
+    return found
+
+
+@dataclass(frozen=True)
+class FileGetter:
+    """`get_files` with its options chosen, for `DataBlock(get_items=...)`.
+
+    Args:
+        suf: a folder under the one that is given, where the files are.
+        extensions, recurse, folders, followlinks: see `get_files`.
+    """
+
+    suf: str = ""
+    extensions: Iterable[str] | None = None
+    recurse: bool = True
+    folders: Iterable[str] = ()
+    followlinks: bool = True
+
+    def __call__(self, path: str | Path) -> list[Path]:
+        """Returns the files."""
+        return get_files(
+            Path(path) / self.suf,
+            self.extensions,
+            recurse=self.recurse,
+            folders=self.folders,
+            followlinks=self.followlinks,
+        )
+
+
+@dataclass(frozen=True)
+class ImageGetter:
+    """`get_image_files` with its options chosen, for `DataBlock(get_items=...)`.
+
+    Args:
+        suf: a folder under the one that is given, where the images are.
+        recurse, folders: see `get_files`.
+    """
+
+    suf: str = ""
+    recurse: bool = True
+    folders: Iterable[str] = ()
+
+    def __call__(self, path: str | Path) -> list[Path]:
+        """Returns the image files."""
+        return get_image_files(Path(path) / self.suf, recurse=self.recurse, folders=self.folders)
 
 
 def _cannot_read(error: OSError) -> None:

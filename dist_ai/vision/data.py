@@ -1,27 +1,37 @@
-"""Loaders of images."""
+"""Loaders of images, made in one line; each is a `DataBlock` that is written out here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 
-from dist_ai.core.transform import Transform
+from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data import (
-    Categorize,
+    AttrGetter,
+    CategoryBlock,
+    ColReader,
+    ColSplitter,
+    DataBlock,
     DataLoaders,
-    Datasets,
     GrandparentSplitter,
+    MultiCategoryBlock,
     RandomSplitter,
+    RegexLabeller,
+    RegressionBlock,
+    Table,
+    TransformBlock,
+    as_items,
     get_image_files,
     parent_label,
 )
+from dist_ai.data.table import missing
 from dist_ai.errors import DataError, did_you_mean
-from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
+from dist_ai.vision.blocks import ImageBlock, MaskBlock
 
-__all__ = ["ImageDataLoaders"]
+__all__ = ["ImageDataLoaders", "SegmentationDataLoaders"]
 
 Tfms: TypeAlias = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform | None
 
@@ -32,6 +42,19 @@ class ImageDataLoaders(DataLoaders):
     ```python
     dls = ImageDataLoaders.from_folder("pets", valid_pct=0.2, seed=42, item_tfms=Resize(64), bs=64)
     ```
+
+    What all ways to make them take:
+
+    - `valid_pct`: share of the images drawn at random for validation; `seed`: of that draw, of the order and of the
+      augmentations;
+    - `item_tfms`: transforms of one image, such as `Resize`; images in a batch need one size;
+    - `batch_tfms`: transforms of a batch on the device, such as `aug_transforms()`;
+    - `bs`, `val_bs`: images in a training and a validation batch, over all processes; `val_bs` is `bs` by default;
+    - `num_workers`: processes that load, for each process that trains; see `DataLoader`;
+    - `mode`: ``"RGB"`` or ``"L"`` (grey, one channel);
+    - `device`: where batches go; by default this rank's device.
+
+    Classes that are drawn at random are those of all images: a rare one may have none left to train on.
     """
 
     @classmethod
@@ -51,23 +74,16 @@ class ImageDataLoaders(DataLoaders):
         num_workers: int | None = None,
         mode: str = "RGB",
         device: torch.device | str | None = None,
-    ) -> ImageDataLoaders:
+    ) -> Self:
         """Returns loaders of a folder of images whose labels are the names of the folders they lie in.
 
         Args:
             path: holds ``train/cat/1.jpg``, ``valid/dog/2.jpg``; or, with `valid_pct`, ``cat/1.jpg`` at any depth.
             train, valid: names of the two folders.
             valid_pct: share of all images drawn at random for validation, instead of the two folders.
-            seed: of that draw, of the order and of the augmentations.
             vocab: the classes in order; by default the sorted labels of the training images, or with `valid_pct` of
                 all images.
-            item_tfms: transforms of one image, such as `Resize`; images in a batch need one size.
-            batch_tfms: transforms of a batch on the device, such as `aug_transforms()`.
-            bs: images in a training batch, over all processes.
-            val_bs: images in a validation batch; by default `bs`.
-            num_workers: processes that load, for each process that trains; see `DataLoader`.
-            mode: ``"RGB"`` or ``"L"`` (grey, one channel).
-            device: where batches go; by default this rank's device.
+            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
 
         Raises:
             DataError: there is no such folder, or no image, or only one class; or an image lies outside the folders of
@@ -78,31 +94,374 @@ class ImageDataLoaders(DataLoaders):
             _require_folders(path, train, valid)
             files = get_image_files(path, folders=(train, valid))
             _require_labels(files, [path / train, path / valid], nested=False)
-            split = GrandparentSplitter(train, valid)(files)
-            categorize = Categorize(list(vocab or ()))
+            trained_on = [folder for folder in _one_of_each(files) if folder.parent == path / train]
         else:
             files = get_image_files(path)
             _require_labels(files, [path], nested=True)
-            split = RandomSplitter(valid_pct, seed)(files)
-            # Of all images, because the draw may leave a rare class without one to train on.
-            categorize = Categorize(list(vocab or sorted({folder.name for folder in _one_of_each(files)})))
-        datasets = Datasets(files, [[OpenImage(mode)], [parent_label, categorize]], split)
-        if len(categorize.vocab) < 2:
+            trained_on = list(_one_of_each(files))
+        classes = list(vocab or sorted({folder.name for folder in trained_on}))
+        block = DataBlock(
+            (ImageBlock(mode), CategoryBlock(classes)),
+            splitter=GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed),
+            get_y=parent_label,
+            item_tfms=_listed(item_tfms),
+            batch_tfms=_listed(batch_tfms),
+        )
+        dls = cls.from_dblock(block, files, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+        if len(classes) < 2:
             raise DataError(
-                f"the training images under {path} have one class only ({', '.join(categorize.vocab)}); a classifier needs "
+                f"the training images under {path} have one class only ({', '.join(classes)}); a classifier needs "
                 "at least 2 folders of images"
             )
-        _require_classes(files, categorize.vocab, given=bool(vocab))
-        return cls.from_datasets(
-            datasets,
+        _require_classes(files, classes, given=bool(vocab))
+        return dls
+
+    @classmethod
+    def from_path_func(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        label_func: Callable[[Path], Any],
+        *,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of image files labelled by a function of their path.
+
+        Args:
+            path: the folder that names without one lie in.
+            fnames: the files, such as `get_image_files` gives them.
+            label_func: from a file's path to its label.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+
+        Raises:
+            DataError: a file has no label.
+        """
+        files = [Path(path, name) for name in fnames]
+        block = DataBlock(
+            (ImageBlock(mode), CategoryBlock(_classes([label_func(file) for file in files], files))),
+            splitter=RandomSplitter(valid_pct, seed),
+            get_y=label_func,
+            item_tfms=_listed(item_tfms),
+            batch_tfms=_listed(batch_tfms),
+        )
+        return cls.from_dblock(block, files, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+
+    @classmethod
+    def from_name_func(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        label_func: Callable[[str], Any],
+        *,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of image files labelled by a function of their name, without the folders; see `from_path_func`."""
+        return cls.from_path_func(
+            path,
+            fnames,
+            Pipeline([AttrGetter("name"), label_func]),
+            valid_pct=valid_pct,
+            seed=seed,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
             bs=bs,
             val_bs=val_bs,
-            item_tfms=[*_listed(item_tfms), ImageToTensor()],
-            batch_tfms=[ImageToFloat(), *_listed(batch_tfms)],
             num_workers=num_workers,
-            seed=seed,
+            mode=mode,
             device=device,
         )
+
+    @classmethod
+    def from_path_re(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        pat: str,
+        *,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of image files labelled by the first group of a regular expression in their path.
+
+        Args:
+            path, fnames: see `from_path_func`.
+            pat: the expression; see `RegexLabeller`.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+
+        Raises:
+            BadSampleError: a file does not fit it.
+        """
+        return cls.from_path_func(
+            path,
+            fnames,
+            RegexLabeller(pat),
+            valid_pct=valid_pct,
+            seed=seed,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            mode=mode,
+            device=device,
+        )
+
+    @classmethod
+    def from_name_re(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        pat: str,
+        *,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of image files labelled by a regular expression in their name; see `from_path_re`."""
+        return cls.from_name_func(
+            path,
+            fnames,
+            RegexLabeller(pat),
+            valid_pct=valid_pct,
+            seed=seed,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            mode=mode,
+            device=device,
+        )
+
+    @classmethod
+    def from_df(
+        cls,
+        df: Any,
+        path: str | Path = ".",
+        *,
+        fn_col: str | int = 0,
+        folder: str | Path = "",
+        suff: str = "",
+        label_col: str | int | Sequence[str | int] = 1,
+        label_delim: str | None = None,
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        valid_col: str | int | None = None,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of a table with a column of files and one, or several, of labels.
+
+        Args:
+            df: a data frame, an Arrow table, a `Table`, or a list of dicts.
+            path: the folder of the images, and `folder` in it.
+            fn_col: the column of files, by name or place; `suff` is added to each: ``".jpg"``.
+            label_col: the column of labels; or several, with a number each.
+            label_delim: between the labels of an image that has several.
+            y_block: what the labels are; by default several labels with `label_delim`, a yes or no for each of several
+                columns of 0 and 1, numbers where there are floats, and one label otherwise.
+            valid_col: a column with True for the validation images, instead of `valid_pct`.
+            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+
+        Raises:
+            DataError: no such column, or an image without a label.
+        """
+        rows = as_items(df)
+        get_y = ColReader(label_col, label_delim=label_delim)
+        if y_block is None:
+            y_block = _block_of(
+                [get_y(rows[i]) for i in range(len(rows))], rows, label_col, all_are_seen=valid_col is None
+            )
+        block = DataBlock(
+            (ImageBlock(mode), y_block),
+            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
+            get_x=ColReader(fn_col, pref=Path(path, folder), suff=suff),
+            get_y=get_y,
+            item_tfms=_listed(item_tfms),
+            batch_tfms=_listed(batch_tfms),
+        )
+        return cls.from_dblock(block, rows, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        csv_fname: str | Path = "labels.csv",
+        *,
+        header: bool = True,
+        delimiter: str = ",",
+        fn_col: str | int = 0,
+        folder: str | Path = "",
+        suff: str = "",
+        label_col: str | int | Sequence[str | int] = 1,
+        label_delim: str | None = None,
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        valid_col: str | int | None = None,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of a CSV file with a column of files and one, or several, of labels.
+
+        Args:
+            path: the folder of the CSV file, and of the images.
+            csv_fname: the CSV file's name.
+            header: whether its first line has the columns' names.
+            delimiter: between its values.
+            fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+        """
+        return cls.from_df(
+            Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
+            path,
+            fn_col=fn_col,
+            folder=folder,
+            suff=suff,
+            label_col=label_col,
+            label_delim=label_delim,
+            y_block=y_block,
+            valid_col=valid_col,
+            valid_pct=valid_pct,
+            seed=seed,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            mode=mode,
+            device=device,
+        )
+
+    @classmethod
+    def from_lists(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        labels: Sequence[Any],
+        *,
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of a list of files and a list of their labels.
+
+        Args:
+            path: the folder that names without one lie in.
+            fnames: the files.
+            labels: of each file: a label, a list of labels, or a float.
+            y_block: what the labels are; by default what they look like.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+
+        Raises:
+            DataError: not as many labels as files, or one is missing.
+        """
+        return cls.from_df(
+            Table({"file": [str(name) for name in fnames], "label": list(labels)}),
+            path,
+            fn_col="file",
+            label_col="label",
+            y_block=y_block,
+            valid_pct=valid_pct,
+            seed=seed,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            mode=mode,
+            device=device,
+        )
+
+
+class SegmentationDataLoaders(DataLoaders):
+    """Loaders of images and of masks, which have the class of each pixel."""
+
+    @classmethod
+    def from_label_func(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        label_func: Callable[[Path], Any],
+        *,
+        codes: Iterable[str] | None = None,
+        void: int | None = None,
+        valid_pct: float = 0.2,
+        seed: int = 0,
+        item_tfms: Tfms = None,
+        batch_tfms: Tfms = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        num_workers: int | None = None,
+        mode: str = "RGB",
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Returns loaders of image files whose masks a function finds.
+
+        Args:
+            path: the folder that names without one lie in.
+            fnames: the image files.
+            label_func: from an image's path to its mask's.
+            codes: the name of each class.
+            void: a number beyond them that stands for no class, such as 255.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see `ImageDataLoaders`.
+        """
+        block = DataBlock(
+            (ImageBlock(mode), MaskBlock(codes, void=void)),
+            splitter=RandomSplitter(valid_pct, seed),
+            get_y=label_func,
+            item_tfms=_listed(item_tfms),
+            batch_tfms=_listed(batch_tfms),
+        )
+        files = [Path(path, name) for name in fnames]
+        return cls.from_dblock(block, files, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
 
 
 def _require_folders(path: Path, *names: str) -> None:
@@ -142,6 +501,29 @@ def _one_of_each(files: Sequence[Path]) -> dict[Path, Path]:
     for file in files:
         found.setdefault(file.parent, file)
     return found
+
+
+def _classes(labels: Sequence[Any], of: Sequence[Any]) -> list[Any]:
+    """Returns the classes of all items, sorted; what `Categorize` learns, though from the training items only."""
+    if (lacking := next((i for i, label in enumerate(labels) if missing(label)), None)) is not None:
+        raise DataError(f"no label for {of[lacking]!r:.200}; fill it, or leave it out")
+    return sorted(set(labels))
+
+
+def _block_of(labels: Sequence[Any], rows: Any, columns: Any, *, all_are_seen: bool) -> TransformBlock:
+    """Returns the block for what labels look like."""
+    several = isinstance(labels[0], list | tuple)
+    numbers = [each for label in labels for each in (label if several else [label])]
+    if several and not isinstance(columns, str | int):
+        is_yes_or_no = all(each in (0, 1) for each in numbers)
+        return (
+            MultiCategoryBlock(encoded=True, vocab=map(str, columns)) if is_yes_or_no else RegressionBlock(len(columns))
+        )
+    if several:
+        return MultiCategoryBlock(vocab=sorted(set(numbers)) if all_are_seen else None)
+    if all(isinstance(each, float) for each in numbers):
+        return RegressionBlock(1)
+    return CategoryBlock(_classes(labels, rows) if all_are_seen else None)
 
 
 def _listed(tfms: Tfms) -> list[Any]:

@@ -65,7 +65,7 @@ def vision_learner(
             weights where they cannot be had (no network), and says so; False begins from random weights.
         weights: a file of weights to begin from instead, a state dict of `arch` (.pth or .safetensors); its last layer
             may be for other classes.
-        n_out: outputs; by default the number of classes.
+        n_out: outputs; by default the number of classes, or of numbers to predict.
         normalize: add `Normalize` with the statistics of the published weights, which are ImageNet's for nearly all
             architectures, unless `dls` has one.
         lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
@@ -78,7 +78,7 @@ def vision_learner(
         ConfigError: an argument that cannot work, or images that do not fit the architecture.
         ArtifactError: pretrained weights cannot be had, or are of another architecture.
     """
-    n_out = len(dls.vocab) if n_out is None else n_out
+    n_out = dls.recipe.num_outputs if n_out is None else n_out
     if dls.train.bs == 1:
         raise ConfigError("bs=1: the head's BatchNorm needs at least 2 images in a training batch; use bs=2 or more")
     name = _name(arch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,26 @@ import torch
 from matplotlib.figure import Figure
 
 from dist_ai.core.show import show_batch, show_results
-from dist_ai.core.types import TensorCategory, plain
-from dist_ai.core.vision_types import TensorImage
+from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression, plain
+from dist_ai.core.vision_types import TensorImage, TensorMask, TensorPoint
 from dist_ai.vision.transforms import ImageToTensor, OpenImage
 
 __all__ = ["image_grid", "save_predictions"]
 
 
-def image_grid(images: Sequence[torch.Tensor], titles: Sequence[str], colors: Sequence[str] | None = None) -> Figure:
+def image_grid(
+    images: Sequence[torch.Tensor],
+    titles: Sequence[str],
+    colors: Sequence[str] | None = None,
+    draw_over: Callable[[Any, int], None] | None = None,
+) -> Figure:
     """Returns a figure of images in a grid, as nearly square as their number allows.
 
     Args:
         images: (channels, height, width) each, float 0..1 or uint8.
         titles: over each image.
         colors: of the titles; black by default.
+        draw_over: draws on the axes of image i, which it is given with i.
     """
     columns = max(1, int(len(images) ** 0.5 + 0.999))
     rows = -(-len(images) // columns)
@@ -33,6 +39,8 @@ def image_grid(images: Sequence[torch.Tensor], titles: Sequence[str], colors: Se
         pixels = plain(image).detach().cpu()
         pixels = pixels.float().clamp(0, 1) if pixels.is_floating_point() else pixels
         axes.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray" if pixels.shape[0] == 1 else None)
+        if draw_over is not None:
+            draw_over(axes, i)
         axes.set_title(title, fontsize=9, color=colors[i] if colors else "black")
         axes.axis("off")
     return figure
@@ -41,6 +49,43 @@ def image_grid(images: Sequence[torch.Tensor], titles: Sequence[str], colors: Se
 @show_batch.register(TensorImage, TensorCategory)
 def _(_x: TensorImage, _y: TensorCategory, samples: Sequence[tuple[Any, Any]]) -> Figure:
     return image_grid([image for image, _ in samples], [str(label) for _, label in samples])
+
+
+@show_batch.register(TensorImage, TensorMultiCategory)
+def _(_x: TensorImage, _y: TensorMultiCategory, samples: Sequence[tuple[Any, Any]]) -> Figure:
+    return image_grid([image for image, _ in samples], ["; ".join(map(str, labels)) for _, labels in samples])
+
+
+@show_batch.register(TensorImage, TensorRegression)
+def _(_x: TensorImage, _y: TensorRegression, samples: Sequence[tuple[Any, Any]]) -> Figure:
+    return image_grid([image for image, _ in samples], [_rounded(target) for _, target in samples])
+
+
+@show_batch.register(TensorImage, TensorMask)
+def _(_x: TensorImage, _y: TensorMask, samples: Sequence[tuple[Any, Any]]) -> Figure:
+    num = len(samples[0][1].codes or ()) or max(int(mask.max()) for _, mask in samples) + 1
+
+    def draw_over(axes: Any, i: int) -> None:
+        mask = plain(samples[i][1]).cpu().numpy()
+        axes.imshow(mask, alpha=0.5, cmap="tab20", vmin=0, vmax=num, interpolation="nearest")
+
+    return image_grid([image for image, _ in samples], [""] * len(samples), draw_over=draw_over)
+
+
+@show_batch.register(TensorImage, TensorPoint)
+def _(_x: TensorImage, _y: TensorPoint, samples: Sequence[tuple[Any, Any]]) -> Figure:
+    def draw_over(axes: Any, i: int) -> None:
+        image, points = samples[i]
+        # In the batch they are -1 to 1, as the model sees them; see ScalePoints.
+        half = torch.tensor([image.shape[-1] / 2, image.shape[-2] / 2])
+        across, down = ((plain(points).cpu() + 1) * half).T.numpy()
+        axes.scatter(across, down, s=12, color="red")
+
+    return image_grid([image for image, _ in samples], [""] * len(samples), draw_over=draw_over)
+
+
+def _rounded(target: Any) -> str:
+    return ", ".join(f"{number:.4g}" for number in target) if isinstance(target, list) else f"{target:.4g}"
 
 
 @show_results.register(TensorImage, TensorCategory)

@@ -149,15 +149,20 @@ class Resize(Transform):
         height, width = self.size  # type: ignore[misc]
         if self.method == "pad":
             return _padded(x, width, height)
-        box = None
-        if self.method == "crop":
-            scale = min(x.width / width, x.height / height)
-            # Rounding may carry the product, or the sum below, a hair past the image, which Pillow refuses.
-            cut_width, cut_height = min(width * scale, x.width), min(height * scale, x.height)
-            across, down = (draw.uniform(), draw.uniform()) if draw is not None else (0.5, 0.5)
-            left, top = (x.width - cut_width) * across, (x.height - cut_height) * down
-            box = (left, top, min(left + cut_width, x.width), min(top + cut_height, x.height))
+        box = self.box(x.width, x.height, draw)
         return x.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+    def box(self, full_width: int, full_height: int, draw: Draw | None) -> tuple[float, float, float, float]:
+        """Returns what is kept of an image: left, top, right, bottom in its pixels; all of it unless it is cropped."""
+        if self.method != "crop":
+            return (0.0, 0.0, full_width, full_height)
+        height, width = self.size  # type: ignore[misc]
+        scale = min(full_width / width, full_height / height)
+        # Rounding may carry the product, or the sum below, a hair past the image, which Pillow refuses.
+        cut_width, cut_height = min(width * scale, full_width), min(height * scale, full_height)
+        across, down = (draw.uniform(), draw.uniform()) if draw is not None else (0.5, 0.5)
+        left, top = (full_width - cut_width) * across, (full_height - cut_height) * down
+        return (left, top, min(left + cut_width, full_width), min(top + cut_height, full_height))
 
 
 def _padded(image: PILImage, width: int, height: int) -> PILImage:
@@ -217,10 +222,14 @@ class Flip(Transform):
 
     def encodes(self, x: TensorImage, draw: Draw | None) -> Any:
         """Returns the batch with some images mirrored."""
-        if draw is None or x.dim() != 4:
+        return self.among(x, x.flip(-2 if self.vertical else -1), draw, dims=4)
+
+    def among(self, x: torch.Tensor, mirrored: torch.Tensor, draw: Draw | None, *, dims: int) -> torch.Tensor:
+        """Returns a batch of `dims` dimensions with the samples that are drawn taken from `mirrored`, the others from `x`."""
+        if draw is None or x.dim() != dims:
             raise ConfigError("Flip draws for each sample of a batch; use it in batch_tfms")
         chosen = to_device(torch.from_numpy(np.asarray(draw.bernoulli(self.p))), x.device)
-        return torch.where(chosen.view(-1, 1, 1, 1), x.flip(-2 if self.vertical else -1), x)
+        return torch.where(chosen.view(-1, *[1] * (dims - 1)), mirrored, x)
 
 
 @dataclass

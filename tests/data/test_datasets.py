@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 import torch
 
 from dist_ai.core.transform import Transform
-from dist_ai.data import Categorize, Datasets, Subset, TensorData
+from dist_ai.data import Categorize, ColReader, Datasets, Subset, TensorData
 from dist_ai.errors import DataError
 
 
@@ -44,6 +46,46 @@ def test_transforms_are_set_up_on_the_training_part_only():
     assert dsets.pipelines[1].tfms[0].vocab == ["a", "b"]
     with pytest.raises(DataError, match="label 'z' is not one of the 2 classes of the training items"):
         dsets.valid[0]
+
+
+def test_there_may_be_further_parts_which_see_the_transforms_of_validation():
+    dsets = Datasets(["a", "b", "c"], [[MarkTraining]], ([0], [1], [2]))
+    assert [subset[0] for subset in dsets.subsets] == [("a (train)",), ("b",), ("c",)]
+    assert (dsets.train, dsets.valid) == tuple(dsets.subsets[:2])
+
+
+def test_rows_of_a_data_frame_are_items_by_their_place_and_not_by_their_index():
+    frame = pd.DataFrame({"x": [1.5, 2.5, 3.5], "y": ["a", "b", "a"]}, index=[2, 0, 1])
+    dsets = Datasets(frame, [[ColReader("x")], [ColReader("y"), Categorize]], ([0, 1], [2]))
+    assert dsets.valid[0] == (3.5, torch.tensor(0))
+
+
+def test_an_impossible_split_is_explained():
+    with pytest.raises(DataError, match="index 4 in the validation part of the split, and the items are 0 to 2"):
+        Datasets(list("abc"), [[]], ([0], [4]))
+    with pytest.raises(DataError, match="the validation part of the split is empty"):
+        Datasets(list("abc"), [[]], ([0], []))
+
+
+def test_setting_up_holds_one_item_at_a_time():
+    alive: list[Any] = []
+
+    class Items:
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, index: int) -> str:
+            item = Big("a")
+            alive.append(weakref.ref(item))
+            assert sum(each() is not None for each in alive) <= 2
+            return item
+
+    Datasets(Items(), [[lambda item: str(item)], [str, Categorize]], (range(90), range(90, 100)))
+    assert len(alive) >= 90
+
+
+class Big(str):
+    """A string that can be referred to weakly."""
 
 
 def test_the_item_behind_a_sample_can_be_asked_for(datasets: Datasets):

@@ -12,7 +12,7 @@ import torch
 
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.core.types import TensorCategory
-from dist_ai.data import Categorize
+from dist_ai.data import Categorize, Datasets, Getter, OneHotEncode, RegressionSetup
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 
@@ -75,7 +75,9 @@ def test_it_comes_back_through_json_with_of_the_targets_what_decodes_them(recipe
     written = recipe.to_plain()
     assert written == {
         "inputs": [[{"transform": "OnlyInTraining"}, {"transform": "TextToNumber"}]],
-        "targets": [[{"transform": "Categorize", "vocab": ["0", "1"]}]],  # not the labeller: files hold no code
+        "targets": [
+            [{"transform": "Categorize", "vocab": ["0", "1"], "sort": True, "add_na": False}]
+        ],  # not the labeller: files hold no code
         "item_tfms": [{"transform": "TimesInBatch", "by": 2.0}],
         "batch_tfms": [{"transform": "TimesInBatch", "by": 10.0}],
     }
@@ -94,6 +96,21 @@ def test_a_function_among_the_inputs_cannot_be_written():
             ConfigError, match=re.escape("str.strip cannot be written to a file, because files hold no code")
         ):
             recipe.to_plain()
+
+
+def test_a_function_that_takes_paths_from_rows_is_left_out_and_the_model_takes_paths():
+    dsets = Datasets([{"n": "3"}], [[Getter(lambda row: row["n"]), TextToNumber]], ([0], [0]))
+    recipe = SampleRecipe(inputs=dsets.pipelines)
+    assert recipe.samples([{"n": "3"}])[0] == recipe.samples(["3"])[0]
+    again = SampleRecipe.from_plain(recipe.to_plain())
+    assert again.samples(["3"])[0] == recipe.samples(["3"])[0]
+
+
+def test_the_number_of_outputs_comes_from_the_targets():
+    for tfm, num in ((Categorize(["a", "b"]), 2), (RegressionSetup(3), 3), (OneHotEncode(5), 5)):
+        assert SampleRecipe(targets=[Pipeline([str.strip, tfm])]).num_outputs == num
+    with pytest.raises(DataError, match=r"no transform of the target has a vocabulary; say how many \(n_out\)"):
+        SampleRecipe(targets=[Pipeline([RegressionSetup])]).num_outputs  # noqa: B018
 
 
 def test_a_file_that_names_an_unknown_transform_is_refused(recipe: SampleRecipe):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dist_ai.data import get_files, get_image_files
+from dist_ai.data import FileGetter, ImageGetter, get_files, get_image_files, get_text_files
 from dist_ai.errors import ConfigError, DataError
 
 
@@ -60,7 +60,7 @@ def test_the_order_is_not_the_file_systems(folder: Path, monkeypatch: pytest.Mon
     assert names(get_image_files(folder), folder) == IMAGES
 
 
-def test_all_files_or_those_of_some_suffixes(folder: Path):
+def test_all_files_or_those_of_some_extensions(folder: Path):
     assert names(get_files(folder), folder) == sorted([*IMAGES, "notes.txt", "no_suffix"])
     assert names(get_files(folder, [".TXT", ".gif"]), folder) == ["notes.txt", "top.gif"]
     assert get_files(folder, []) == []
@@ -117,9 +117,18 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_not_a_smaller_data_set(
         get_files(folder)
 
 
-def test_a_suffix_without_its_dot_is_refused(folder: Path):
-    message = "suffixes without a dot: 'jpg', 'png'; expected such as ('.jpg',)"
+def test_an_extension_without_its_dot_is_refused(folder: Path):
+    message = "extensions without a dot: 'jpg', 'png'; expected such as ('.jpg',)"
     with pytest.raises(ConfigError, match=re.escape(message)):
         get_files(folder, ["png", ".gif", "jpg"])
-    with pytest.raises(ConfigError, match="suffixes without a dot: 'g', 'j', 'p'"):
+    with pytest.raises(ConfigError, match="extensions without a dot: 'g', 'j', 'p'"):
         get_files(folder, ".jpg")  # one string is letters
+
+
+def test_text_files_and_getters_with_their_options_chosen(folder: Path):
+    assert names(get_text_files(folder), folder) == ["notes.txt"]
+    with pytest.raises(DataError, match=re.escape(f"no .txt file under {folder} in train")):
+        get_text_files(folder, folders=["train"])
+    assert names(ImageGetter("train", recurse=True)(folder), folder) == [each for each in IMAGES if "train" in each]
+    assert names(FileGetter(extensions=(".txt", ".gif"))(folder), folder) == ["notes.txt", "top.gif"]
+    assert repr(ImageGetter("train")) == "ImageGetter(suf='train', recurse=True, folders=())"

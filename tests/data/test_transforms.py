@@ -12,8 +12,17 @@ import pytest
 import torch
 
 from dist_ai.core.transform import Pipeline, Transform
-from dist_ai.core.types import TensorCategory
-from dist_ai.data import Categorize
+from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.data import (
+    Categorize,
+    ColReader,
+    Datasets,
+    EncodedMultiCategorize,
+    MultiCategorize,
+    OneHotEncode,
+    RegressionSetup,
+    Table,
+)
 from dist_ai.errors import ConfigError, DataError
 
 
@@ -84,13 +93,176 @@ def test_a_label_that_training_did_not_see_is_refused_with_the_nearest():
 
 
 def test_labels_that_make_no_classes_are_refused_at_set_up():
-    for labels, kinds in (([1, "a"], "int, str"), ([0.5, 1.5], "float"), ([None, "a"], "NoneType, str")):
+    for labels, kinds in (([1, "a"], "int, str"), ([0.5, 1.5], "float"), ([(1,), "a"], "str, tuple")):
         with pytest.raises(
             DataError, match=f"labels of type {kinds}: expected all str, or all int; turn them into names"
         ):
             learned(labels)
 
 
+def test_lists_are_no_labels():
+    with pytest.raises(
+        DataError, match="a label cannot be a class: unhashable type: 'list'; expected text or a number, and"
+    ):
+        learned([["a"], ["b"]])
+
+
 def test_a_vocabulary_that_names_a_class_twice_is_refused():
     with pytest.raises(ConfigError, match="vocab names a, b more than once; each class has one index"):
         Categorize(["a", "b", "a", "c", "b"])
+
+
+def round_trip(tfm: Transform) -> Transform:
+    return Transform.from_plain(json.loads(json.dumps(tfm.to_plain())))
+
+
+# ------------------------------------------------------------------------------------ one label
+
+
+def test_classes_may_be_kept_in_the_order_in_which_they_come():
+    tfm = Categorize(sort=False)
+    tfm.setup(["dog", "cat", "dog", "ant"])
+    assert tfm.vocab == ["dog", "cat", "ant"]
+
+
+def test_with_add_na_missing_and_unseen_labels_are_class_0():
+    tfm = Categorize(add_na=True)
+    tfm.setup(["dog", None, "cat", float("nan")])
+    assert tfm.vocab == ["#na#", "cat", "dog"]
+    assert [tfm(label).item() for label in ("dog", "emu", None, float("nan"))] == [2, 0, 0, 0]
+    assert round_trip(tfm) == tfm
+    assert Categorize(["cat"], add_na=True).vocab == ["#na#", "cat"]
+
+
+@pytest.mark.parametrize("label", [None, float("nan"), np.float32("nan")])
+def test_a_missing_label_is_found_at_set_up_and_names_its_item(label: Any):
+    message = re.escape("the label of training item 1 is missing (") + ".*make missing labels a class: add_na=True"
+    with pytest.raises(DataError, match=message):
+        learned(["cat", label])
+    with pytest.raises(DataError, match="the label is missing"):
+        Categorize(["cat"])(label)
+    rows = Table({"file": ["1.jpg", "2.jpg", "3.jpg"], "kind": ["a", None, "b"]})
+    message = "the label of training item 1 (Row(file='2.jpg', kind=None)) is missing (None); fill it"
+    with pytest.raises(DataError, match=re.escape(message)):
+        Datasets(rows, [[ColReader("kind"), Categorize]], ([0, 1], [2]))
+
+
+def test_a_label_that_cannot_be_made_names_its_item_at_set_up():
+    message = "training item 1 ('b.txt'): KeyError: 'b.txt'"
+    with pytest.raises(DataError, match=re.escape(message)):
+        Datasets(["a.txt", "b.txt", "c.txt"], [[{"a.txt": "x"}.__getitem__, Categorize]], ([0, 1], [2]))
+
+
+def test_a_label_may_be_a_tensor_of_one_number_and_an_index_stays_one():
+    tfm = Categorize([3, 7])
+    assert tfm(torch.tensor(7)) == 1
+    assert tfm(TensorCategory(0)) == 0
+    with pytest.raises(DataError, match=re.escape("['a'] is no label; expected text or a number, and MultiCategorize")):
+        tfm(["a"])
+
+
+# ------------------------------------------------------------------------------------ several labels
+
+
+def test_several_labels_become_a_yes_or_no_for_each_class_and_come_back():
+    pipeline = Pipeline([OneHotEncode, MultiCategorize])
+    pipeline.setup([["sea", "sky"], [], ("sand",), {"sky"}])
+    target = pipeline(["sky", "sand"])
+    assert (type(target), target.dtype, target.tolist()) == (TensorMultiCategory, torch.float32, [1.0, 0.0, 1.0])
+    assert pipeline([]).tolist() == [0.0, 0.0, 0.0]
+    assert pipeline(("sea", "sea")).tolist() == [0.0, 1.0, 0.0]
+    assert pipeline.decode(target) == ["sand", "sky"]
+    batch = torch.stack([target, pipeline([])])
+    assert pipeline.decode(batch) == [["sand", "sky"], []]
+    assert pipeline.decode(TensorMultiCategory(batch > 0)) == [["sand", "sky"], []]
+    again = Pipeline.from_plain(json.loads(json.dumps(pipeline.to_plain())))
+    assert again.decode(batch) == [["sand", "sky"], []]
+    assert [tfm.num_outputs for tfm in again.tfms] == [3, 3]  # type: ignore[attr-defined]
+
+
+def test_text_is_no_list_of_labels():
+    message = "the target of training item 0 is 'sea sky', a str; expected a list of labels. Text is split by ColReader"
+    with pytest.raises(DataError, match=re.escape(message)):
+        MultiCategorize().setup(["sea sky"])
+
+
+def test_an_unseen_label_among_several_is_refused_or_class_0():
+    with pytest.raises(
+        DataError, match="label 'se' is not one of the 2 classes of the training items; did you mean 'sea'"
+    ):
+        MultiCategorize(["sea", "sky"])(["sky", "se"])
+    tfm = MultiCategorize(["sea", "sky"], add_na=True)
+    assert tfm(["sky", "se"]).tolist() == [2, 0]
+
+
+def test_one_hot_needs_to_know_how_many_classes_there_are():
+    with pytest.raises(ConfigError, match="OneHotEncode does not know how many classes there are; put MultiCategorize"):
+        OneHotEncode()(TensorCategory([1]))
+    with pytest.raises(DataError, match="class index 3, and there are 3 classes, 0 to 2"):
+        OneHotEncode(3)(TensorCategory([1, 3]))
+
+
+@pytest.mark.parametrize("given", [[1, 0, 1], (True, False, True), np.array([1, 0, 1]), torch.tensor([1.0, 0.0, 1.0])])
+def test_targets_that_are_encoded_already_are_checked_and_decoded(given: Any):
+    tfm = EncodedMultiCategorize(["sea", "sky", "sand"])
+    target = tfm(given)
+    assert (type(target), target.tolist()) == (TensorMultiCategory, [1.0, 0.0, 1.0])
+    assert tfm.decode(target) == ["sea", "sand"]
+    assert tfm.decode(target[None]) == [["sea", "sand"]]
+    assert round_trip(tfm) == tfm
+
+
+@pytest.mark.parametrize("given", [[1, 0], [1, 0, 2], [1, 0, float("nan")], 1])
+def test_targets_that_are_wrongly_encoded_are_refused(given: Any):
+    message = (
+        f"target {given!r} for 3 classes; expected a 1 or 0 (True or False) for each of them, in the order of vocab"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        EncodedMultiCategorize(["sea", "sky", "sand"])(given)
+
+
+# ------------------------------------------------------------------------------------ numbers
+
+
+@pytest.mark.parametrize(
+    ("targets", "c", "shape", "shown"),
+    [
+        ([1, 2.5], 1, (), 1.0),
+        ([np.int64(1), 2], 1, (), 1.0),
+        ([[1.0], [2.0]], 1, (1,), [1.0]),
+        ([(1, 2), (3, 4)], 2, (2,), [1.0, 2.0]),
+        ([np.array([1, 2, 3])] * 2, 3, (3,), [1.0, 2.0, 3.0]),
+    ],
+)
+def test_numbers_become_float32_and_come_back(targets: Any, c: int, shape: tuple[int, ...], shown: Any):
+    tfm = RegressionSetup()
+    tfm.setup(targets)
+    target = tfm(targets[0])
+    assert (type(target), target.dtype, tuple(target.shape)) == (TensorRegression, torch.float32, shape)
+    assert (tfm.c, tfm.decode(target)) == (c, shown)
+    assert round_trip(tfm) == tfm
+
+
+def test_the_predictions_of_a_model_with_one_output_are_numbers():
+    assert RegressionSetup(1).decode(TensorRegression([[0.5], [1.5]])) == [0.5, 1.5]
+    assert RegressionSetup(2).decode(TensorRegression([[0.5, 1.0], [1.5, 2.0]])) == [[0.5, 1.0], [1.5, 2.0]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_a_number_that_is_missing_is_found_at_set_up_with_its_item(bad: Any):
+    rows = Table({"file": ["1.jpg", "2.jpg", "3.jpg"], "age": np.array([1.0, bad, 2.0], dtype=object)})
+    message = "the target of training item 1 (Row(file='2.jpg', age="
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        Datasets(rows, [[ColReader("age"), RegressionSetup]], ([0, 1], [2]))
+    assert "which is not finite: a model cannot learn from it" in str(error.value)
+
+
+def test_targets_of_several_lengths_and_of_text_are_refused():
+    with pytest.raises(
+        DataError, match=re.escape("the target of training item 1 is [1]: 1 number(s), and others have 2")
+    ):
+        RegressionSetup().setup([[1, 2], [1]])
+    with pytest.raises(
+        DataError, match="the target of training item 0 is 'old'; expected a number, or a list of numbers"
+    ):
+        RegressionSetup().setup(["old"])

@@ -7,16 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from pictures import HEIGHT, WIDTH, image_folder, small_loaders
+from pictures import HEIGHT, WIDTH, image_folder, small_learner, small_loaders
 from PIL import Image
 
-from dist_ai.core import TensorCategory
-from dist_ai.core.vision_types import TensorImage
-from dist_ai.data import DataLoaders
+from dist_ai.core import TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.core.vision_types import TensorImage, TensorMask
+from dist_ai.data import DataLoaders, MultiCategoryBlock, get_image_files, parent_label
 from dist_ai.errors import BadSampleError, ConfigError, DataError
-from dist_ai.vision import Flip, ImageDataLoaders, Normalize, Resize, aug_transforms
+from dist_ai.vision import Flip, ImageDataLoaders, Normalize, Resize, SegmentationDataLoaders, aug_transforms
 
 
 @pytest.fixture
@@ -255,3 +257,204 @@ def test_arguments_that_cannot_be_are_refused(folder: Path) -> None:
 def test_the_class_method_makes_its_own_kind(folder: Path) -> None:
     assert type(small_loaders(folder)) is ImageDataLoaders
     assert not any(isinstance(tfm, Normalize) for tfm in small_loaders(folder).train.stage.pipeline.tfms)
+
+
+# ------------------------------------------------------------------------------------------------ other ways to make them
+
+LOADING: dict[str, Any] = {"bs": 4, "num_workers": 0, "valid_pct": 0.25, "seed": 3}
+
+
+def samples_of(dls: DataLoaders) -> list[tuple[float, Any]]:
+    """Returns the first pixel and the label of every sample, training and validation."""
+    return sorted(
+        (round(float(x[0, 0, 0]), 5), label)
+        for loader in dls
+        for xs, ys in loader
+        for x, label in zip(xs, dls.recipe.decode_targets((ys,))[0], strict=True)
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """8 + 8 images named cat_3.png."""
+    folder = image_folder(tmp_path / "pets", parts=("",))
+    return [file.rename(folder / f"{file.parent.name}_{file.name}") for file in get_image_files(folder)]
+
+
+def test_functions_patterns_lists_and_tables_of_the_same_files_give_the_same_loaders(files: list[Path]) -> None:
+    path = files[0].parent
+    fnames, labels = [file.name for file in files], [file.name[:3] for file in files]
+    frame = pd.DataFrame({"name": [file.stem for file in files], "label": labels})
+    frame.to_csv(path / "labels.csv", index=False)
+    frame.to_csv(path / "labels.tsv", index=False, header=False, sep="\t")
+    made = {
+        "path_func": ImageDataLoaders.from_path_func(path, files, lambda file: file.name[:3], **LOADING),
+        "name_func": ImageDataLoaders.from_name_func(path, fnames, lambda name: name[:3], **LOADING),
+        "path_re": ImageDataLoaders.from_path_re(path, files, r"/([^/]+)_\d+.png$", **LOADING),
+        "name_re": ImageDataLoaders.from_name_re(path, fnames, r"^(.+)_\d+.png$", **LOADING),
+        "df": ImageDataLoaders.from_df(frame, path, suff=".png", **LOADING),
+        "csv": ImageDataLoaders.from_csv(path, suff=".png", fn_col="name", label_col="label", **LOADING),
+        "tsv": ImageDataLoaders.from_csv(path, "labels.tsv", header=False, delimiter="\t", suff=".png", **LOADING),
+        "lists": ImageDataLoaders.from_lists(path, fnames, labels, **LOADING),
+    }
+    expected = samples_of(made["path_func"])
+    assert len(expected) == 16
+    for way, dls in made.items():
+        assert type(dls) is ImageDataLoaders
+        assert dls.vocab == ["cat", "dog"], way
+        assert samples_of(dls) == expected, way
+        assert len(dls.valid.dataset) == 4, way
+        assert dls.test_dl([files[3]], num_workers=0).one_batch()[0].shape == (1, 3, HEIGHT, WIDTH), way
+
+
+def test_a_rare_class_whose_images_are_all_drawn_for_validation_is_no_surprise(files: list[Path]) -> None:
+    labels = ["rare", *["often"] * 15]
+    for seed in range(8):
+        dls = ImageDataLoaders.from_lists("", files, labels, bs=4, num_workers=0, seed=seed)
+        assert dls.vocab == ["often", "rare"]
+        assert sum(len(y) for _, y in dls.valid) == 3
+
+
+def test_a_column_says_which_images_are_for_validation(files: list[Path]) -> None:
+    frame = pd.DataFrame({"file": files, "label": "cat", "is_valid": [False] * 10 + [True] * 6})
+    dls = ImageDataLoaders.from_df(frame, valid_col="is_valid", bs=4, num_workers=0)
+    assert (len(dls.train.dataset), len(dls.valid.dataset)) == (10, 6)
+
+
+def test_the_kind_of_target_is_that_of_the_labels(files: list[Path]) -> None:
+    frame = pd.DataFrame({"file": files, "tags": ["a b", "b", "", "a"] * 4, "x": [0.5, 1.5] * 8, "y": [1.0, 2.5] * 8})
+    frame = frame.assign(sea=[0, 1] * 8, sky=[1, 1] * 8)
+
+    def target(**options: Any) -> tuple[type, tuple[int, ...], Any]:
+        dls = ImageDataLoaders.from_df(frame, fn_col="file", **LOADING, **options)
+        y = dls.one_batch()[1]
+        return type(y), tuple(y.shape[1:]), dls.recipe.num_outputs
+
+    assert target(label_col="tags") == (TensorCategory, (), 4)
+    assert target(label_col="tags", label_delim=" ") == (TensorMultiCategory, (2,), 2)
+    assert target(label_col=["sea", "sky"]) == (TensorMultiCategory, (2,), 2)
+    assert target(label_col="x") == (TensorRegression, (), 1)
+    assert target(label_col=["x", "y"]) == (TensorRegression, (2,), 2)
+    assert target(label_col="sea") == (TensorCategory, (), 2)
+    block = MultiCategoryBlock(encoded=True, vocab=["s", "t"])
+    assert target(label_col=["sea", "sky"], y_block=block) == (TensorMultiCategory, (2,), 2)
+
+
+def test_several_labels_of_a_list_and_numbers(files: list[Path]) -> None:
+    several = ImageDataLoaders.from_lists("", files, [["a"], ["b", "a"]] * 8, **LOADING)
+    assert several.vocab == ["a", "b"]
+    numbers = ImageDataLoaders.from_lists("", files, [0.5, 2.5] * 8, **LOADING)
+    assert set(torch.cat([y for _, y in numbers.train]).tolist()) == {0.5, 2.5}
+
+
+def test_an_image_without_a_label_is_named(files: list[Path]) -> None:
+    labels: list[Any] = ["a"] * 16
+    labels[2] = None
+    with pytest.raises(
+        DataError, match=r"no label for Row\(file='.*cat_2.png', label=None\); fill it, or leave it out"
+    ):
+        ImageDataLoaders.from_lists("", files, labels, **LOADING)
+    with pytest.raises(DataError, match="a table needs columns of one length, and these have file: 16, label: 15"):
+        ImageDataLoaders.from_lists("", files, labels[:15], **LOADING)
+    with pytest.raises(BadSampleError, match=r"cat_0.png' does not fit the pattern '\^\(dog\)', so it has no label"):
+        ImageDataLoaders.from_name_re("", files, "^(dog)", **LOADING)
+
+
+def test_images_and_masks_that_a_function_finds(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for i in range(4):
+        Image.new("RGB", (12, 8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(np.full((8, 12), i % 2, np.uint8)).save(tmp_path / "labels" / f"{i}_P.png")
+    dls = SegmentationDataLoaders.from_label_func(
+        tmp_path,
+        get_image_files(tmp_path / "images"),
+        lambda o: tmp_path / "labels" / f"{o.stem}_P{o.suffix}",
+        codes=np.array(["sky", "road"]),
+        valid_pct=0.5,
+        bs=2,
+        num_workers=0,
+    )
+    _, y = dls.one_batch()
+    assert (type(y), tuple(y.shape), dls.vocab) == (TensorMask, (2, 8, 12), ["sky", "road"])
+    assert dls.recipe.num_outputs == 2
+
+
+def test_a_learner_of_labels_from_a_function_exports(files: list[Path], tmp_path: Path) -> None:
+    dls = ImageDataLoaders.from_path_func("", files, parent_label, **LOADING)
+    assert dls.vocab == ["pets"]
+    dls = ImageDataLoaders.from_name_func("", files, lambda name: name[:3], **LOADING)
+    assert small_learner(dls).export(tmp_path / "export").is_dir()
+
+
+# ------------------------------------------------------------------------------------------------ odd and bad images
+
+
+def one(file: Path, **options: Any) -> torch.Tensor:
+    """Returns the pixels, 0 to 1, of the image in a file as a loader gives them."""
+    dls = ImageDataLoaders.from_lists("", [file] * 5, list("abaab"), bs=2, num_workers=0, **options)
+    return dls.valid.one_batch()[0][0].as_subclass(torch.Tensor)
+
+
+def test_cmyk_grey_alpha_palette_and_moving_images_become_rgb(tmp_path: Path) -> None:
+    red = Image.new("RGB", (6, 4), (255, 0, 0))
+    for name, image in {
+        "cmyk.jpg": red.convert("CMYK"),
+        "alpha.png": red.convert("RGBA"),
+        "palette.gif": red.convert("P"),
+        "cmyk.tiff": red.convert("CMYK"),
+    }.items():
+        image.save(tmp_path / name)
+        pixels = one(tmp_path / name)
+        assert pixels.shape == (3, 4, 6), name
+        assert torch.allclose(pixels.mean((1, 2)), torch.tensor([1.0, 0.0, 0.0]), atol=0.02), name
+    Image.new("L", (6, 4), 51).save(tmp_path / "grey.png")
+    assert torch.allclose(one(tmp_path / "grey.png"), torch.tensor(0.2))
+    red.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (6, 4), (0, 255, 0))])
+    assert one(tmp_path / "moving.gif")[0].min() == 1  # the first picture
+
+
+def test_16_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 6), 65535 // 4, np.uint16)).save(tmp_path / "deep.png")
+    assert torch.allclose(one(tmp_path / "deep.png"), torch.tensor(0.25), atol=0.01)
+
+
+def test_a_photo_is_upright_as_its_camera_noted(tmp_path: Path) -> None:
+    image = Image.new("RGB", (6, 4))
+    image.paste((255, 255, 255), (0, 0, 6, 1))  # a white line on top of what the sensor saw
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned right by 90 degrees
+    image.save(tmp_path / "held.png", exif=exif)
+    pixels = one(tmp_path / "held.png")
+    assert pixels.shape == (3, 6, 4)
+    assert torch.equal(pixels[0, :, -1], torch.ones(6))
+    assert pixels[0, :, :-1].max() == 0
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "text", "bomb"])
+def test_an_image_that_cannot_be_read_is_named_with_the_reason(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(file)
+    whole = file.read_bytes()
+    file.write_bytes({"cut short": whole[:-500], "empty": b"", "text": b"<html>404</html>", "bomb": whole}[damage])
+    if damage == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow refuses twice as many and more
+    with pytest.raises(BadSampleError) as error:
+        one(file)
+    reason = {
+        "cut short": "image file is truncated",
+        "empty": "it is of no known format",
+        "text": "it is of no known format",
+        "bomb": r"Image size \(1600 pixels\) exceeds limit of 1000 pixels, could be decompression bomb DOS attack",
+    }[damage]
+    assert re.search(f"{file} cannot be read as an image: {reason}", str(error.value))
+    assert str(error.value).endswith("; replace it or remove it")
+
+
+def test_an_image_is_not_read_to_learn_the_labels(files: list[Path]) -> None:
+    files[0].write_bytes(b"")  # found when it is loaded, and named then
+    dls = ImageDataLoaders.from_name_re("", files, r"^(.+)_\d+.png$", **LOADING)
+    with pytest.raises(BadSampleError, match=r"cat_0\.png cannot be read as an image: it is of no known format"):
+        samples_of(dls)

@@ -1,0 +1,330 @@
+r"""The data block: what a data set is made of, said once, applied to any source.
+
+```python
+pets = DataBlock(
+    blocks=(ImageBlock, CategoryBlock),
+    get_items=get_image_files,
+    splitter=RandomSplitter(seed=42),
+    get_y=RegexLabeller(r"/([^/]+)_\d+.jpg$"),
+    item_tfms=Resize(224),
+)
+pets.summary("images")  # every step on one sample, and what does not fit
+dls = pets.dataloaders("images", bs=64)
+```
+
+A block says how one element of a sample is made. A `DataBlock` is a value: applying it to a source does not change it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+
+from dist_ai.core.transform import Pipeline, Transform
+from dist_ai.data.datasets import Datasets
+from dist_ai.data.getters import Getter, ItemGetter
+from dist_ai.data.loaders import DataLoaders
+from dist_ai.data.splitters import RandomSplitter, Splitter, check_split
+from dist_ai.data.summary import Report
+from dist_ai.data.table import as_items
+from dist_ai.data.transforms import Categorize, EncodedMultiCategorize, MultiCategorize, OneHotEncode, RegressionSetup
+from dist_ai.errors import ConfigError, DataError, did_you_mean
+
+__all__ = ["CategoryBlock", "DataBlock", "MultiCategoryBlock", "RegressionBlock", "TransformBlock"]
+
+Tfm = Transform | type[Transform] | Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class TransformBlock:
+    """How one element of a sample is made.
+
+    Args:
+        type_tfms: from what a getter gives to the element; they learn from the training items.
+        item_tfms: transforms of a whole sample that this element needs.
+        batch_tfms: transforms of a batch that it needs, on the device.
+
+    Without any, the element is what the getter gives.
+    """
+
+    type_tfms: Sequence[Tfm] = ()
+    item_tfms: Sequence[Tfm] = ()
+    batch_tfms: Sequence[Tfm] = ()
+
+
+def CategoryBlock(vocab: Iterable[Any] | None = None, *, sort: bool = True, add_na: bool = False) -> TransformBlock:
+    """Returns the block of one label; see `Categorize`.
+
+    >>> CategoryBlock(["cat", "dog"]).type_tfms
+    [Categorize(vocab=['cat', 'dog'], sort=True, add_na=False)]
+    """
+    return TransformBlock(type_tfms=[Categorize(list(vocab or ()), sort, add_na)])
+
+
+def MultiCategoryBlock(
+    *, encoded: bool = False, vocab: Iterable[Any] | None = None, add_na: bool = False
+) -> TransformBlock:
+    """Returns the block of any number of labels, as a yes or no for each class.
+
+    Args:
+        encoded: the targets are such yes and no (1 and 0) already; needs `vocab`.
+        vocab: the classes in order; by default the sorted labels of the training items.
+        add_na: a class for labels that training did not see.
+
+    Raises:
+        ConfigError: `encoded` without `vocab`.
+    """
+    if not encoded:
+        return TransformBlock(type_tfms=[MultiCategorize(list(vocab or ()), add_na), OneHotEncode()])
+    if vocab is None:
+        raise ConfigError(
+            "MultiCategoryBlock(encoded=True): give vocab, the names of the classes in the targets' order"
+        )
+    return TransformBlock(type_tfms=[EncodedMultiCategorize(list(vocab))])
+
+
+def RegressionBlock(n_out: int | None = None) -> TransformBlock:
+    """Returns the block of a number, or of `n_out` numbers; by default as many as the first training item has."""
+    return TransformBlock(type_tfms=[RegressionSetup(n_out)])
+
+
+@dataclass(frozen=True)
+class DataBlock:
+    """What a data set is made of.
+
+    Args:
+        blocks: one for each element of a sample: a `TransformBlock`, or a function that returns one.
+        get_items: from a source to its items: `get_image_files`, `Table.from_csv`; by default the source is the items.
+        splitter: from the items to the parts; by default `RandomSplitter()`, 20 % for validation.
+        get_x, get_y: from an item to what an input, a target is made from; by default the item. Several are a list.
+        getters: one for each element, instead of `get_x` and `get_y`; None takes the item.
+        n_inp: how many elements are the model's inputs; by default all but the last.
+        item_tfms: transforms of one sample, in the loader's workers.
+        batch_tfms: transforms of a batch, on the device.
+
+    A getter is a function, a transform such as `ColReader`, or a `Pipeline` of them.
+
+    Raises:
+        ConfigError: the numbers of blocks, inputs and getters do not go together.
+
+    >>> block = DataBlock((TransformBlock, CategoryBlock), get_x=str.upper, get_y=lambda item: item[0])
+    >>> block.datasets(["a1", "b2", "a3", "b4", "a5"]).valid[0]
+    ('B2', TensorCategory(1))
+    """
+
+    blocks: Any = (TransformBlock, TransformBlock)
+    _: KW_ONLY
+    get_items: Callable[[Any], Any] | None = None
+    splitter: Splitter = dataclasses.field(default_factory=RandomSplitter)
+    get_x: Any = None
+    get_y: Any = None
+    getters: Sequence[Any] | None = None
+    n_inp: int | None = None
+    item_tfms: Any = ()
+    batch_tfms: Any = ()
+
+    def __post_init__(self) -> None:
+        blocks = self.blocks if isinstance(self.blocks, tuple | list) else [self.blocks]
+        object.__setattr__(self, "blocks", tuple(map(_block, blocks)))
+        if not self.blocks:
+            raise ConfigError(
+                "a DataBlock without blocks makes no samples; give (ImageBlock, CategoryBlock), or others"
+            )
+        if not 1 <= self.num_inputs <= len(self.blocks):
+            raise ConfigError(f"n_inp={self.n_inp} of {len(self.blocks)} block(s); expected 1 to {len(self.blocks)}")
+        self._getters()
+
+    @property
+    def num_inputs(self) -> int:
+        """How many elements of a sample are the model's inputs."""
+        return max(1, len(self.blocks) - 1) if self.n_inp is None else self.n_inp
+
+    @property
+    def all_item_tfms(self) -> list[Tfm]:
+        """The item transforms of the blocks and of the user, each once."""
+        return _merged([tfm for block in self.blocks for tfm in block.item_tfms], _listed(self.item_tfms))
+
+    @property
+    def all_batch_tfms(self) -> list[Tfm]:
+        """The batch transforms of the blocks and of the user, each once."""
+        return _merged([tfm for block in self.blocks for tfm in block.batch_tfms], _listed(self.batch_tfms))
+
+    @classmethod
+    def from_columns(cls, blocks: Any = (TransformBlock, TransformBlock), **options: Any) -> DataBlock:
+        """Returns a block whose source is a tuple of columns, one for each element: (files, labels).
+
+        Args:
+            blocks: as of a `DataBlock`.
+            options: its other arguments, but `get_items` and `getters`.
+
+        >>> block = DataBlock.from_columns((TransformBlock, CategoryBlock), splitter=RandomSplitter(0.5))
+        >>> block.datasets((["1.jpg", "2.jpg"], ["a", "a"])).valid[0]
+        ('1.jpg', TensorCategory(0))
+        """
+        num = len(blocks) if isinstance(blocks, tuple | list) else 1
+        return cls(blocks, get_items=_zipped, getters=[ItemGetter(i) for i in range(num)], **options)
+
+    def new(self, **changes: Any) -> DataBlock:
+        """Returns this block with some of its arguments changed; this one stays as it is.
+
+        Raises:
+            ConfigError: there is no such argument.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ConfigError(f"a DataBlock has no {name!r}{did_you_mean(name, names)}; it has {', '.join(names)}")
+        return dataclasses.replace(self, **changes)
+
+    def items(self, source: Any) -> Any:
+        """Returns the items of a source as the splitter sees them.
+
+        Raises:
+            DataError: there are none.
+        """
+        items = source if self.get_items is None else self.get_items(source)
+        if not len(as_items(items)):
+            raise DataError(f"no items in {source!r:.200}; there is nothing to learn from")
+        return items
+
+    def datasets(self, source: Any) -> Datasets:
+        """Returns the training part, the validation part and further ones of a source, with their transforms set up.
+
+        Raises:
+            DataError: the source has no items; the split is none; a label or number cannot be made, or is of a class that
+                only validation items have.
+        """
+        items = self.items(source)
+        tfms = self._type_tfms()
+        learned = [any(getattr(tfm, "vocab", None) == [] for tfm in each) for each in tfms]
+        made = Datasets(items, tfms, check_split(self.splitter(items), len(as_items(items))))
+        for pipeline, is_learned in zip(made.pipelines[self.num_inputs :], learned[self.num_inputs :], strict=True):
+            if is_learned:
+                _check_classes(made, pipeline)
+        return made
+
+    def dataloaders(
+        self,
+        source: Any,
+        *,
+        bs: int = 64,
+        val_bs: int | None = None,
+        drop_last: bool | None = None,
+        num_workers: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+    ) -> DataLoaders:
+        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_datasets`."""
+        return DataLoaders.from_dblock(
+            self,
+            source,
+            bs=bs,
+            val_bs=val_bs,
+            drop_last=drop_last,
+            num_workers=num_workers,
+            seed=seed,
+            device=device,
+        )
+
+    def summary(self, source: Any, *, bs: int = 4) -> None:
+        """Prints what each step makes of one training sample, and of a batch; where one fails, what it was given and why.
+
+        Args:
+            source: as for `datasets`.
+            bs: samples in the batch.
+        """
+        print(Report(self, source, bs))
+
+    def _getters(self) -> list[list[Tfm]]:
+        num_targets = len(self.blocks) - self.num_inputs
+        if self.getters is not None:
+            if self.get_x is not None or self.get_y is not None:
+                raise ConfigError("getters and get_x or get_y were given; getters alone say all of it")
+            if len(self.getters) != len(self.blocks):
+                raise ConfigError(f"{len(self.getters)} getters for {len(self.blocks)} blocks; expected one for each")
+            return [_getter(each) for each in self.getters]
+        of_inputs = _one_for_each("get_x", self.get_x, self.num_inputs, "input")
+        return [_getter(each) for each in of_inputs + _one_for_each("get_y", self.get_y, num_targets, "target")]
+
+    def _type_tfms(self) -> list[list[Tfm]]:
+        # Copies: what they learn from one source must not be what another is seen with.
+        memo: dict[int, Any] = {}
+        return [
+            [*getters, *(copy.deepcopy(tfm, memo) if isinstance(tfm, Transform) else tfm for tfm in block.type_tfms)]
+            for getters, block in zip(self._getters(), self.blocks, strict=True)
+        ]
+
+
+def _block(block: Any) -> TransformBlock:
+    made = block() if callable(block) and not isinstance(block, TransformBlock) else block
+    if not isinstance(made, TransformBlock):
+        raise ConfigError(f"{block!r} is no block: expected a TransformBlock, or a function that returns one")
+    return made
+
+
+def _getter(getter: Any) -> list[Tfm]:
+    if getter is None:
+        return []
+    if isinstance(getter, Pipeline):
+        return list(getter.tfms)
+    if isinstance(getter, Transform) or (isinstance(getter, type) and issubclass(getter, Transform)):
+        return [copy.deepcopy(getter)]
+    if callable(getter):
+        return [Getter(getter)]
+    raise ConfigError(
+        f"{getter!r} is no getter: expected a function, a Transform such as ColReader('name'), or a Pipeline"
+    )
+
+
+def _one_for_each(name: str, given: Any, num: int, what: str) -> list[Any]:
+    if given is None:
+        return [None] * num
+    several = list(given) if isinstance(given, tuple | list) else [given]
+    if len(several) != num:
+        raise ConfigError(
+            f"{name} gives {len(several)} for {num} {what}(s); expected a function for each, and n_inp to say how many of the "
+            "blocks are inputs. What runs one after the other is a Pipeline"
+        )
+    return several
+
+
+def _merged(of_blocks: Sequence[Tfm], of_user: Sequence[Tfm]) -> list[Tfm]:
+    """Returns the transforms; one that several blocks need once."""
+    merged: list[Tfm] = []
+    for tfm in of_blocks:
+        if not any(type(tfm) is type(other) and tfm == other for other in merged):
+            merged.append(tfm)
+    return [copy.deepcopy(tfm) if isinstance(tfm, Transform) else tfm for tfm in [*merged, *of_user]]
+
+
+def _listed(tfms: Any) -> list[Tfm]:
+    if tfms is None:
+        return []
+    return [tfms] if isinstance(tfms, Transform) or callable(tfms) else list(tfms)
+
+
+def _zipped(columns: Any) -> list[tuple[Any, ...]]:
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) != 1:
+        raise DataError(f"columns of {', '.join(map(str, lengths))} items; expected as many in each")
+    return list(zip(*columns, strict=True))
+
+
+def _check_classes(datasets: Datasets, pipeline: Pipeline) -> None:
+    """Raises `DataError` for a label that only items behind the training part have, before an epoch is lost to it."""
+    for subset in datasets.subsets[1:]:
+        for i in range(len(subset)):
+            item = subset.item(i)
+            try:
+                pipeline(item)
+            except Exception as error:
+                what = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+                raise DataError(
+                    f"validation item {i} ({item!r:.200}): {what}. For a rare class, give the block its vocab, or split so that "
+                    "each class is trained on: TrainTestSplitter(stratify=...)"
+                ) from error

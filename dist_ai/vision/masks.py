@@ -1,0 +1,125 @@
+"""Masks: the class of each pixel, as a target beside its image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.Image import Image as PILImage
+
+from dist_ai.core.randomness import Draw
+from dist_ai.core.transform import Transform
+from dist_ai.core.vision_types import TensorMask
+from dist_ai.errors import BadSampleError, ConfigError, DataError
+from dist_ai.losses import CrossEntropyLoss, default_loss
+from dist_ai.vision.transforms import Flip, Resize
+
+__all__ = ["MaskToIndex", "OpenMask"]
+
+
+@dataclass
+class OpenMask(Transform):
+    """A file, array or image to a `TensorMask` (height, width), upright.
+
+    Args:
+        codes: the name of each class; None if they have none, and then a pixel may be any number.
+        void: a number beyond them that stands for no class, such as 255.
+
+    Pixels are class numbers: those of a grey image, the indices of one with a palette, or 16 bits; never colours.
+
+    Raises:
+        BadSampleError: a file that is no such image, or has a class that `codes` does not name; names the file.
+    """
+
+    codes: list[str] | None = None
+    void: int | None = None
+
+    def __post_init__(self) -> None:
+        self.codes = None if self.codes is None else [str(code) for code in self.codes]
+
+    @property
+    def vocab(self) -> list[str]:
+        """The classes; empty if they have no names."""
+        return self.codes or []
+
+    @property
+    def num_outputs(self) -> int | None:
+        """How many numbers a model gives for a pixel."""
+        return None if self.codes is None else len(self.codes)
+
+    def encodes(self, x: str | Path) -> Any:
+        """Returns the mask in a file."""
+        try:
+            with Image.open(x) as image:
+                return self._mask(ImageOps.exif_transpose(image))
+        except FileNotFoundError as error:
+            raise BadSampleError(f"{x} is not there") from error
+        except Exception as error:  # each format's reader has errors of its own
+            raise BadSampleError(f"{x} cannot be read as a mask: {error}") from error
+
+    def encodes(self, x: PILImage) -> Any:
+        """Returns the mask of an image."""
+        return self._mask(x)
+
+    def encodes(self, x: np.ndarray) -> Any:
+        """Returns the mask of an array."""
+        return self._mask(x)
+
+    def _mask(self, image: Any) -> TensorMask:
+        pixels = np.asarray(image)
+        if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+            raise DataError(
+                f"pixels of {pixels.dtype} with shape {pixels.shape}; expected one class number a pixel (height, width): turn "
+                "colours into numbers first"
+            )
+        if pixels.dtype not in (np.bool_, np.uint8):
+            pixels = pixels.astype(np.int32)  # torch and Pillow have no operations on 16 bits
+        if self.codes is not None:
+            there = np.unique(pixels)
+            strange = there[(there >= len(self.codes)) & (there != (-1 if self.void is None else self.void))]
+            if len(strange):
+                raise DataError(
+                    f"class {strange[0]} in a mask of {len(self.codes)} classes, 0 to {len(self.codes) - 1}; name all in codes, "
+                    f"or say what stands for none: void={strange[0]}"
+                )
+        return TensorMask(torch.from_numpy(pixels.copy()), codes=self.codes)
+
+
+@dataclass
+class MaskToIndex(Transform):
+    """Masks of a batch to int64, as losses want them, on the device: an eighth of the bytes travel."""
+
+    order: ClassVar[int] = 10
+
+    def encodes(self, x: TensorMask) -> Any:
+        """Returns the class numbers as int64."""
+        return x.long()
+
+
+@Resize.extend
+def encodes(self: Resize, x: TensorMask, draw: Draw | None) -> TensorMask:
+    """Returns the mask cut and resized as its image is, each pixel of the class of the nearest one."""
+    height, width = self.size
+    if self.method == "pad":
+        raise ConfigError(
+            "Resize(method='pad') has no class for what it fills up with; use 'crop' or 'squish' with masks"
+        )
+    image = Image.fromarray(x.as_subclass(torch.Tensor).numpy())
+    box = self.box(image.width, image.height, draw)
+    resized = image.resize((width, height), Image.Resampling.NEAREST, box=box)
+    return TensorMask(torch.from_numpy(np.array(resized)), codes=x.codes)
+
+
+@Flip.extend
+def encodes(self: Flip, x: TensorMask, draw: Draw | None) -> Any:
+    """Returns the batch with the masks of mirrored images mirrored."""
+    return self.among(x, x.flip(-2 if self.vertical else -1), draw, dims=3)
+
+
+@default_loss.register(TensorMask)
+def _(target: TensorMask) -> CrossEntropyLoss:
+    return CrossEntropyLoss()
