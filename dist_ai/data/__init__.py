@@ -14,7 +14,15 @@ from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
 from dist_ai.data.labellers import RegexLabeller, parent_label
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
-from dist_ai.data.plan import EpochPlan, Share
+from dist_ai.data.orders import (
+    GroupOrder,
+    LengthOrder,
+    PartialEpochs,
+    ShuffledOrder,
+    WeightedOrder,
+    balanced_weights,
+)
+from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.samples import sample_data
 from dist_ai.data.sources import FileGetter, ImageGetter, get_files, get_image_files, get_text_files
 from dist_ai.data.splitters import (
@@ -30,6 +38,7 @@ from dist_ai.data.splitters import (
     RandomSubsetSplitter,
     TrainTestSplitter,
 )
+from dist_ai.data.streams import TokenStreams
 from dist_ai.data.table import Row, Table, as_items
 from dist_ai.data.transforms import (
     Categorize,
@@ -57,15 +66,19 @@ __all__ = [
     "FuncSplitter",
     "Getter",
     "GrandparentSplitter",
+    "GroupOrder",
     "GroupSplitter",
     "ImageGetter",
     "IndexSplitter",
     "ItemGetter",
     "KFoldSplitter",
+    "LengthOrder",
     "MaskSplitter",
     "MultiCategorize",
     "MultiCategoryBlock",
     "OneHotEncode",
+    "Order",
+    "PartialEpochs",
     "RandomSplitter",
     "RandomSubsetSplitter",
     "RegexLabeller",
@@ -73,12 +86,16 @@ __all__ = [
     "RegressionSetup",
     "Row",
     "Share",
+    "ShuffledOrder",
     "Subset",
     "Table",
     "TensorData",
+    "TokenStreams",
     "TrainTestSplitter",
     "TransformBlock",
+    "WeightedOrder",
     "as_items",
+    "balanced_weights",
     "collate",
     "get_files",
     "get_image_files",

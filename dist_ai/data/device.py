@@ -69,7 +69,7 @@ class DeviceStage:
             return batch
         draw = None
         if self.split_idx == 0:
-            draw = Draw(seed=self.seed, epoch=share.epoch, samples=share.indices).at("batch_tfms")
+            draw = Draw(seed=self.seed, epoch=share.epoch, samples=share.keys).at("batch_tfms")
         return self.pipeline(batch, draw, split_idx=self.split_idx)
 
     def run(self, batches: Iterator[tuple[Share, Any]]) -> Iterator[tuple[Share, Any]]:

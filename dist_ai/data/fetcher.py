@@ -75,54 +75,53 @@ class Fetcher:
             raise DataError(f"{what}. The samples are {', '.join(map(self._name, indices[:4].tolist()))}") from error
         if not skipped or self.split_idx == 0:
             return Fetched(batch, None, skipped)
-        left = Share(
-            epoch=share.epoch,
-            step=share.step,
+        left = share._replace(
             indices=indices,
             positions=share.positions[places],
+            keys=share.keys[places],
             num_local=0 if len(skipped) == len(share.indices) else min(share.num_local, len(places)),
-            num_global=share.num_global,
         )
         return Fetched(batch, left, skipped)
 
     def _samples(self, share: Share) -> tuple[list[Any], list[int], tuple[str, ...]]:
         """Returns the samples, their places in the share, and what was skipped. Never no samples."""
         # Data sets and transforms that draw from the global generators (torchvision's v2) draw by sample too.
-        keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices).tolist()
+        seeds = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.keys).tolist()
         samples: list[Any] = []
         places: list[int] = []
         skipped: list[str] = []
         with borrowed_generators() as seed:
-            for place, (index, key) in enumerate(zip(share.indices.tolist(), keys, strict=True)):
-                seed(key)
+            for place, index in enumerate(share.indices.tolist()):
+                seed(seeds[place])
+                key = int(share.keys[place])
                 try:
-                    sample = self._sample(index, share.epoch)
+                    sample = self._sample(index, key, share.epoch)
                 except BadSampleError as error:
                     if not self.skip_bad:
                         raise
                     skipped.append(str(error))
                     if self.split_idx != 0 and (samples or place + 1 < len(share.indices)):
                         continue
-                    sample = self._another(key, share.epoch, error)
+                    sample = self._another(key, seeds[place], share.epoch, error)
                 samples.append(sample)
                 places.append(place)
         return samples, places, tuple(skipped)
 
-    def _another(self, key: int, epoch: int, error: BadSampleError) -> Any:
-        """Returns a sample that can be read, found by trying those that `key` leads to."""
+    def _another(self, key: int, seed: int, epoch: int, error: BadSampleError) -> Any:
+        """Returns a sample that can be read, found by trying those that `seed` leads to; `key` is of the one it is for."""
         for attempt in range(_TRIES):
             try:
-                return self._sample(mix64_int(key + attempt) % len(self.dataset), epoch)
+                return self._sample(mix64_int(seed + attempt) % len(self.dataset), key, epoch)
             except BadSampleError as another:
                 error = another
         raise BadSampleError(f"{_TRIES + 1} samples in a row cannot be read; the last: {error}") from error
 
-    def _sample(self, index: int, epoch: int) -> Any:
+    def _sample(self, index: int, key: int, epoch: int) -> Any:
         try:
             sample = self.dataset[index]
             if len(self.item_tfms):
                 # Outside training nothing is random: a prediction depends on its sample alone.
-                draw = Draw(seed=self.seed, epoch=epoch, samples=index) if self.split_idx == 0 else None
+                draw = Draw(seed=self.seed, epoch=epoch, samples=key) if self.split_idx == 0 else None
                 sample = self.item_tfms(sample, draw and draw.at("item_tfms"), split_idx=self.split_idx)
         except BadSampleError as error:  # it names the file itself
             raise BadSampleError(f"sample {index}: {error}") from error

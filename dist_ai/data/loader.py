@@ -29,7 +29,7 @@ from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
 from dist_ai.data.device import DeviceStage
 from dist_ai.data.fetcher import Fetched, Fetcher
-from dist_ai.data.plan import EpochPlan, Share
+from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.workers import Workers
 from dist_ai.distributed.environment import World, current_world
 from dist_ai.errors import ConfigError, DataError
@@ -62,9 +62,10 @@ class DataLoader:
     Args:
         dataset: has `len()` and either `[i]` (a sample) or `fetch(indices)` (a batch; int64 indices). A
             `torch.utils.data.TensorDataset` is fetched by whole batches too. With `item_tfms` or a `collate` of your
-            own, samples are taken one by one.
+            own, samples are taken one by one. It may have a `loading_order(shuffle)`: the order it is read best in.
         bs: samples in a global batch, over all ranks.
         shuffle: a new random order each epoch; otherwise the data set's order.
+        order: another order than these two; see `dist_ai.data.orders`.
         drop_last: leave out the last batch when it is not full.
         num_workers: processes that make batches; by default the machine's cores dealt to its ranks, less one for the
             training itself, and none for a data set that is fetched by whole batches.
@@ -93,6 +94,7 @@ class DataLoader:
         bs: int = 64,
         *,
         shuffle: bool = False,
+        order: Order | None = None,
         drop_last: bool = False,
         num_workers: int | None = None,
         item_tfms: Tfms = (),
@@ -113,13 +115,20 @@ class DataLoader:
                 f"{type(dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; "
                 "give a map-style data set: one with len() and [i]"
             )
+        if order is not None and shuffle:
+            raise ConfigError(
+                f"shuffle=True beside order={type(order).__name__}: the order decides alone; leave shuffle away"
+            )
         if bad_samples not in ("raise", "skip"):
             raise ConfigError(f"bad_samples={bad_samples!r}: expected 'raise' or 'skip'")
         self._given = {name: value for name, value in locals().items() if name != "self"}
+        if order is None and hasattr(dataset, "loading_order"):
+            order = dataset.loading_order(shuffle)
         self.dataset = TensorData(*dataset.tensors) if isinstance(dataset, TensorDataset) else dataset
         self.world = current_world(world)
-        self.bs, self.shuffle, self.drop_last, self.seed = bs, shuffle, drop_last, seed
-        self.split_idx: int = getattr(dataset, "split_idx", 1 - shuffle) if split_idx is None else split_idx
+        self.bs, self.drop_last, self.seed = bs, drop_last, seed
+        self.order, self.shuffle = order, shuffle if order is None else order.shuffle
+        self.split_idx: int = getattr(dataset, "split_idx", 1 - self.shuffle) if split_idx is None else split_idx
         self.device = self.world.device if device is None else torch.device(device)
         self.stage = DeviceStage(self.device, as_list(batch_tfms), seed=seed, split_idx=self.split_idx)
         self.fetcher = Fetcher(
@@ -175,16 +184,21 @@ class DataLoader:
     @property
     def num_samples(self) -> int:
         """Number of samples in an epoch, over all ranks."""
-        return len(self) * self.bs if self.drop_last else len(self.dataset)
+        return len(self) * self.bs if self.drop_last else self._num_ordered
+
+    @property
+    def _num_ordered(self) -> int:
+        return len(self.dataset if self.order is None else self.order)
 
     def plan(self, epoch: int) -> EpochPlan:
         """Returns who gets what in an epoch."""
         return EpochPlan(
-            num_samples=len(self.dataset),
+            num_samples=self._num_ordered,
             batch_size=self.bs,
             epoch=epoch,
             seed=self.seed,
             shuffle=self.shuffle,
+            order=self.order,
             drop_last=self.drop_last,
             world_size=self.world.world_size,
             rank=self.world.rank,
@@ -241,16 +255,17 @@ class DataLoader:
         return max(0, min(16, cores // self.world.local_world_size - 1))
 
     def _check(self) -> None:
-        if len(self.dataset) == 0:
+        num_samples = self._num_ordered
+        if num_samples == 0:
             raise DataError("the data set has no samples; a loader needs at least 1")
-        if self.split_idx == 0 and len(self.dataset) < self.world.world_size:
+        if self.split_idx == 0 and num_samples < self.world.world_size:
             raise DataError(
-                f"{len(self.dataset)} training sample(s) for {self.world.world_size} workers: a worker without a sample "
-                f"only waits for the others; start at most {len(self.dataset)}"
+                f"{num_samples} training sample(s) for {self.world.world_size} workers: a worker without a sample "
+                f"only waits for the others; start at most {num_samples}"
             )
         if len(self) == 0:
             raise DataError(
-                f"drop_last=True leaves no batch: {len(self.dataset)} samples are fewer than bs={self.bs}; "
+                f"drop_last=True leaves no batch: {num_samples} samples are fewer than bs={self.bs}; "
                 "use a smaller bs or drop_last=False"
             )
 

@@ -21,7 +21,7 @@ from dist_ai.callbacks.callback import Callback, Callbacks
 from dist_ai.checkpoint import Checkpoint, Run
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives, on_main
-from dist_ai.distributed.environment import launch_settings
+from dist_ai.distributed.environment import how_to_begin_anew, launch_settings
 from dist_ai.distributed.strategies import Strategy
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export.artifact import load_tensors
@@ -84,7 +84,7 @@ class Keeper:
         if number < len(state["fits"]) and state["fits"][number] != facts:
             raise ConfigError(
                 f"{self.run.directory} holds another program's run: {_difference(number, state['fits'][number], facts)}. "
-                f"{_BEGIN_ANEW}"
+                f"{how_to_begin_anew()}"
             )
         done = number < state["fit"] or state["finished"]
         if done:
@@ -161,11 +161,11 @@ class Keeper:
     def _restore(self, checkpoint: Checkpoint) -> None:
         learn, tensors, state = self.learn, checkpoint.tensors, checkpoint.state
         source = f"the checkpoint in {self.run.directory}"
-        load_tensors(learn.model, tensors["model"], source, _BEGIN_ANEW)
+        load_tensors(learn.model, tensors["model"], source, how_to_begin_anew())
         try:
             learn.opt.load_state(tensors["optimizer"], state["optimizer"])
         except ArtifactError as error:
-            raise ArtifactError(f"{source}: {error}. {_BEGIN_ANEW}") from error
+            raise ArtifactError(f"{source}: {error}. {how_to_begin_anew()}") from error
         for name, callback in _named(learn.callbacks).items():
             own = {
                 key.removeprefix(f"{name}/"): t for key, t in tensors["callbacks"].items() if key.startswith(f"{name}/")
@@ -216,9 +216,6 @@ def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
 
 
 _auto: list[Path] = []  # the directories given out in this process
-
-
-_BEGIN_ANEW = "To begin anew there use --fresh, DIST_AI_FRESH=1 or Learner(fresh=True); or use another run directory"
 
 
 def _named(callbacks: Iterable[Callback]) -> dict[str, Callback]:

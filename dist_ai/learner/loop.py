@@ -242,7 +242,7 @@ class Loop:
         state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
         self.strategy.begin_step(num_local=share.num_local)
         if state.training and self._seeded:
-            keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.indices)
+            keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.keys)
             seed_dropout(self._seeded, to_device(torch.from_numpy(keys.view("int64")), self.dls.device))
 
     def _stage(self, name: str, body: Callable[[], None], cancel: type[CancelException]) -> None:

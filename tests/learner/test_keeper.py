@@ -268,12 +268,12 @@ def test_if_only_an_earlier_fits_result_is_damaged_nothing_is_trained_again(
 # ------------------------------------------------------------------------------------------------ another program
 
 
-class Jitter(Transform):
+class Wobble(Transform):
     """An augmentation that the first program did not have."""
 
 
 def jittered(dls: DataLoaders) -> DataLoaders:
-    dls.add_batch_tfms(Jitter())
+    dls.add_batch_tfms(Wobble())
     return dls
 
 
@@ -313,7 +313,7 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "augmentation": (
         lambda folder: make_learner(dls=jittered(make_dls()), run_dir=folder).fit(1),
-        r"in fit 1, batch_tfms was Pipeline: identity and is Pipeline: Jitter\(\)",
+        r"in fit 1, batch_tfms was Pipeline: identity and is Pipeline: Wobble\(\)",
     ),
     "what is frozen": (
         lambda folder: frozen(make_learner(run_dir=folder)).fit(1),
@@ -330,8 +330,8 @@ def test_another_programs_run_is_not_mixed_with_and_the_difference_is_named(tmp_
     other, difference = OTHERS[what]
     with pytest.raises(
         ConfigError,
-        match=rf"^{tmp_path} holds another program's run: {difference}.*\. To begin anew there use --fresh, DIST_AI_FRESH=1 or "
-        r"Learner\(fresh=True\); or use another run directory$",
+        match=rf"^{tmp_path} holds another program's run: {difference}.*\. To begin anew there use DIST_AI_FRESH=1 before the "
+        r"command, or Learner\(fresh=True\); or use another run directory$",
     ):
         other(tmp_path)
     assert {path: path.read_bytes() for path in before} == before
@@ -360,7 +360,7 @@ def test_another_model_is_named(tmp_path: Path, options: dict[str, Any], said: s
     make_learner(run_dir=tmp_path).fit(1)
     give_back_run_directories()
     with pytest.raises(
-        ArtifactError, match=rf"^the checkpoint in {tmp_path}.*{said}.* To begin anew there use --fresh"
+        ArtifactError, match=rf"^the checkpoint in {tmp_path}.*{said}.* To begin anew there use DIST_AI_FRESH=1"
     ):
         make_learner(run_dir=tmp_path, **options).fit(1)
 
