@@ -109,11 +109,11 @@ SAID = {
     "one class only": ("DataError", r"the class 'dog' of images/valid/dog/0\.png is not one of|one class only \(cat\)"),
     "a text named .jpg": (
         "BadSampleError",
-        r"sample \d+ \(images/train/\w+/\d\.jpg\): .*cannot be read as an image: it is of no known format; replace it or",
+        r"sample \d+: images/train/\w+/\d\.jpg cannot be read as an image: it is of no known format; replace it or",
     ),
     "a truncated JPEG": (
         "BadSampleError",
-        r"sample \d+ \(images/train/cat/half\.jpg\): .*image file is truncated \(\d+ bytes not processed\); replace it or",
+        r"sample \d+: images/train/cat/half\.jpg cannot be read as an image: image file is truncated \(\d+ bytes not processed\); replace it or",
     ),
     "more workers than samples": (
         "DataError",

@@ -114,7 +114,7 @@ class DataBlock:
 
     >>> block = DataBlock((TransformBlock, CategoryBlock), get_x=str.upper, get_y=lambda item: item[0])
     >>> block.datasets(["a1", "b2", "a3", "b4", "a5"]).valid[0]
-    ('B2', TensorCategory(1))
+    ('A1', TensorCategory(0))
     """
 
     blocks: Any = (TransformBlock, TransformBlock)

@@ -33,7 +33,7 @@ class KFoldSplitter(ShortRepr):
         seed: which draw; the same for all folds of one cross-validation.
 
     >>> [KFoldSplitter(3, fold)(range(6))[1] for fold in range(3)]
-    [[1, 3], [0, 5], [2, 4]]
+    [[2, 5], [3, 4], [0, 1]]
     """
 
     k: int

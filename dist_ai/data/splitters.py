@@ -134,9 +134,9 @@ class RandomSplitter(ShortRepr):
         seed: which draw; the default is a fixed one.
 
     >>> RandomSplitter(0.4, seed=1)(["a", "b", "c", "d", "e"])
-    ([0, 1, 4], [2, 3])
+    ([1, 2, 3], [0, 4])
     >>> RandomSplitter((0.2, 0.2), seed=1)(["a", "b", "c", "d", "e"])
-    ([0, 1, 4], [3], [2])
+    ([1, 2, 3], [0], [4])
     """
 
     valid_pct: float | Sequence[float] = 0.2
@@ -181,7 +181,7 @@ class TrainTestSplitter(ShortRepr):
     Of a class with a single item, that one is for training.
 
     >>> TrainTestSplitter(0.5, stratify=lambda item: item[0])(["a1", "a2", "b1", "b2", "b3", "b4"])
-    ([0, 2, 3], [1, 4, 5])
+    ([0, 2, 4], [1, 3, 5])
     """
 
     test_size: float | int = 0.2
@@ -260,7 +260,7 @@ class RandomSubsetSplitter(ShortRepr):
         seed: which draw.
 
     >>> RandomSubsetSplitter(2, 1, seed=3)(range(100))
-    ([58, 77], [78])
+    ([56, 71], [45])
     """
 
     train_sz: float | int
