@@ -113,7 +113,8 @@ SAID = {
     ),
     "a truncated JPEG": (
         "BadSampleError",
-        r"sample \d+: images/train/cat/half\.jpg cannot be read as an image: image file is truncated \(\d+ bytes not processed\); replace it or",
+        r"sample \d+: images/train/cat/half\.jpg cannot be read as an image: image file is truncated "
+        r"\(\d+ bytes not processed\); replace it or",
     ),
     "more workers than samples": (
         "DataError",
