@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(RunWriter):
-    """Writes loss and learning rate per step, metrics and samples/s per epoch, and a picture of predictions.
+    """Writes loss and learning rate per step, metrics and samples/s per epoch, and pictures of data and predictions.
 
     Rank 0 writes to ``<run directory>/tensorboard``; look with ``tensorboard --logdir <run directory>``. A resumed run
     takes back what was written after its checkpoint (`purge_step`), so curves do not zig-zag.
 
     Args:
-        pictures: whether to draw predictions at the end of a fit.
+        pictures: whether to draw the first training samples before the first fit, and predictions at the end of each;
+            where it is known how to undo the data's transforms.
     """
 
     def __init__(self, *, pictures: bool = True) -> None:
@@ -40,6 +42,7 @@ class TensorBoard(RunWriter):
             # One file for all fits of this process: TensorBoard takes the order of several from their names, which
             # tell only the second. It is flushed after every fit, and closed with the callback.
             weakref.finalize(self, self._writer.close)
+            self._draw("batch", lambda: self.learn.dls.show_batch())
 
     def write_steps(self, recorder: Recorder, steps: range) -> None:
         """Writes the steps' losses and learning rates."""
@@ -61,18 +64,19 @@ class TensorBoard(RunWriter):
         """Draws the predictions, if the fit went well."""
         assert self._writer is not None
         try:
-            if self.pictures and self.state.exception is None:
-                self._draw(self._writer)
+            if self.state.exception is None:
+                self._draw("predictions", lambda: self.learn.show_results())
         finally:
             self._writer.flush()
 
-    def _draw(self, writer: SummaryWriter) -> None:
+    def _draw(self, what: str, figure: Callable[[], Any]) -> None:
+        assert self._writer is not None
+        if not self.pictures or not self.learn.dls.has_recipe:
+            return
         try:
-            figure: Any = self.learn.show_results()
-            if figure is not None:
-                writer.add_figure("predictions", figure, self.num_steps)
+            self._writer.add_figure(what, figure(), self.num_steps)
         except Exception as error:  # a picture must not cost the fit whose end is not saved yet
-            warnings.warn(f"no picture of predictions: {type(error).__name__}: {error}", stacklevel=2)
+            warnings.warn(f"no picture of {what}: {type(error).__name__}: {error}", stacklevel=2)
 
 
 _TAGS = {

@@ -225,9 +225,12 @@ class DataLoader:
 
     def one_batch(self) -> Any:
         """Returns the first batch of epoch 0, made in this process."""
-        share = self.plan(0).share(0)
+        return self.load(self.plan(0).share(0))[1]
+
+    def load(self, share: Share) -> tuple[Share, Any]:
+        """Returns any share with its batch, made in this process; bad samples may leave less of it."""
         share, batch = self._received((share, self.fetcher.load(share)))
-        return self.stage(batch, share)
+        return share, self.stage(batch, share)
 
     def _received(self, came: tuple[Share, Fetched]) -> tuple[Share, Any]:
         """Returns share and batch of what came, with what was skipped taken down."""

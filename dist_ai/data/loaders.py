@@ -12,11 +12,14 @@ from dist_ai.core.show import show_batch
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.datasets import Datasets
 from dist_ai.data.loader import DataLoader, Tfms, as_list
+from dist_ai.data.looking import decoded_samples, elements_of, first_samples, one_or_several, same_sample, sized
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.distributed.environment import World
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dist_ai.data.block import DataBlock
 
 __all__ = ["DataLoaders"]
@@ -180,22 +183,35 @@ class DataLoaders:
         """Returns the first training batch."""
         return self.train.one_batch()
 
-    def show_batch(self, max_n: int = 9) -> Any:
-        """Returns a figure of the first training samples, as the model sees them but for what can be undone.
+    def show_batch(
+        self,
+        max_n: int = 9,
+        *,
+        dl: DataLoader | None = None,
+        unique: bool = False,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Returns a figure of the first training samples, augmented, with all that can be undone undone.
+
+        A notebook shows it by itself; in a script, ``dls.show_batch().savefig("batch.png")`` writes it, and TensorBoard
+        takes it: ``writer.add_figure("batch", dls.show_batch())``. How a type is shown: `dist_ai.core.show`.
+
+        Args:
+            max_n: how many samples, at most; only these are loaded. Each rank shows its own.
+            dl: another loader, such as ``dls.valid``; by default that of training.
+            unique: show one sample `max_n` times, as so many epochs draw it, to see what augmentation does.
+            figsize: (width, height) in inches; by default what the pictures need.
 
         Raises:
-            DataError: there is no picture for these types.
+            ConfigError: `max_n` is below 1.
         """
-        batch = self.train.one_batch()
-        inputs, targets = batch[: self.n_inp], batch[self.n_inp :]
-        if len(inputs) != 1 or len(targets) != 1 or show_batch.find(type(inputs[0]), type(targets[0])) is None:
-            kinds = ", ".join(type(each).__name__ for each in batch)
-            raise DataError(
-                f"there is no picture for samples of ({kinds}); add one with dist_ai.core.show.show_batch.register"
-            )
-        few = tuple(each[:max_n] for each in batch)
-        shown, labels = self.recipe.decode_inputs(few[:1])[0], self.recipe.decode_targets(few[1:])[0]
-        return show_batch(inputs[0], targets[0], list(zip(shown, labels, strict=True)))
+        if max_n < 1:
+            raise ConfigError(f"show_batch(max_n={max_n}): expected at least 1 sample to show")
+        loader = self.train if dl is None else dl
+        batches = [elements_of(b) for b in (same_sample(loader, max_n) if unique else [first_samples(loader, max_n)])]
+        samples = [sample for batch in batches for sample in decoded_samples(batch, self._recipe)]
+        x, y = one_or_several(batches[0][: self.n_inp]), one_or_several(batches[0][self.n_inp :])
+        return sized(show_batch(x, y, samples), figsize)
 
     def test_dl(
         self, items: Sequence[Any], *, bs: int = 64, num_workers: int | None = None, world: World | None = None

@@ -43,10 +43,11 @@ class SampleRecipe:
         items = as_items(items)
         return Subset(items, range(len(items)), self.inputs, split_idx=1)
 
-    def decode_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Returns a batch's inputs with all that can be undone undone."""
-        undone = self.item_tfms.decode(self.batch_tfms.decode(inputs))
-        return tuple(pipeline.decode(x) for pipeline, x in zip(self.inputs, undone, strict=True))
+    def decode_batch(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns a batch's elements, or the first of them, with all that can be undone undone."""
+        undone = self.item_tfms.decode(self.batch_tfms.decode(batch))
+        pipelines = [*self.inputs, *self.targets][: len(undone)]
+        return tuple(pipeline.decode(x) for pipeline, x in zip(pipelines, undone, strict=True))
 
     def decode_targets(self, targets: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns targets, or decoded predictions of them, as labels."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from dist_ai.callbacks import (
 )
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.core.show import show_results
-from dist_ai.core.types import plain
+from dist_ai.core.types import SemanticTensor, plain
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
+from dist_ai.data.looking import decoded_samples, elements_of, one_or_several, sized, spread_samples
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.distributed.environment import World
@@ -43,6 +44,9 @@ from dist_ai.optimizer import Adam, one_cycle
 from dist_ai.optimizer.optimizer import AnyOptimizer
 from dist_ai.optimizer.schedules import Schedule
 from dist_ai.optimizer.torch_optimizer import as_opt_func
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Learner", "load_learner"]
 
@@ -284,25 +288,43 @@ class Learner:
         labels = self.dls.recipe.decode_targets((decoded,)) if self.dls.recipe.targets else (decoded,)
         return labels[0][0], plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
 
-    def show_results(self, max_n: int = 9) -> Any:
-        """Returns a figure of the first validation samples with their targets and predictions.
+    def show_results(
+        self,
+        max_n: int = 9,
+        *,
+        dl: DataLoader | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Returns a figure of validation samples from all over the data, each with its target and its prediction.
 
-        Returns None where the data's types have no way to be shown, or it is not known how to undo its transforms.
+        What is right stands in green, what is wrong in red with what it should be; see `DataLoaders.show_batch` for how a
+        script or TensorBoard takes the figure.
+
+        Args:
+            max_n: how many samples, at most.
+            dl: another loader, with targets; by default that of validation.
+            figsize: (width, height) in inches; by default what the pictures need.
+
+        Raises:
+            ConfigError: `max_n` is below 1.
+            DataError: the loader has no targets.
         """
-        if not self.dls.has_recipe:
-            return None
-        batch = self.dls.valid.one_batch()
+        if max_n < 1:
+            raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
+        batch = elements_of(spread_samples(self.dls.valid if dl is None else dl, max_n))
         inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
-        if len(inputs) != 1 or len(targets) != 1 or show_results.find(type(inputs[0]), type(targets[0])) is None:
-            return None
+        if not targets:
+            raise DataError(
+                "show_results compares predictions with targets, and this loader has none; learn.predict does"
+            )
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
             decoded = decodes(self.loss_func, self.model(*plain(inputs)))
-        few = tuple(each[:max_n] for each in batch)
-        recipe = self.dls.recipe
-        shown = recipe.decode_inputs(few[:1])[0]
-        truth, guess = (recipe.decode_targets((y[:max_n],))[0] for y in (few[1], decoded))
-        return show_results(inputs[0], targets[0], list(zip(shown, truth, strict=True)), guess)
+        recipe = self.dls.recipe if self.dls.has_recipe else None
+        samples = decoded_samples(batch, recipe)
+        guesses = decoded_samples((*inputs, _as_target(decoded, targets[0])), recipe)
+        shown = [guess[self.dls.n_inp] for guess in guesses]
+        return sized(show_results(one_or_several(inputs), one_or_several(targets), samples, shown), figsize)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -462,6 +484,16 @@ def load_learner(directory: str | Path) -> Learner:
     dls = DataLoaders.without_data(artifact.recipe)
     loss_func = artifact.loss_func if artifact.loss_func is not None else _no_loss
     return Learner(dls, artifact.model, loss_func, spec=artifact.spec, run_dir=None)
+
+
+def _as_target(decoded: Any, target: Any) -> Any:
+    """Returns a decoded prediction as what the target is: mask, points, a series; that it may be shown like it."""
+    if not isinstance(target, SemanticTensor) or not isinstance(decoded, torch.Tensor):
+        return decoded
+    values = plain(decoded)
+    if values.numel() == target.numel():  # the six numbers of three points
+        values = values.reshape(target.shape)
+    return target.give_type_to(values)
 
 
 def _no_loss(*_: Any) -> torch.Tensor:

@@ -53,7 +53,7 @@ def test_losses_rates_metrics_and_speed_are_written_at_their_steps(tmp_path: Pat
         measured = [single(row[name]).item() for row in recorder.epochs]
         assert scalars(events, tag) == [(3, measured[0]), (6, measured[1])]  # after so many steps
     assert all(value > 0 for _, value in scalars(events, "throughput/samples_per_s"))
-    assert events.Tags()["images"] == []  # there is no picture for rows of numbers
+    assert events.Tags()["images"] == []  # of ready samples it is not known what they are
 
 
 def test_the_next_fit_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
@@ -79,13 +79,15 @@ def image_learner(folder: str | Path) -> Any:
     return make_learner(dls=dls, model=model, loss_func=CrossEntropyLoss(), run_dir=folder, checkpoint_every_s=None)
 
 
-def test_a_picture_of_predictions_is_drawn_where_the_types_can_be_shown(tmp_path: Path) -> None:
-    image_learner(tmp_path).fit(1)
+def test_the_data_are_drawn_before_the_first_fit_and_predictions_after_each(tmp_path: Path) -> None:
+    learn = image_learner(tmp_path)
+    learn.fit(1)
+    learn.fit(1)
     events = read(tmp_path)
-    assert events.Tags()["images"] == ["predictions"]
-    [picture] = events.Images("predictions")
-    assert picture.encoded_image_string.startswith(b"\x89PNG")
-    assert picture.step == 2
+    assert events.Tags()["images"] == ["batch", "predictions"]
+    assert [picture.step for picture in events.Images("batch")] == [0]
+    assert [picture.step for picture in events.Images("predictions")] == [2, 4]
+    assert all(picture.encoded_image_string.startswith(b"\x89PNG") for picture in events.Images("predictions"))
 
 
 def fit_images(folder: str) -> int:
@@ -96,10 +98,10 @@ def fit_images(folder: str) -> int:
 
 def test_on_several_ranks_rank_0_draws_without_waiting_for_the_others(spawn: Any, tmp_path: Path) -> None:
     assert spawn(2, fit_images, folder=str(tmp_path)) == [2, 2]
-    assert read(tmp_path).Tags()["images"] == ["predictions"]
+    assert read(tmp_path).Tags()["images"] == ["batch", "predictions"]
 
 
-def test_a_fit_that_failed_draws_nothing_and_loses_no_step(tmp_path: Path) -> None:
+def test_a_fit_that_failed_draws_no_predictions_and_loses_no_step(tmp_path: Path) -> None:
     class Fail(Callback):
         may_cancel = False
 
@@ -110,7 +112,7 @@ def test_a_fit_that_failed_draws_nothing_and_loses_no_step(tmp_path: Path) -> No
     with pytest.raises(ZeroDivisionError):
         learn.fit(1, cbs=Fail())
     events = read(tmp_path)
-    assert events.Tags()["images"] == []
+    assert events.Tags()["images"] == ["batch"]
     assert [step for step, _ in scalars(events, "loss/train_step")] == [0, 1]
 
 

@@ -63,7 +63,7 @@ def test_new_items_are_seen_through_the_validation_transforms_without_targets(re
 
 
 def test_inputs_are_undone_from_the_batch_back_to_the_item(recipe: SampleRecipe):
-    assert recipe.decode_inputs((torch.tensor([60.0, 80.0]),)) == (["3", "4"],)
+    assert recipe.decode_batch((torch.tensor([60.0, 80.0]),)) == (["3", "4"],)
 
 
 def test_targets_are_decoded_to_labels(recipe: SampleRecipe):
@@ -84,7 +84,7 @@ def test_it_comes_back_through_json_with_of_the_targets_what_decodes_them(recipe
     again = SampleRecipe.from_plain(json.loads(json.dumps(written)))
     assert again.to_plain() == written
     assert again.samples(["3"])[0] == recipe.samples(["3"])[0]
-    assert again.decode_inputs((torch.tensor([60.0]),)) == (["3"],)
+    assert again.decode_batch((torch.tensor([60.0]),)) == (["3"],)
     assert again.decode_targets((TensorCategory(torch.tensor([1])),)) == (["1"],)
 
 

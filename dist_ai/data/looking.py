@@ -1,0 +1,95 @@
+"""Looking at data: a few samples of a loader, as the model sees them and decoded as far as can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dist_ai.data.loader import DataLoader
+from dist_ai.data.recipe import SampleRecipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "decoded_samples",
+    "elements_of",
+    "first_samples",
+    "one_or_several",
+    "same_sample",
+    "sized",
+    "spread_samples",
+]
+
+
+def first_samples(loader: DataLoader, n: int) -> Any:
+    """Returns a batch of the first `n` samples, at most, of the loader's first batch; only these are loaded."""
+    share = loader.plan(0).share(0)
+    num_local = min(share.num_local, n)
+    few = share._replace(
+        indices=share.indices[:n], positions=share.positions[:n], keys=share.keys[:n], num_local=num_local
+    )
+    return loader.load(few)[1]
+
+
+def same_sample(loader: DataLoader, n: int) -> list[Any]:
+    """Returns `n` batches of the loader's first sample alone, as `n` epochs draw it."""
+    share = loader.plan(0).share(0)
+    one = share._replace(indices=share.indices[:1], positions=share.positions[:1], keys=share.keys[:1], num_local=1)
+    return [loader.load(one._replace(epoch=epoch))[1] for epoch in range(n)]
+
+
+def spread_samples(loader: DataLoader, n: int) -> Any:
+    """Returns a batch of `n` samples, at most, from all over the data set: its first ones are often of one class."""
+    num_samples = len(loader.dataset)
+    n = min(n, num_samples)
+    indices = np.arange(n, dtype=np.int64) * num_samples // n
+    share = (
+        loader.plan(0).share(0)._replace(indices=indices, positions=indices, keys=indices, num_local=n, num_global=n)
+    )
+    return loader.load(share)[1]
+
+
+def elements_of(batch: Any) -> tuple[Any, ...]:
+    """Returns the elements of a batch, inputs and targets: one if the batch is no plain tuple or list."""
+    return tuple(batch) if type(batch) in (tuple, list) else (batch,)
+
+
+def one_or_several(elements: tuple[Any, ...]) -> Any:
+    """Returns the element, a tuple of several, or None where there is none: what showing is chosen by."""
+    return elements if len(elements) > 1 else next(iter(elements), None)
+
+
+def decoded_samples(elements: tuple[Any, ...], recipe: SampleRecipe | None) -> list[tuple[Any, ...]]:
+    """Returns a batch's samples one by one, with what can be undone undone; without a recipe that is nothing."""
+    shown = elements if recipe is None else recipe.decode_batch(elements)
+    return [tuple(_at(each, i) for each in shown) for i in range(_length(elements))]
+
+
+def sized(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
+    """Returns the figure, of this width and height in inches if they are given."""
+    if figsize is not None:
+        figure.set_size_inches(*figsize)
+    return figure
+
+
+def _at(value: Any, i: int) -> Any:
+    """Returns sample `i` of one element of a batch, whatever its nesting."""
+    if hasattr(value, "_fields"):
+        return type(value)(*(_at(each, i) for each in value))
+    if isinstance(value, Mapping):
+        return {key: _at(each, i) for key, each in value.items()}
+    return value[i]
+
+
+def _length(value: Any) -> int:
+    """Returns how many samples an element of a batch has, or several of them."""
+    if isinstance(value, Mapping):
+        return _shortest(value.values())
+    return _shortest(value) if isinstance(value, tuple) else len(value)
+
+
+def _shortest(values: Iterable[Any]) -> int:
+    return min(_length(each) for each in values)
