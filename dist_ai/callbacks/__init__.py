@@ -16,6 +16,7 @@ from dist_ai.callbacks.logs import RunLog
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
 from dist_ai.callbacks.schedule import ParamScheduler
+from dist_ai.callbacks.skipped import SkippedSamples
 from dist_ai.callbacks.state import TrainState
 from dist_ai.callbacks.tensorboard import TensorBoard
 
@@ -35,6 +36,7 @@ __all__ = [
     "ProgressBar",
     "Recorder",
     "RunLog",
+    "SkippedSamples",
     "TensorBoard",
     "TrainState",
 ]

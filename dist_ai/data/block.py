@@ -27,6 +27,7 @@ import torch
 
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.datasets import Datasets
+from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.getters import Getter, ItemGetter
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.splitters import RandomSplitter, Splitter, check_split
@@ -216,6 +217,7 @@ class DataBlock:
         val_bs: int | None = None,
         drop_last: bool | None = None,
         num_workers: int | None = None,
+        bad_samples: BadSamples = "raise",
         seed: int = 0,
         device: torch.device | str | None = None,
     ) -> DataLoaders:
@@ -227,6 +229,7 @@ class DataBlock:
             val_bs=val_bs,
             drop_last=drop_last,
             num_workers=num_workers,
+            bad_samples=bad_samples,
             seed=seed,
             device=device,
         )

@@ -10,7 +10,7 @@ import torch
 
 from dist_ai.errors import DataError
 
-__all__ = ["collate"]
+__all__ = ["collate", "structure"]
 
 
 def collate(samples: Sequence[Any]) -> Any:
@@ -59,6 +59,21 @@ def collate(samples: Sequence[Any]) -> Any:
         f"a sample holds a {type(first).__name__}, which does not stack into a batch; make it a tensor, an array or a "
         "number with a transform, or give DataLoader(collate=...)"
     )
+
+
+def structure(sample: Any) -> Any:
+    """Returns what a sample must have in common with others to stack with them: nesting, types, shapes and dtypes.
+
+    >>> structure((torch.zeros(3, 4), 7))
+    ('Tensor float32 (3, 4)', 'int')
+    """
+    if isinstance(sample, torch.Tensor | np.ndarray):
+        return f"{type(sample).__name__} {str(sample.dtype).removeprefix('torch.')} {tuple(sample.shape)}"
+    if isinstance(sample, Mapping):
+        return tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
+    if isinstance(sample, tuple | list):
+        return tuple(map(structure, sample))
+    return _kind(sample)
 
 
 def _kind(sample: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch.utils.data import default_collate
@@ -12,10 +12,14 @@ from torch.utils.data import default_collate
 from dist_ai.core.randomness import Draw, borrowed_generators, mix64_int, sample_keys
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.collate import collate as stack
+from dist_ai.data.collate import structure
 from dist_ai.data.plan import Share
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 
-__all__ = ["Fetched", "Fetcher"]
+__all__ = ["BadSamples", "Fetched", "Fetcher"]
+
+BadSamples: TypeAlias = Literal["raise", "skip"]
+"""What a sample that cannot be read does: raise an error that names it, or be skipped and counted."""
 
 
 class Fetched(NamedTuple):
@@ -38,7 +42,8 @@ class Fetcher:
 
     With `skip_bad`, a sample that cannot be read is not an error. In training another sample of the data set takes its
     place, chosen by (seed, epoch, sample), so that a batch keeps its size and does not depend on the number of ranks. In
-    validation it is left out.
+    validation it is left out. With `alike` too, a sample that does not stack with most others is one of them; which are
+    most is found out from a few of the data set, because it must not depend on who happens to share a rank's batch.
     """
 
     dataset: Any
@@ -47,6 +52,8 @@ class Fetcher:
     seed: int
     split_idx: int
     skip_bad: bool = False
+    alike: bool = False
+    _usual: tuple[Any, int] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         by_sample = len(self.item_tfms) > 0 or self.collate not in (stack, default_collate)
@@ -67,6 +74,8 @@ class Fetcher:
         if self.whole_batches:
             return Fetched(self.dataset.fetch(torch.from_numpy(share.indices)))
         samples, places, skipped = self._samples(share)
+        if share.num_local == 0:  # it only runs along: who has the sample counts it
+            skipped = ()
         indices = share.indices[places]
         try:
             batch = self.collate(samples)
@@ -95,7 +104,7 @@ class Fetcher:
                 seed(seeds[place])
                 key = int(share.keys[place])
                 try:
-                    sample = self._sample(index, key, share.epoch)
+                    sample = self._fitting(index, key, share.epoch)
                 except BadSampleError as error:
                     if not self.skip_bad:
                         raise
@@ -111,10 +120,37 @@ class Fetcher:
         """Returns a sample that can be read, found by trying those that `seed` leads to; `key` is of the one it is for."""
         for attempt in range(_TRIES):
             try:
-                return self._sample(mix64_int(seed + attempt) % len(self.dataset), key, epoch)
+                return self._fitting(mix64_int(seed + attempt) % len(self.dataset), key, epoch)
             except BadSampleError as another:
                 error = another
         raise BadSampleError(f"{_TRIES + 1} samples in a row cannot be read; the last: {error}") from error
+
+    def _fitting(self, index: int, key: int, epoch: int) -> Any:
+        """Returns a sample that stacks with the others, where others that do not are skipped."""
+        sample = self._sample(index, key, epoch)
+        if not (self.skip_bad and self.alike and self.collate in (stack, default_collate)):
+            return sample
+        if self._usual is None:
+            self._usual = self._most_common()
+        usual, example = self._usual
+        if usual is not None and structure(sample) != usual:
+            raise BadSampleError(
+                f"{self._name(index)}: its structure {structure(sample)} is not that of most samples, such as "
+                f"{self._name(example)}: {usual}; give them one size with an item transform such as Resize"
+            )
+        return sample
+
+    def _most_common(self) -> tuple[Any, int]:
+        """Returns the structure that most of a few samples from all over the data set have, and which one has it."""
+        num = len(self.dataset)
+        found: dict[Any, list[int]] = {}
+        for index in sorted({num * i // _FEW for i in range(_FEW)}):
+            try:
+                found.setdefault(structure(self._sample(index, index, 0)), []).append(index)
+            except BadSampleError:
+                continue
+        usual = max(found, key=lambda each: len(found[each]), default=None)
+        return usual, found[usual][0] if usual is not None else 0
 
     def _sample(self, index: int, key: int, epoch: int) -> Any:
         try:
@@ -134,4 +170,5 @@ class Fetcher:
         return f"sample {index}" if item is None else f"sample {index} ({item(index)})"
 
 
+_FEW = 5
 _TRIES = 20  # with half of the samples bad, one in a million of these searches fails

@@ -18,7 +18,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -28,7 +28,7 @@ from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
 from dist_ai.data.device import DeviceStage
-from dist_ai.data.fetcher import Fetched, Fetcher
+from dist_ai.data.fetcher import BadSamples, Fetched, Fetcher
 from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.workers import Workers
 from dist_ai.distributed.environment import World, current_world
@@ -74,7 +74,9 @@ class DataLoader:
         collate: makes a batch of a list of samples.
         bad_samples: what a sample that cannot be read does: ``"raise"`` an error that names it, or ``"skip"``: it is warned of
             and counted in `skipped`. In training another sample takes its place, in validation it is left out, the same
-            on any number of ranks.
+            on any number of ranks. Where samples are stacked into batches, one of another shape than most is bad too. What
+            is found out when loaders are made (a label that is missing, a class that training does not have) is an error
+            under both.
         seed: decides the order and all random draws.
         split_idx: 0 if training transforms run, 1 if validation ones; by default the data set's own, else by `shuffle`.
         device: where batches go; by default this rank's device.
@@ -100,7 +102,7 @@ class DataLoader:
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
         collate: Callable[[list[Any]], Any] = stack,
-        bad_samples: Literal["raise", "skip"] = "raise",
+        bad_samples: BadSamples = "raise",
         seed: int = 0,
         split_idx: int | None = None,
         device: torch.device | str | None = None,
@@ -132,8 +134,15 @@ class DataLoader:
         self.device = self.world.device if device is None else torch.device(device)
         self.stage = DeviceStage(self.device, as_list(batch_tfms), seed=seed, split_idx=self.split_idx)
         self.fetcher = Fetcher(
-            self.dataset, Pipeline(as_list(item_tfms)), collate, seed, self.split_idx, bad_samples == "skip"
+            self.dataset,
+            Pipeline(as_list(item_tfms)),
+            collate,
+            seed,
+            self.split_idx,
+            skip_bad=bad_samples == "skip",
+            alike=order is None,
         )
+        self.bad_samples = bad_samples
         self.num_workers = self._default_workers() if num_workers is None else num_workers
         self._epoch = 0
         self._workers: Workers | None = None
@@ -228,17 +237,17 @@ class DataLoader:
         return self.load(self.plan(0).share(0))[1]
 
     def load(self, share: Share) -> tuple[Share, Any]:
-        """Returns any share with its batch, made in this process; bad samples may leave less of it."""
-        share, batch = self._received((share, self.fetcher.load(share)))
+        """Returns any share with its batch, made in this process; bad samples may leave less of it, and are not counted."""
+        share, batch = self._received((share, self.fetcher.load(share)), count=False)
         return share, self.stage(batch, share)
 
-    def _received(self, came: tuple[Share, Fetched]) -> tuple[Share, Any]:
+    def _received(self, came: tuple[Share, Fetched], *, count: bool = True) -> tuple[Share, Any]:
         """Returns share and batch of what came, with what was skipped taken down."""
         share, fetched = came
         for message in fetched.skipped:
             if message not in self.skipped:
                 warnings.warn(f"skipped: {message}", stacklevel=4)
-            self.skipped[message] += 1
+            self.skipped[message] += count
         return share if fetched.share is None else fetched.share, fetched.batch
 
     def _fetch_here(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:

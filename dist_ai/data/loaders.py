@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from dist_ai.core.show import show_batch
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.datasets import Datasets
+from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.loader import DataLoader, Tfms, as_list
 from dist_ai.data.looking import decoded_samples, elements_of, first_samples, one_or_several, same_sample, sized
 from dist_ai.data.recipe import SampleRecipe
@@ -60,6 +61,7 @@ class DataLoaders:
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
         num_workers: int | None = None,
+        bad_samples: BadSamples = "raise",
         seed: int = 0,
         device: torch.device | str | None = None,
         n_inp: int = 1,
@@ -72,7 +74,7 @@ class DataLoaders:
             val_bs: the same for validation; by default `bs`.
             drop_last: leave out the last training batch when it is not full; by default only when it has a single
                 sample, which BatchNorm cannot normalise.
-            item_tfms, batch_tfms, num_workers, seed, device: see `DataLoader`.
+            item_tfms, batch_tfms, num_workers, bad_samples, seed, device: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
         """
         recipe = SampleRecipe(
@@ -92,6 +94,7 @@ class DataLoaders:
                 num_workers=num_workers,
                 item_tfms=recipe.item_tfms.tfms,
                 batch_tfms=recipe.batch_tfms.tfms,
+                bad_samples=bad_samples,
                 seed=seed,
                 device=device,
             )
@@ -109,6 +112,7 @@ class DataLoaders:
         val_bs: int | None = None,
         drop_last: bool | None = None,
         num_workers: int | None = None,
+        bad_samples: BadSamples = "raise",
         seed: int = 0,
         device: torch.device | str | None = None,
     ) -> Self:
@@ -121,6 +125,7 @@ class DataLoaders:
             item_tfms=dblock.all_item_tfms,
             batch_tfms=dblock.all_batch_tfms,
             num_workers=num_workers,
+            bad_samples=bad_samples,
             seed=seed,
             device=device,
             n_inp=dblock.num_inputs,

@@ -19,6 +19,7 @@ from dist_ai.callbacks import (
     ProgressBar,
     Recorder,
     RunLog,
+    SkippedSamples,
     TensorBoard,
     TrainState,
 )
@@ -131,7 +132,7 @@ class Learner:
         self.spec = spec
         self.run_dir = run_directory(run_dir)
         self.recorder = Recorder(as_metrics(metrics))
-        self.callbacks = Callbacks([self.recorder], self)
+        self.callbacks = Callbacks([self.recorder, SkippedSamples()], self)
         if progress:
             self.callbacks.add([ProgressBar()])
         if self.run_dir is not None:

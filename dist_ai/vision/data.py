@@ -27,6 +27,7 @@ from dist_ai.data import (
     get_image_files,
     parent_label,
 )
+from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.table import missing
 from dist_ai.errors import DataError, did_you_mean
 from dist_ai.vision.blocks import ImageBlock, MaskBlock
@@ -52,6 +53,7 @@ class ImageDataLoaders(DataLoaders):
     - `bs`, `val_bs`: images in a training and a validation batch, over all processes; `val_bs` is `bs` by default;
     - `num_workers`: processes that load, for each process that trains; see `DataLoader`;
     - `mode`: ``"RGB"`` or ``"L"`` (grey, one channel);
+    - `bad_samples`: ``"raise"`` an error for an image that cannot be read, or ``"skip"`` it and count it; see `DataLoader`;
     - `device`: where batches go; by default this rank's device.
 
     Classes that are drawn at random are those of all images: a rare one may have none left to train on.
@@ -73,6 +75,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of a folder of images whose labels are the names of the folders they lie in.
@@ -83,7 +86,7 @@ class ImageDataLoaders(DataLoaders):
             valid_pct: share of all images drawn at random for validation, instead of the two folders.
             vocab: the classes in order; by default the sorted labels of the training images, or with `valid_pct` of
                 all images.
-            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
 
         Raises:
             DataError: there is no such folder, or no image, or only one class; or an image lies outside the folders of
@@ -107,7 +110,16 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=_listed(item_tfms),
             batch_tfms=_listed(batch_tfms),
         )
-        dls = cls.from_dblock(block, files, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+        dls = cls.from_dblock(
+            block,
+            files,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            bad_samples=bad_samples,
+            seed=seed,
+            device=device,
+        )
         if len(classes) < 2:
             raise DataError(
                 f"the training images under {path} have one class only ({', '.join(classes)}); a classifier needs "
@@ -131,6 +143,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of image files labelled by a function of their path.
@@ -139,7 +152,7 @@ class ImageDataLoaders(DataLoaders):
             path: the folder that names without one lie in.
             fnames: the files, such as `get_image_files` gives them.
             label_func: from a file's path to its label.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
 
         Raises:
             DataError: a file has no label.
@@ -152,7 +165,16 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=_listed(item_tfms),
             batch_tfms=_listed(batch_tfms),
         )
-        return cls.from_dblock(block, files, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+        return cls.from_dblock(
+            block,
+            files,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            bad_samples=bad_samples,
+            seed=seed,
+            device=device,
+        )
 
     @classmethod
     def from_name_func(
@@ -169,6 +191,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of image files labelled by a function of their name, without the folders; see `from_path_func`."""
@@ -184,6 +207,7 @@ class ImageDataLoaders(DataLoaders):
             val_bs=val_bs,
             num_workers=num_workers,
             mode=mode,
+            bad_samples=bad_samples,
             device=device,
         )
 
@@ -202,6 +226,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of image files labelled by the first group of a regular expression in their path.
@@ -209,7 +234,7 @@ class ImageDataLoaders(DataLoaders):
         Args:
             path, fnames: see `from_path_func`.
             pat: the expression; see `RegexLabeller`.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
 
         Raises:
             BadSampleError: a file does not fit it.
@@ -226,6 +251,7 @@ class ImageDataLoaders(DataLoaders):
             val_bs=val_bs,
             num_workers=num_workers,
             mode=mode,
+            bad_samples=bad_samples,
             device=device,
         )
 
@@ -244,6 +270,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of image files labelled by a regular expression in their name; see `from_path_re`."""
@@ -259,6 +286,7 @@ class ImageDataLoaders(DataLoaders):
             val_bs=val_bs,
             num_workers=num_workers,
             mode=mode,
+            bad_samples=bad_samples,
             device=device,
         )
 
@@ -283,6 +311,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of a table with a column of files and one, or several, of labels.
@@ -296,7 +325,7 @@ class ImageDataLoaders(DataLoaders):
             y_block: what the labels are; by default several labels with `label_delim`, a yes or no for each of several
                 columns of 0 and 1, numbers where there are floats, and one label otherwise.
             valid_col: a column with True for the validation images, instead of `valid_pct`.
-            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
 
         Raises:
             DataError: no such column, or an image without a label.
@@ -315,7 +344,16 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=_listed(item_tfms),
             batch_tfms=_listed(batch_tfms),
         )
-        return cls.from_dblock(block, rows, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+        return cls.from_dblock(
+            block,
+            rows,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            bad_samples=bad_samples,
+            seed=seed,
+            device=device,
+        )
 
     @classmethod
     def from_csv(
@@ -340,6 +378,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of a CSV file with a column of files and one, or several, of labels.
@@ -350,7 +389,7 @@ class ImageDataLoaders(DataLoaders):
             header: whether its first line has the columns' names.
             delimiter: between its values.
             fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
         """
         return cls.from_df(
             Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
@@ -370,6 +409,7 @@ class ImageDataLoaders(DataLoaders):
             val_bs=val_bs,
             num_workers=num_workers,
             mode=mode,
+            bad_samples=bad_samples,
             device=device,
         )
 
@@ -389,6 +429,7 @@ class ImageDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of a list of files and a list of their labels.
@@ -398,7 +439,7 @@ class ImageDataLoaders(DataLoaders):
             fnames: the files.
             labels: of each file: a label, a list of labels, or a float.
             y_block: what the labels are; by default what they look like.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
 
         Raises:
             DataError: not as many labels as files, or one is missing.
@@ -417,6 +458,7 @@ class ImageDataLoaders(DataLoaders):
             val_bs=val_bs,
             num_workers=num_workers,
             mode=mode,
+            bad_samples=bad_samples,
             device=device,
         )
 
@@ -441,6 +483,7 @@ class SegmentationDataLoaders(DataLoaders):
         val_bs: int | None = None,
         num_workers: int | None = None,
         mode: str = "RGB",
+        bad_samples: BadSamples = "raise",
         device: torch.device | str | None = None,
     ) -> Self:
         """Returns loaders of image files whose masks a function finds.
@@ -451,7 +494,7 @@ class SegmentationDataLoaders(DataLoaders):
             label_func: from an image's path to its mask's.
             codes: the name of each class.
             void: a number beyond them that stands for no class, such as 255.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, device: see `ImageDataLoaders`.
+            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see `ImageDataLoaders`.
         """
         block = DataBlock(
             (ImageBlock(mode), MaskBlock(codes, void=void)),
@@ -461,7 +504,16 @@ class SegmentationDataLoaders(DataLoaders):
             batch_tfms=_listed(batch_tfms),
         )
         files = [Path(path, name) for name in fnames]
-        return cls.from_dblock(block, files, bs=bs, val_bs=val_bs, num_workers=num_workers, seed=seed, device=device)
+        return cls.from_dblock(
+            block,
+            files,
+            bs=bs,
+            val_bs=val_bs,
+            num_workers=num_workers,
+            bad_samples=bad_samples,
+            seed=seed,
+            device=device,
+        )
 
 
 def _require_folders(path: Path, *names: str) -> None:
