@@ -38,6 +38,7 @@ from dist_ai.data.splitters import (
     RandomSubsetSplitter,
     TrainTestSplitter,
 )
+from dist_ai.data.statistics import DatasetStats, class_counts, dataset_stats, plot_class_balance
 from dist_ai.data.streams import TokenStreams
 from dist_ai.data.table import Row, Table, as_items
 from dist_ai.data.transforms import (
@@ -57,6 +58,7 @@ __all__ = [
     "DataBlock",
     "DataLoader",
     "DataLoaders",
+    "DatasetStats",
     "Datasets",
     "EncodedMultiCategorize",
     "EndSplitter",
@@ -96,10 +98,13 @@ __all__ = [
     "WeightedOrder",
     "as_items",
     "balanced_weights",
+    "class_counts",
     "collate",
+    "dataset_stats",
     "get_files",
     "get_image_files",
     "get_text_files",
     "parent_label",
+    "plot_class_balance",
     "sample_data",
 ]

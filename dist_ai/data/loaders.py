@@ -15,6 +15,7 @@ from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.loader import DataLoader, Tfms, as_list
 from dist_ai.data.looking import decoded_samples, elements_of, first_samples, one_or_several, same_sample, sized
 from dist_ai.data.recipe import SampleRecipe
+from dist_ai.data.statistics import DatasetStats, dataset_stats
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
 
@@ -217,6 +218,10 @@ class DataLoaders:
         samples = [sample for batch in batches for sample in decoded_samples(batch, self._recipe)]
         x, y = one_or_several(batches[0][: self.n_inp]), one_or_several(batches[0][self.n_inp :])
         return sized(show_batch(x, y, samples), figsize)
+
+    def describe(self, *, max_samples: int = 1000, seed: int = 0) -> DatasetStats:
+        """Returns what the samples of both parts look like; its `repr` is a table. See `dataset_stats`."""
+        return dataset_stats(self, max_samples=max_samples, seed=seed)
 
     def test_dl(
         self, items: Sequence[Any], *, bs: int = 64, num_workers: int | None = None, world: World | None = None

@@ -1,6 +1,7 @@
 """Vision: image loaders, transforms, models and learners."""
 
-import dist_ai.vision.show  # noqa: F401  # registers how images are shown
+import dist_ai.vision.show  # registers how images are shown
+import dist_ai.vision.statistics  # noqa: F401  # and what is said of them
 from dist_ai.vision.blocks import ImageBlock, MaskBlock, PointBlock
 from dist_ai.vision.data import ImageDataLoaders, SegmentationDataLoaders
 from dist_ai.vision.learner import vision_learner

@@ -121,7 +121,7 @@ def test_callbacks_are_found_by_their_class() -> None:
     learn = make_learner(cbs=spy)
     assert learn.callbacks.find(Spy) is spy
     assert learn.callbacks.find(Failing) is None
-    assert len(learn.callbacks) == 2  # the recorder and the spy
+    assert len(learn.callbacks) == 3  # the recorder, who counts skipped samples, and the spy
 
 
 def test_an_error_keeps_its_type_and_traceback_and_says_where_it_was_raised() -> None:
