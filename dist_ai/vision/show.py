@@ -84,7 +84,7 @@ def _draw_mask(like: TensorMask, mask: Any, axes: Any, *, alpha: float) -> None:
 
     classes = plain(torch.as_tensor(mask)).detach().cpu().long()
     codes = list(like.codes or ())
-    num = len(codes) or max(int(plain(like).max()) + 1, 2)
+    num = len(codes) or max(int(plain(like).max()) + 1, int(classes.max()) + 1, 2)
     palette = _palette(num)
     # A number beyond the codes stands for no class: nothing is drawn there.
     shown = torch.where((classes >= 0) & (classes < num), classes, num).numpy()
