@@ -43,7 +43,7 @@ class Checkpointer(Callback):
         """Saves, if the ranks agreed to or it is time by count."""
         # Counted here and not before the step, which a rank that cancelled its batch does not come to.
         by_count = self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0
-        if self.state.training and (self.state.save or by_count):
+        if self.state.training and self.state.last_microbatch and (self.state.save or by_count):
             self.learn.save_checkpoint()
             self.state.save = False
             self._last = time.monotonic()

@@ -101,7 +101,8 @@ class ProgressBar(Callback):
             transient=True,
             auto_refresh=False,  # a refreshing thread would compete with the training for the interpreter
         )
-        label = f"epoch {self.state.epoch + 1}/{self.state.n_epoch} {what}"
+        of = "" if self.state.n_epoch is None else f"/{self.state.n_epoch}"
+        label = f"epoch {self.state.epoch + 1}{of} {what}"
         self._task = self._bar.add_task(label, total=total, completed=done, loss="")
         self._bar.start()
         self._next = 0.0
