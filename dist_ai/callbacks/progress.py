@@ -65,11 +65,17 @@ class ProgressBar(Callback):
         self._stop()
 
     def after_validate(self) -> None:
-        """Ends the validation bar."""
+        """Ends the validation bar, and goes on with the training bar in the middle of an epoch."""
         self._stop()
+        if self.state.mid_epoch:
+            self._print_rows()
+            self._start("train", self.state.num_steps, self.state.next_step)
 
     def after_epoch(self) -> None:
         """Prints the epoch's row."""
+        self._print_rows()
+
+    def _print_rows(self) -> None:
         if not self._active:
             return
         for row in self._recorder.epochs[self._shown :]:

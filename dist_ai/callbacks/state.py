@@ -29,6 +29,7 @@ class TrainState:
         next_step: the step of this epoch that a checkpoint of this moment goes on with.
         microbatch: the batch under way in this step, from 0.
         last_microbatch: whether the step follows this batch; True unless gradients are accumulated.
+        fitting: True in a fit's own training and validation, False in a validation on its own, also in the middle of a fit.
         training: True in a training batch, False in a validation batch.
         share: which samples of the batch this rank has, and how many count.
         num_global: samples in the step, over all its microbatches and all ranks.
@@ -52,6 +53,7 @@ class TrainState:
     next_step: int = 0
     microbatch: int = 0
     last_microbatch: bool = True
+    fitting: bool = False
     training: bool = False
     share: Share | None = None
     num_global: int = 0
@@ -69,6 +71,11 @@ class TrainState:
     def train_step(self) -> int:
         """The step under way, counted over the whole fit, from 0; outside training, the next one."""
         return self.epoch * self.num_steps + (self.step if self.training else self.next_step)
+
+    @property
+    def mid_epoch(self) -> bool:
+        """Whether training goes on in this epoch, after a validation of the fit."""
+        return self.fitting and self.next_step < self.num_steps
 
     @property
     def pct_train(self) -> float:

@@ -103,7 +103,7 @@ class Loop:
         state = self.state
         state.num_steps, state.progress = len(self.steps), start.progress
         state.n_epoch, state.total_steps = length.in_epochs(self.steps)
-        state.exception, state.save, state.leave = None, False, 0
+        state.exception, state.save, state.leave, state.fitting = None, False, 0, True
         self._rhythm = _Rhythm(length.time, start.progress, keeps_time=self.strategy.collectives.world.is_main)
         try:
             self._agree()
@@ -123,6 +123,7 @@ class Loop:
                 self.opt.zero_grad()  # an error may have come between backward and step
                 self.decisions.clear()
                 state.drop_batch()
+                state.fitting = False
                 self.model.eval()
 
     def _epochs(self, start: Cursor) -> None:
@@ -166,6 +167,7 @@ class Loop:
 
     def validate(self, loader: Loader, epoch: int = 0) -> None:
         """Runs the model over an epoch of `loader` without training it, outside a fit."""
+        self.state.fitting = self.state.training = False
         self._stages = ["fit", "epoch"]  # so that a callback made for a fit may cancel here what it cancels there
         try:
             self._agree()
