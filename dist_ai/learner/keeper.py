@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -66,6 +66,7 @@ class Keeper:
         self.run = Run(directory)
         self.fresh = fresh or launch_settings().fresh
         self._fits: list[dict[str, Any]] = []
+        self._asked: Counter[str] = Counter()
         self._opened = self._begun = False
         self._latest: Checkpoint | None = None
 
@@ -88,6 +89,30 @@ class Keeper:
                 self._say("a fit began here before and came to no checkpoint; it begins anew")
         self._fits.append(facts)
         return start
+
+    def result(self, name: str, facts: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Returns what `find` returned when this program came here before, or returns now. Collective.
+
+        Args:
+            name: what is looked for; a second one between the same two fits is another.
+            facts: what the result depends on, as plain data.
+            find: returns it, as plain data.
+        """
+        place = f"{name} after {len(self._fits)} fits"
+        self._asked[place] += 1
+        place, facts = f"{place}, {self._asked[place]}", json.loads(json.dumps(facts, default=str))
+        self._open()
+        ranks = self.learn.collectives
+        kept = self.run.results().get(place) if ranks.world.is_main else None
+        kept = ranks.broadcast_json(kept, what=name)
+        if kept is not None and kept["facts"] == facts:
+            self._say(f"{name} is done already; its result is remembered")
+            return kept["value"]
+        value = find()
+        on_main(
+            ranks, lambda: self.run.keep_result(place, {"facts": facts, "value": value}), what=f"the result of {name}"
+        )
+        return value
 
     def _resume(self, number: int, facts: dict[str, Any], latest: Checkpoint) -> Beginning:
         state = latest.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from dist_ai.callbacks import (
     Checkpointer,
     GradientAccumulation,
     ParamScheduler,
+    Phase,
     ProgressBar,
     Recorder,
     RunLog,
@@ -47,6 +49,7 @@ from dist_ai.learner.groups import (
 from dist_ai.learner.keeper import Beginning, Keeper, run_directory
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop, back_propagate
+from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_states, set_random_states
 from dist_ai.losses import activation, decodes, default_loss
 from dist_ai.metrics import as_metrics
 from dist_ai.optimizer import Adam, combine, constant, cosine, one_cycle
@@ -323,6 +326,53 @@ class Learner:
         self.unfreeze()
         self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, wd=wd, cbs=cbs)
 
+    def lr_find(
+        self,
+        start_lr: float = 1e-7,
+        end_lr: float = 10.0,
+        num_it: int = 100,
+        *,
+        stop_div: bool = True,
+        cbs: Callback | Iterable[Callback] = (),
+    ) -> LRFinding:
+        """Returns what the loss does while the learning rate grows, with suggestions, and leaves everything as it was.
+
+        Weights, optimizer, callbacks and randomness are those before it. The curve and the suggestions are the same on any
+        number of processes; a program that is run again in its run directory gets the same ones.
+
+        Args:
+            start_lr, end_lr: from where to where the rate grows, evenly in ratio.
+            num_it: in how many steps.
+            stop_div: end when the loss diverges.
+            cbs: callbacks for this only.
+
+        Callbacks of the phases PREPARE and CHANGE take part; those that record, report and save do not.
+
+        ```python
+        learn.fit_one_cycle(3, learn.lr_find().valley)
+        ```
+        """
+        if not 0 < start_lr < end_lr:
+            raise ConfigError(f"lr_find({start_lr}, {end_lr}): expected 0 < start_lr < end_lr")
+        if num_it < 2:
+            raise ConfigError(f"lr_find(num_it={num_it}): expected 2 or more")
+        if self._fitting:
+            raise ConfigError("lr_find was called in the middle of a fit; call it before or after one")
+
+        def find() -> dict[str, Any]:
+            finder = LRFinder(stop_div=stop_div)
+            with self.added_cbs(cbs), self._nothing_happened():
+                taking_part = [each for each in self.callbacks if each.phase < Phase.RECORD]
+                grows = ParamScheduler({"lr": growing(start_lr, end_lr)})
+                events = Callbacks([*taking_part, grows, finder], self)
+                self._loop(self._steps(), events=events).fit(Length(steps=num_it), Cursor())
+            return {"lrs": finder.lrs, "losses": finder.losses}
+
+        facts = {"start_lr": start_lr, "end_lr": end_lr, "num_it": num_it, "stop_div": stop_div}
+        facts |= self._facts(self._steps())
+        curve = find() if self._keeper is None else self._keeper.result("lr_find", facts, find)
+        return LRFinding.of(curve["lrs"], curve["losses"], num_it)
+
     def freeze_to(self, n: int) -> None:
         """Freezes the first `n` parameter groups and unfreezes the others; the optimizer starts afresh."""
         freeze_to(self.model, self.splitter, n, train_bn=self.train_bn)
@@ -593,7 +643,9 @@ class Learner:
             "frozen parameters": sum(not p.requires_grad for p in self.model.parameters()),
         }
 
-    def _loop(self, steps: Steps | None = None, valid_every: int | None = None) -> Loop:
+    def _loop(
+        self, steps: Steps | None = None, valid_every: int | None = None, events: Callbacks | None = None
+    ) -> Loop:
         return Loop(
             model=self.model,
             dls=self.dls,
@@ -602,7 +654,7 @@ class Learner:
             strategy=self.strategy,
             precision=self.precision,
             state=self.state,
-            events=self.callbacks,
+            events=self.callbacks if events is None else events,
             decisions=self.decisions,
             seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
             epochs_before=self._num_epochs,
@@ -654,6 +706,34 @@ class Learner:
 
     def _device(self) -> torch.device:
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    @contextlib.contextmanager
+    def _nothing_happened(self) -> Iterator[None]:
+        """Undoes what training in the block changes: weights, optimizer, precision, callbacks, state and randomness."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        before = [tensor.detach().clone() for tensor in tensors]
+        modes = [(module, module.training) for module in self.model.modules()]
+        kept_cbs = [(each, copy.deepcopy(each.state_dict())) for each in self.callbacks if each.phase < Phase.RECORD]
+        state, random = self.state.copy(), random_states()
+        opt, precision = self._opt, self.precision
+        # The optimizer itself steps aside, and a copy of it trains the same parameters.
+        self._opt = copy.deepcopy(self.opt, {id(p): p for p in self.model.parameters()})
+        self.precision = precision_of(precision.name, self.device)
+        self.precision.load_state(precision.state())
+        try:
+            yield
+        finally:
+            self._opt, self.precision = opt, precision
+            with torch.no_grad():
+                for tensor, was in zip(tensors, before, strict=True):
+                    tensor.copy_(was)
+            for module, training in modes:
+                module.training = training
+            for each, was_cb in kept_cbs:
+                if was_cb:
+                    each.load_state_dict(was_cb)
+            self.state.become(state)
+            set_random_states(random)
 
     @contextlib.contextmanager
     def _set_aside(self) -> Iterator[None]:
