@@ -2,5 +2,6 @@
 
 from dist_ai.learner.learner import Learner, load_learner
 from dist_ai.learner.lr_finder import LRFinding
+from dist_ai.learner.summary import ModelSummary
 
-__all__ = ["LRFinding", "Learner", "load_learner"]
+__all__ = ["LRFinding", "Learner", "ModelSummary", "load_learner"]

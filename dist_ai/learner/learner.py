@@ -26,6 +26,8 @@ from dist_ai.callbacks import (
     TrainState,
 )
 from dist_ai.callbacks.callback import Callbacks
+from dist_ai.callbacks.picture import training_loop
+from dist_ai.checkpoint import Checkpoint
 from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
 from dist_ai.data.loader import DataLoader
@@ -36,6 +38,7 @@ from dist_ai.distributed.environment import World
 from dist_ai.distributed.strategies import PrecisionName, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
+from dist_ai.export.artifact import load_tensors
 from dist_ai.learner.gather import GatherPreds
 from dist_ai.learner.groups import (
     LearningRate,
@@ -50,6 +53,7 @@ from dist_ai.learner.keeper import Beginning, Keeper, run_directory
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop, back_propagate
 from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_states, set_random_states
+from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss
 from dist_ai.metrics import as_metrics
 from dist_ai.optimizer import Adam, combine, constant, cosine, one_cycle
@@ -508,6 +512,39 @@ class Learner:
         result += (plain(decodes(self.loss_func, raw)),) if with_decoded else ()
         return result + ((losses,) if with_loss else ())
 
+    def tta(
+        self,
+        dl: DataLoader | TorchDataLoader[Any] | None = None,
+        *,
+        n: int = 4,
+        beta: float = 0.25,
+        use_max: bool = False,
+    ) -> tuple[torch.Tensor, Any]:
+        """Returns (predictions, targets), averaged over augmented versions of each sample (test-time augmentation).
+
+        Args:
+            dl: what to predict; by default the validation loader. It must not be shuffled.
+            n: augmented versions, made by the transforms of training.
+            beta: how much the prediction for the sample itself counts beside their mean.
+            use_max: take the largest of the two instead.
+
+        Predictions have gone through the loss's activation. The same on any number of ranks.
+        """
+        loader = self._loader(dl)
+        if n < 1:
+            raise ConfigError(f"tta(n={n}): expected 1 or more")
+        raw, targets, _ = self._predictions(loader)
+        if not isinstance(raw, torch.Tensor):
+            raise ConfigError(f"tta: the model returns a {type(raw).__name__}; expected one tensor, to average")
+        itself = activation(self.loss_func, raw)
+        # Transforms that were added to the loader since it was made are in its stage.
+        augmented = loader.new(split_idx=0, drop_last=False, batch_tfms=loader.stage.pipeline.tfms)
+        total = torch.zeros_like(itself)
+        for epoch in range(n):  # each with draws of its own
+            total += activation(self.loss_func, self._predictions(augmented, epoch=epoch)[0])
+        mean = total / n
+        return (torch.maximum(mean, itself) if use_max else torch.lerp(mean, itself, beta)), targets
+
     def predict(self, item: Any) -> tuple[Any, Any, torch.Tensor]:
         """Returns (label, decoded output, output after activation) for one item, such as an image's path."""
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
@@ -538,7 +575,69 @@ class Learner:
         truth, guess = (recipe.decode_targets((y[:max_n],))[0] for y in (few[1], decoded))
         return show_results(inputs[0], targets[0], list(zip(shown, truth, strict=True)), guess)
 
+    def summary(self) -> ModelSummary:
+        """Returns the model's layers, shapes, parameters, FLOPs and memory, which is frozen, and what trains it.
+
+        Measured on this rank's share of the first training batch; print it, or look at its attributes.
+        """
+        inputs = plain(self.dls.one_batch()[: self.dls.n_inp])
+        tensors = self._opt.state()[0].values() if self._opt is not None else ()
+        notes = {
+            "loss": getattr(self.loss_func, "__name__", type(self.loss_func).__name__),
+            "optimizer": self._opt.kind if self._opt is not None else "none yet",
+            "precision": self.precision.name,
+            "callbacks": ", ".join(type(each).__name__ for each in self.callbacks),
+        }
+        with self._set_aside():
+            modes = [(module, module.training) for module in self.model.modules()]
+            self.model.eval()
+            try:
+                size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+                return summarize(self.model, inputs, self.precision, state_bytes=size, notes=notes)
+            finally:
+                for module, training in modes:
+                    module.training = training
+
+    def show_training_loop(self) -> None:
+        """Prints the training loop with the callbacks that run at each event."""
+        print(training_loop(self.callbacks))
+
     # ------------------------------------------------------------------------------------------------ saving
+
+    def save(self, name: str | Path, *, with_opt: bool = True) -> Path:
+        """Writes the weights, and the optimizer's state, to a directory; returns it. Collective.
+
+        Args:
+            name: a path, or a bare name for one in ``models`` in the run directory (or here, without a run directory).
+            with_opt: whether to write the optimizer's state.
+
+        Names and shapes are the same on any number of processes. Nothing in it is pickled.
+        """
+        directory = self._saved(name)
+        self.strategy.sync_buffers(self.model)
+        groups, state = {"model": self.model.state_dict()}, {}
+        if with_opt:
+            groups["optimizer"], state["optimizer"] = self.opt.state()
+        on_main(self.collectives, lambda: Checkpoint(groups, state).write(directory), what=f"saving to {directory}")
+        return directory
+
+    def load(self, name: str | Path, *, with_opt: bool = True) -> Learner:
+        """Reads the weights, and the optimizer's state if it was saved, from what `save` wrote; returns the Learner.
+
+        Raises:
+            ArtifactError: it is not there, damaged, or of another model or optimizer.
+        """
+        directory = self._saved(name)
+        saved = Checkpoint.read(directory)
+        load_tensors(self.model, saved.tensors["model"], str(directory), "Load it into the model that it was saved of")
+        if with_opt and "optimizer" in saved.state:
+            self._drop_opt()  # a fresh one has no state beside what is loaded
+            self.opt.load_state(saved.tensors.get("optimizer", {}), saved.state["optimizer"])
+        return self
+
+    def _saved(self, name: str | Path) -> Path:
+        path = Path(name)
+        return path if path.parent != Path() else (self.run_dir or Path()) / "models" / path
 
     def export(self, directory: str | Path = "export") -> Path:
         """Writes the model and all that is needed to predict with it to one directory; returns it.
