@@ -1,7 +1,9 @@
 """Two-way callbacks: the events of the loop, the base class, and those that ship."""
 
+from dist_ai.callbacks.accumulation import GradientAccumulation
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.checkpointer import Checkpointer
+from dist_ai.callbacks.clipping import GradientClip
 from dist_ai.callbacks.event import (
     EVENTS,
     CancelBackward,
@@ -12,6 +14,8 @@ from dist_ai.callbacks.event import (
     CancelTrain,
     CancelValidate,
 )
+from dist_ai.callbacks.filters import when
+from dist_ai.callbacks.function import on
 from dist_ai.callbacks.logs import RunLog
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
@@ -31,6 +35,8 @@ __all__ = [
     "CancelTrain",
     "CancelValidate",
     "Checkpointer",
+    "GradientAccumulation",
+    "GradientClip",
     "ParamScheduler",
     "Phase",
     "ProgressBar",
@@ -39,4 +45,6 @@ __all__ = [
     "SkippedSamples",
     "TensorBoard",
     "TrainState",
+    "on",
+    "when",
 ]

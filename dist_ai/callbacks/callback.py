@@ -8,15 +8,17 @@ class StopAtLoss(Callback):
 ```
 
 They read and write `self.state` and act on `self.learn`. A method whose name looks like an event and is none
-(`before_bacth`) is an error when the callback is attached.
+(`before_bacth`) is an error when the callback is attached. `when` makes a method run now and then only; `on` makes a
+callback of a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import difflib
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -47,6 +49,10 @@ class Trainer(Protocol):
 
     def save_checkpoint(self) -> None:
         """Writes a checkpoint of this moment; collective."""
+        ...
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Back-propagates a batch's loss as the loop does; see `CancelBackward`."""
         ...
 
     def show_results(self, max_n: int = 9) -> Any:
@@ -88,14 +94,18 @@ class Callback:
         """Binds the callback to a Learner.
 
         Raises:
-            ConfigError: it has a method that looks like an event and is none.
+            ConfigError: it has a method that looks like an event and is none, or a phase that is none.
         """
+        kind = type(self).__name__
         for name in dir(self):
-            if name.startswith(("before_", "after_")) and name not in EVENTS:
+            if name not in EVENTS and _looks_like_an_event(self, name):
                 raise ConfigError(
-                    f"{type(self).__name__}.{name} is not an event{did_you_mean(name, EVENTS)}; "
+                    f"{kind}.{name} is not an event{did_you_mean(name, EVENTS)}; "
                     "the events are drawn in dist_ai.callbacks.event"
                 )
+        if not isinstance(self.phase, Phase):
+            phases = ", ".join(f"Phase.{phase.name}" for phase in Phase)
+            raise ConfigError(f"{kind}.phase is {self.phase!r}; expected one of {phases}")
         self.learn = learn
         self.state = learn.state
 
@@ -110,6 +120,21 @@ class Callback:
         return f"{type(self).__name__}()"
 
 
+def _looks_like_an_event(callback: Callback, name: str) -> bool:
+    if name.startswith(("before_", "after_")):
+        return True
+    # Another slip of the pen, such as `befor_fit`: a method that nobody would ever call.
+    own = not name.startswith("_") and not hasattr(Callback, name)
+    return own and bool(difflib.get_close_matches(name, EVENTS, 1, 0.87)) and callable(getattr(callback, name))
+
+
+class _Handler(NamedTuple):
+    """What runs in an event: a callback's method."""
+
+    callback: Callback
+    call: Callable[[], None]
+
+
 class Callbacks:
     """The callbacks of a Learner, in order of phase, and their calls by event.
 
@@ -121,11 +146,15 @@ class Callbacks:
     def __init__(self, callbacks: Iterable[Callback], learn: Trainer) -> None:
         self._learn = learn
         self._all: list[Callback] = []
-        self._handlers: dict[str, list[Callable[[], None]]] = {event: [] for event in EVENTS}
+        self._handlers: dict[str, list[_Handler]] = {event: [] for event in EVENTS}
         self.add(callbacks)
 
     def add(self, callbacks: Iterable[Callback]) -> None:
-        """Attaches callbacks."""
+        """Attaches callbacks.
+
+        Raises:
+            ConfigError: one of them is no callback, is attached already, or has a method that is no event.
+        """
         callbacks = list(callbacks)
         attached = {id(callback) for callback in self._all}
         for callback in callbacks:
@@ -149,6 +178,10 @@ class Callbacks:
         """Returns the first callback of class `kind`, or None."""
         return next((callback for callback in self._all if isinstance(callback, kind)), None)
 
+    def of_event(self, event: str) -> list[Callback]:
+        """Returns the callbacks that do something in an event, in their order."""
+        return [handler.callback for handler in self._handlers[event]]
+
     def __call__(self, event: str, vote: Callable[[CancelException], None] | None = None) -> None:
         """Runs an event's handlers. An error in one says which, in a note, and keeps its traceback.
 
@@ -160,9 +193,9 @@ class Callbacks:
         for handler in self._handlers[event]:
             try:
                 try:
-                    handler()
+                    handler.call()
                 except CancelException as cancel:
-                    self._check_may_cancel(handler, cancel)
+                    self._check_may_cancel(handler.callback, cancel)
                     if vote is None:
                         raise
                     vote(cancel)
@@ -183,7 +216,7 @@ class Callbacks:
         first: Exception | None = None
         for handler in self._handlers[event]:
             try:
-                handler()
+                handler.call()
             except CancelException:
                 pass
             except Exception as failure:
@@ -195,14 +228,13 @@ class Callbacks:
         if first is not None:
             raise first
 
-    def _place(self, handler: Callable[[], None], event: str) -> str:
+    def _place(self, handler: _Handler, event: str) -> str:
         state, world = self._learn.state, self._learn.collectives.world
-        name = getattr(handler, "__qualname__", repr(handler))
+        name = getattr(handler.call, "__qualname__", repr(handler.call))
         return f"raised in {name} (event {event}, epoch {state.epoch}, step {state.step}, rank {world.rank})"
 
-    def _check_may_cancel(self, handler: Callable[[], None], cancel: CancelException) -> None:
-        callback = getattr(handler, "__self__", None)
-        if isinstance(callback, Callback) and not callback.may_cancel:
+    def _check_may_cancel(self, callback: Callback, cancel: CancelException) -> None:
+        if not callback.may_cancel:
             kind = type(callback).__name__
             raise ConfigError(
                 f"{kind} raised {type(cancel).__name__}, but says may_cancel = False, so the ranks do not exchange what "
@@ -214,7 +246,7 @@ class Callbacks:
         """Whether any of them may raise a cancel, on this rank."""
         return self._may_cancel
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Callback]:
         return iter(self._all)
 
     def __len__(self) -> int:
@@ -224,4 +256,5 @@ class Callbacks:
         self._all.sort(key=lambda callback: callback.phase)
         self._may_cancel = any(callback.may_cancel for callback in self._all)
         for event in EVENTS:
-            self._handlers[event] = [getattr(callback, event) for callback in self._all if hasattr(callback, event)]
+            having = (callback for callback in self._all if hasattr(callback, event))
+            self._handlers[event] = [_Handler(each, getattr(each, event)) for each in having]

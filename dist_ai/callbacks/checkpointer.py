@@ -1,11 +1,14 @@
-"""Saves the fit's state now and then, so that a stop at any moment loses little."""
+"""Saves the fit's state now and then, and before it leaves, so that a stop at any moment loses little or nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from typing import ClassVar
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.errors import ConfigError
 
 __all__ = ["Checkpointer"]
@@ -13,6 +16,10 @@ __all__ = ["Checkpointer"]
 
 class Checkpointer(Callback):
     """Writes a checkpoint to the run directory every so often; the end of a fit is always written.
+
+    Asked to leave (Ctrl-C, SIGTERM, SIGHUP, to any rank), all ranks finish the step, write a checkpoint and then end as the
+    signal asks: with a `KeyboardInterrupt`, or a `SystemExit` of 128 and the signal's number. A second signal is obeyed at
+    once, without a checkpoint. Signals are heard in the main thread only.
 
     Args:
         every_s: seconds between checkpoints, by rank 0's clock; None for none by the clock.
@@ -27,10 +34,19 @@ class Checkpointer(Callback):
             raise ConfigError(f"every_steps={every_steps}: expected 1 or more")
         self.every_s = every_s
         self.every_steps = every_steps
+        self._taken = contextlib.ExitStack()
+        self._interruption: Interruption | None = None
 
     def before_fit(self) -> None:
-        """Starts the clock."""
+        """Starts the clock, and takes the signals."""
         self._last = time.monotonic()
+        self._taken = contextlib.ExitStack()
+        self._interruption = self._taken.enter_context(noting_signals(obey_again=True))
+
+    def after_loss(self) -> None:
+        """Asks all ranks to leave, if a signal came."""
+        if self._interruption is not None and (number := self._interruption.signal) and not self.state.leave:
+            self.learn.decisions.vote_leave(number)
 
     def before_step(self) -> None:
         """Asks for a checkpoint at the end of this step, if it is time by the clock."""
@@ -40,10 +56,26 @@ class Checkpointer(Callback):
             self.learn.decisions.vote_save()
 
     def after_batch(self) -> None:
-        """Saves, if the ranks agreed to or it is time by count."""
+        """Saves, if the ranks agreed to or it is time by count; and leaves, if they agreed to."""
+        if self.state.leave and self.state.fitting and self.state.last_microbatch:
+            self._leave(self.state.leave)
         # Counted here and not before the step, which a rank that cancelled its batch does not come to.
         by_count = self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0
-        if self.state.training and (self.state.save or by_count):
+        if self.state.training and self.state.last_microbatch and (self.state.save or by_count):
             self.learn.save_checkpoint()
             self.state.save = False
             self._last = time.monotonic()
+
+    def after_fit(self) -> None:
+        """Gives the signals back; one that came too late for a last checkpoint is obeyed now."""
+        interruption, self._interruption = self._interruption, None
+        self._taken.close()
+        if interruption is not None and interruption.signal and self.state.exception is None:
+            signal.raise_signal(interruption.signal)
+
+    def _leave(self, number: int) -> None:
+        self.learn.save_checkpoint()
+        if self.learn.collectives.world.is_main:
+            name = signal.Signals(number).name
+            print(f"{self.learn.run_dir}: {name} came; a checkpoint is written, to go on from", flush=True)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

@@ -8,14 +8,14 @@ Learner.fit
       before_train
       for each training batch
         before_batch            state.batch, state.xb, state.yb are there and may be replaced
-          pred = model(xb)
+          pred = model(xb)      in the Learner's precision; what comes of it is float32
         after_pred              state.pred
           loss = loss_func(pred, yb)
-        after_loss              state.loss is the mean over this rank's share, state.share.weight its part of the whole
+        after_loss              state.loss is the mean over this rank's share, state.weight its part of the step's
         before_backward
           loss.backward()       gradients are exchanged between ranks
         after_backward          the parameters' gradients are those of the global batch, on every rank
-        before_step
+        before_step             (this and the next two only at the step's last batch, where gradients are accumulated)
           (decisions of all ranks are exchanged)
           opt.step()
         after_step
@@ -33,7 +33,11 @@ Learner.fit
 Raising a `Cancel...` exception in an event skips to the end of that stage: `after_cancel_batch` and then `after_batch`
 run for `CancelBatch`, and so on. On several ranks a cancel raised on one is taken by all of them at the same step:
 before the optimizer's step the ranks exchange what they decided. A rank that cancels its batch still takes part in the
-exchange of gradients, with weight zero.
+exchange of gradients, with weight zero. Where a step takes several batches, they are cancelled together, as the one batch
+that they stand for.
+
+`CancelBackward` is for a callback that has run a backward pass of its own, with ``learn.backward(loss)``: the step
+follows, with the gradients that are there. On a rank where none was run it drops those of the whole step, on all ranks.
 
 From `before_batch` to `before_step` a cancel holds at once: no other callback runs in that event on that rank. In all
 other events the other callbacks run first, so that each sees the same events on every rank; a cancel raised in
@@ -74,7 +78,10 @@ class CancelException(Exception):
 
 
 class CancelBackward(CancelException):
-    """Skips the backward pass of this batch, and so its step; `after_step` and `after_batch` still run."""
+    """Skips the backward pass of this batch, or takes that of a callback for it; the step still runs.
+
+    Without any backward there are no gradients, on any rank, and so the step leaves the parameters as they are.
+    """
 
     decision = Decision.CANCEL_BACKWARD
 

@@ -65,11 +65,17 @@ class ProgressBar(Callback):
         self._stop()
 
     def after_validate(self) -> None:
-        """Ends the validation bar."""
+        """Ends the validation bar, and goes on with the training bar in the middle of an epoch."""
         self._stop()
+        if self.state.mid_epoch:
+            self._print_rows()
+            self._start("train", self.state.num_steps, self.state.next_step)
 
     def after_epoch(self) -> None:
         """Prints the epoch's row."""
+        self._print_rows()
+
+    def _print_rows(self) -> None:
         if not self._active:
             return
         for row in self._recorder.epochs[self._shown :]:
@@ -101,7 +107,8 @@ class ProgressBar(Callback):
             transient=True,
             auto_refresh=False,  # a refreshing thread would compete with the training for the interpreter
         )
-        label = f"epoch {self.state.epoch + 1}/{self.state.n_epoch} {what}"
+        of = "" if self.state.n_epoch is None else f"/{self.state.n_epoch}"
+        label = f"epoch {self.state.epoch + 1}{of} {what}"
         self._task = self._bar.add_task(label, total=total, completed=done, loss="")
         self._bar.start()
         self._next = 0.0

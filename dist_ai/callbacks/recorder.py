@@ -25,11 +25,11 @@ class Recorder(Callback):
         flush_every: steps between readings, once the first have been made.
 
     Attributes:
-        losses: mean loss of each global batch so far, over all fits; up to the last flush.
+        losses: mean loss of each step so far, over all fits; up to the last flush.
         lrs: learning rate of the last parameter group at each of those steps.
-        sizes: samples of each of those batches.
-        epochs: one dict for each epoch: fit (from 1), epoch (from 0), train_loss, valid_loss, each metric, samples_per_s,
-            time (seconds).
+        sizes: samples of each of those steps.
+        epochs: one dict for each epoch, or for each validation if there are more: fit (from 1), epoch (from 0), step (steps
+            so far), train_loss (since the last), valid_loss, each metric, samples_per_s, time (seconds).
         final: (valid_loss, *metrics) of the last validation.
     """
 
@@ -47,11 +47,12 @@ class Recorder(Callback):
         self.final: list[float] = []
         self.fit = 0
         self._pending: list[torch.Tensor] = []
+        self._partial: torch.Tensor | None = None  # what the batches of a step add up to so far
         self._epoch_began = 0
         self._began = time.perf_counter()
         self._spent = 0.0
         self._train_seconds = 0.0
-        self._running = self._cancelled = self._validated = False
+        self._running = self._cancelled = self._validated = self._row_is_due = False
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise ConfigError(
@@ -79,7 +80,7 @@ class Recorder(Callback):
         """Starts the epoch's clock."""
         self._began = time.perf_counter()
         self._train_seconds = 0.0
-        self._validated = False
+        self._validated, self._row_is_due = False, True
 
     def after_cancel_backward(self) -> None:
         """Leaves the batch out; it changed nothing, and not every rank need know its loss."""
@@ -98,17 +99,23 @@ class Recorder(Callback):
         state = self.state
         cancelled, self._cancelled = self._cancelled, False
         if cancelled or state.share is None or state.loss is None:
+            self._partial = None
             return
         if not state.training:
             self.valid_loss.update(state.loss, None, state.share.num_local)
             for metric in self.metrics:
                 metric.update(state.pred, state.yb if len(state.yb) > 1 else state.yb[0], state.share.num_local)
             return
-        self._pending.append(
-            state.loss.detach() * state.share.weight if state.share.weight != 1 else state.loss.detach()
-        )
+        weight = state.weight
+        loss = state.loss.detach() * weight if weight != 1 else state.loss.detach()
+        loss = loss if self._partial is None else self._partial + loss
+        if not state.last_microbatch:
+            self._partial = loss
+            return
+        self._partial = None
+        self._pending.append(loss)
         self.lrs.append(self.learn.opt.get_hyper("lr")[-1])
-        self.sizes.append(state.share.num_global)
+        self.sizes.append(state.num_global)
         # The first readings come early (after 1, 2, 4, ... steps): somebody watches how it begins.
         if len(self._pending) >= min(self.flush_every, len(self.losses) + 1):
             self.flush()
@@ -120,17 +127,25 @@ class Recorder(Callback):
 
     def before_validate(self) -> None:
         """Starts the metrics over."""
+        if self.state.mid_epoch:
+            self.after_train()
         for metric in (self.valid_loss, *self.metrics):
             metric.reset()
 
     def after_validate(self) -> None:
         """Computes the metrics over all ranks."""
         self.final = reduce_metrics([self.valid_loss, *self.metrics], self.learn.collectives)
-        self._validated = True
+        self._validated = self.state.fitting
+        if self.state.mid_epoch:
+            self._write_row()
 
     def after_epoch(self) -> None:
-        """Writes the epoch's row."""
+        """Writes the row of the epoch, or of what came of it since the last validation."""
         self.flush()  # what a cancelled epoch left waiting
+        if self._validated or self._row_is_due or len(self.losses) > self._epoch_began:
+            self._write_row()
+
+    def _write_row(self) -> None:
         final = self.final if self._validated else []
         sizes, losses = self.sizes[self._epoch_began :], self.losses[self._epoch_began :]
         total = sum(sizes)
@@ -138,6 +153,7 @@ class Recorder(Callback):
             {
                 "fit": self.fit,
                 "epoch": self.state.epoch,
+                "step": len(self.losses),
                 "train_loss": sum(s * loss for s, loss in zip(sizes, losses, strict=True)) / total
                 if total
                 else float("nan"),
@@ -148,6 +164,7 @@ class Recorder(Callback):
             }
         )
         self._epoch_began, self._spent = len(self.losses), 0.0
+        self._began, self._validated, self._row_is_due = time.perf_counter(), False, False
 
     def after_cancel_fit(self) -> None:
         """Reads the losses of the steps before the cancel."""
@@ -155,6 +172,7 @@ class Recorder(Callback):
 
     def after_fit(self) -> None:
         """Ends the epoch, however the fit ended: its losses are not part of the next fit's first epoch."""
+        self._partial = None
         self._pending = []  # of a fit that an error ended on this rank: the others may not answer
         del self.lrs[len(self.losses) :], self.sizes[len(self.losses) :]
         self._epoch_began, self._spent = len(self.losses), 0.0

@@ -60,12 +60,13 @@ class RunWriter(Callback):
         """Writes the epoch's last steps."""
         self._write_steps()
 
+    def after_validate(self) -> None:
+        """Writes the row of a validation in the middle of an epoch."""
+        self._write_rows()
+
     def after_epoch(self) -> None:
         """Writes the epoch's row."""
-        if self._active:
-            self._write_steps()
-            self.write_epochs(self._recorder, self._recorder.epochs[self.num_epochs :])
-            self.num_epochs = len(self._recorder.epochs)
+        self._write_rows()
 
     def after_fit(self) -> None:
         """Writes the last steps of a fit that was cut short."""
@@ -75,6 +76,12 @@ class RunWriter(Callback):
                 self._write_steps(ending=True)
             finally:
                 self.close()
+
+    def _write_rows(self) -> None:
+        if self._active and (rows := self._recorder.epochs[self.num_epochs :]):
+            self._write_steps()
+            self.write_epochs(self._recorder, rows)
+            self.num_epochs = len(self._recorder.epochs)
 
     def _write_steps(self, *, ending: bool = False) -> None:
         if (self._active or ending) and (num_read := len(self._recorder.losses)) > self.num_steps:

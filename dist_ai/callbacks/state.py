@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 
@@ -12,57 +12,90 @@ from dist_ai.data.plan import Share
 __all__ = ["TrainState"]
 
 
-@dataclass
+@dataclass(slots=True)  # so that a misspelt name is an error, and not a value that nobody reads
 class TrainState:
     """Where a fit stands, and the batch under way. Callbacks read it and write to it as `self.state`.
 
+    A step is one update of the parameters. It takes one batch of the loader, or with `GradientAccumulation` several:
+    then the batch events come once for each of these microbatches, and the step's own at the last.
+
     Attributes:
-        n_epoch: epochs of this fit.
-        num_steps: training batches in an epoch.
+        n_epoch: epochs of this fit, the last of which may be cut short; None for a fit that ends by the clock.
+        num_steps: steps in a whole epoch.
+        total_steps: steps in the whole fit; None for a fit that ends by the clock.
         num_valid_steps: batches of the validation under way.
         epoch: the epoch under way, from 0.
-        step: the batch under way in this epoch, from 0.
+        step: the step under way in this epoch, from 0; in validation, the batch.
+        next_step: the step of this epoch that a checkpoint of this moment goes on with.
+        microbatch: the batch under way in this step, from 0.
+        last_microbatch: whether the step follows this batch; True unless gradients are accumulated.
+        fitting: True in a fit's own training and validation, False in a validation on its own, also in the middle of a fit.
         training: True in a training batch, False in a validation batch.
-        share: which samples of the global batch this rank has, and how many count.
+        share: which samples of the batch this rank has, and how many count.
+        num_global: samples in the step, over all its microbatches and all ranks.
         batch: the batch as it came from the loader; semantic types are still on it.
         xb: inputs of the model, a tuple of plain tensors; write to it to change what the model sees.
         yb: targets, a tuple of plain tensors; empty where there are none.
-        pred: what the model returned.
+        pred: what the model returned; floating-point tensors are float32 also where the model computes in less.
         loss: mean loss over this rank's share, on its device; write to it to change what is back-propagated.
-        save: True if the ranks agreed to write a checkpoint at the end of this batch.
+        save: True if the ranks agreed to write a checkpoint at the end of this step.
+        leave: the number of the signal for which all ranks leave at the end of this step; 0 for none.
+        progress: how much of the fit's time is used up, 0 to 1, equal on all ranks; for a fit that ends by the clock.
         exception: the error or interrupt that is ending the fit, in `after_fit`; None if it ends well.
     """
 
-    n_epoch: int = 0
+    n_epoch: int | None = 0
     num_steps: int = 0
+    total_steps: int | None = 0
     num_valid_steps: int = 0
     epoch: int = 0
     step: int = 0
+    next_step: int = 0
+    microbatch: int = 0
+    last_microbatch: bool = True
+    fitting: bool = False
     training: bool = False
     share: Share | None = None
+    num_global: int = 0
     batch: Any = None
     xb: tuple[Any, ...] = ()
     yb: tuple[Any, ...] = ()
     pred: Any = None
     loss: torch.Tensor | None = None
     save: bool = False
+    leave: int = 0
+    progress: float = 0.0
     exception: BaseException | None = None
 
     @property
-    def total_steps(self) -> int:
-        """Training batches in the whole fit."""
-        return self.n_epoch * self.num_steps
+    def train_step(self) -> int:
+        """The step under way, counted over the whole fit, from 0; outside training, the next one."""
+        return self.epoch * self.num_steps + (self.step if self.training else self.next_step)
 
     @property
-    def train_step(self) -> int:
-        """The batch under way, counted over the whole fit, from 0."""
-        return self.epoch * self.num_steps + self.step
+    def mid_epoch(self) -> bool:
+        """Whether training goes on in this epoch, after a validation of the fit."""
+        return self.fitting and self.next_step < self.num_steps
 
     @property
     def pct_train(self) -> float:
         """How much of the fit's training is done, 0 to 1."""
-        return self.train_step / max(1, self.total_steps)
+        return self.progress if self.total_steps is None else self.train_step / max(1, self.total_steps)
+
+    @property
+    def weight(self) -> float:
+        """What the mean loss of this rank's share counts in the mean loss of the step."""
+        return self.share.num_local / self.num_global if self.share is not None else 0.0
 
     def drop_batch(self) -> None:
         """Lets go of the batch's tensors."""
         self.batch, self.xb, self.yb, self.pred, self.loss = None, (), (), None, None
+
+    def copy(self) -> Self:
+        """Returns a copy that goes its own way; the tensors are the same."""
+        return replace(self)
+
+    def become(self, other: TrainState) -> None:
+        """Takes over everything from `other`."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))

@@ -56,7 +56,7 @@ class TensorBoard(RunWriter):
         assert self._writer is not None
         for row in rows:
             for name, value in row.items():
-                if name not in ("fit", "epoch"):
+                if name not in ("fit", "epoch", "step"):
                     self._writer.add_scalar(_TAGS.get(name, f"metrics/{name}"), value, self.num_steps)
         self._writer.flush()
 

@@ -3,6 +3,7 @@
 ```
 runs/train/
   log.jsonl  metrics.csv   the logs
+  results.json             what else the program found out (a learning rate)
   tensorboard/             events
   checkpoints/
     fit-0001-done/         the end of the first fit: model.safetensors  optimizer.safetensors  random.safetensors
@@ -92,7 +93,7 @@ class Run:
         if fresh:
             for name in ("checkpoints", "tensorboard"):
                 shutil.rmtree(self.directory / name, ignore_errors=True)
-            for name in ("log.jsonl", "metrics.csv"):
+            for name in ("log.jsonl", "metrics.csv", _RESULTS):
                 (self.directory / name).unlink(missing_ok=True)
         remove_unsealed(self.checkpoints)
 
@@ -117,6 +118,17 @@ class Run:
         for old in on_the_way if finished else on_the_way[: -self.keep]:
             remove_sealed(self.checkpoints / old)
         return self.checkpoints / name
+
+    def results(self) -> dict[str, Any]:
+        """Returns the results that were kept, by name."""
+        path = self.directory / _RESULTS
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def keep_result(self, name: str, value: Any) -> None:
+        """Keeps a result, plain data, that a program run again shall find: complete or not at all."""
+        temporary = self.directory / f".{_RESULTS}.partial"
+        temporary.write_text(json.dumps({**self.results(), name: value}))
+        temporary.replace(self.directory / _RESULTS)
 
     def names(self) -> list[str]:
         """Returns the names of the checkpoints there are, oldest first."""
@@ -200,6 +212,7 @@ _locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()
 
 _NAME = re.compile(r"fit-(\d+)(?:-done|-epoch-(\d+)-step-(\d+))")
 _DONE = "-done"
+_RESULTS = "results.json"
 _LOCK_WAIT_S = 5.0  # a process that was just killed may need a moment to be gone
 
 

@@ -31,7 +31,8 @@ class DataLoaders:
     """The loaders of a training run.
 
     Args:
-        train, valid: the loaders; `torch.utils.data.DataLoader`s are taken over by `DataLoader.from_torch`.
+        train, valid: the loaders; `torch.utils.data.DataLoader`s are taken over by `DataLoader.from_torch`. Without `valid`
+            nothing is validated.
         recipe: how an item becomes part of a batch; with it new items can be loaded and results shown and exported.
         n_inp: how many elements of a batch are the model's inputs; the rest are targets.
     """
@@ -39,15 +40,13 @@ class DataLoaders:
     def __init__(
         self,
         train: DataLoader | TorchDataLoader[Any],
-        valid: DataLoader | TorchDataLoader[Any],
+        valid: DataLoader | TorchDataLoader[Any] | None = None,
         *,
         recipe: SampleRecipe | None = None,
         n_inp: int = 1,
     ) -> None:
-        self.train, self.valid = (
-            DataLoader.from_torch(loader) if isinstance(loader, TorchDataLoader) else loader
-            for loader in (train, valid)
-        )
+        self.train = DataLoader.from_torch(train) if isinstance(train, TorchDataLoader) else train
+        self.valid = DataLoader.from_torch(valid) if isinstance(valid, TorchDataLoader) else valid
         self._recipe = recipe
         self.n_inp = n_inp
 
@@ -245,10 +244,10 @@ class DataLoaders:
     def add_batch_tfms(self, tfms: Tfms) -> None:
         """Adds batch transforms to both loaders and the recipe, in their order among those there are."""
         added = Pipeline(as_list(tfms))
-        for loader in (self.train, self.valid):
+        for loader in self:
             loader.stage.pipeline = loader.stage.pipeline + added
         if self._recipe is not None:
             self._recipe.batch_tfms = self._recipe.batch_tfms + added
 
     def __iter__(self) -> Iterator[DataLoader]:
-        return iter((self.train, self.valid))
+        return iter([self.train, self.valid] if self.valid is not None else [self.train])

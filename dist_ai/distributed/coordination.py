@@ -6,13 +6,16 @@ maximum, so every rank reads the same result at the same step. In a world of one
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 
 from dist_ai.distributed.collectives import Collectives
 
-__all__ = ["Decision", "Decisions"]
+__all__ = ["Decision", "Decisions", "Word"]
 
 
 class Decision(IntEnum):
@@ -28,6 +31,24 @@ class Decision(IntEnum):
     CANCEL_FIT = 7
 
 
+class Word(NamedTuple):
+    """What the ranks tell each other at an exchange; where they differ, the largest number holds.
+
+    Attributes:
+        control: what to cancel.
+        save: whether to write a checkpoint at the end of this step.
+        leave: the signal for which to leave at the end of this step; 0 for none.
+        pace_us: microseconds that a batch takes.
+        progress: how much of the fit's time is used up, in millionths, by rank 0's clock.
+    """
+
+    control: Decision = Decision.NOTHING
+    save: int = 0
+    leave: int = 0
+    pace_us: int = 0
+    progress: int = 0
+
+
 class Decisions:
     """Collects this rank's votes and exchanges them, one small all_reduce a step."""
 
@@ -36,6 +57,7 @@ class Decisions:
         self._alone = collectives.world.world_size == 1
         self._control = Decision.NOTHING
         self._save = False
+        self._leave = 0
 
     @property
     def pending(self) -> bool:
@@ -48,18 +70,41 @@ class Decisions:
 
     def clear(self) -> None:
         """Forgets this rank's votes: those of a fit that an error ended are not the next one's."""
-        self._control, self._save = Decision.NOTHING, False
+        self._control, self._save, self._leave = Decision.NOTHING, False, 0
 
     def vote_save(self) -> None:
         """Asks for a checkpoint at the end of this step."""
         self._save = True
 
-    def exchange(self) -> tuple[Decision, bool]:
-        """Returns what all ranks decided (control flow, whether to save) and clears the votes. Collective."""
-        control, save = self._control, self._save
-        if not self._alone:
-            word = torch.tensor([control, save], dtype=torch.int64)
-            word = self._collectives.all_reduce(word, "max", what="shared decision")
-            control, save = Decision(int(word[0])), bool(word[1])
+    def vote_leave(self, signal: int) -> None:
+        """Asks all ranks to leave at the end of this step, because signal number `signal` came."""
+        self._leave = max(self._leave, signal)
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Keeps this rank's votes for after the block."""
+        votes = self._control, self._save, self._leave
         self.clear()
-        return control, save
+        try:
+            yield
+        finally:
+            self._control, self._save, self._leave = votes
+
+    def exchange(self, *, pace_us: int = 0, progress: int = 0) -> Word:
+        """Returns what all ranks decided and clears the votes. Collective.
+
+        Args:
+            pace_us, progress: see `Word`.
+        """
+        if not (self._control or self._save or self._leave or progress) and self._alone:
+            return _NOTHING
+        word = Word(self._control, self._save, self._leave, pace_us, progress)
+        if not self._alone:
+            mine = torch.tensor(word, dtype=torch.int64)
+            control, *rest = self._collectives.all_reduce(mine, "max", what="shared decision").tolist()
+            word = Word(Decision(control), *rest)
+        self.clear()
+        return word
+
+
+_NOTHING = Word()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.data.device import map_tensors
 
 __all__ = ["GatherPreds"]
 
@@ -27,7 +29,7 @@ class GatherPreds(Callback):
         self.loss_func = loss_func
         self.with_loss = with_loss
         self._positions: list[torch.Tensor] = []
-        self._rows: dict[str, list[torch.Tensor]] = {"pred": [], "target": [], "loss": []}
+        self._rows: dict[str, list[Any]] = {"pred": [], "target": [], "loss": []}
 
     def after_batch(self) -> None:
         """Keeps the batch's rows that count."""
@@ -36,24 +38,37 @@ class GatherPreds(Callback):
             return
         count = share.num_local
         self._positions.append(torch.from_numpy(share.positions[:count]))
-        self._rows["pred"].append(state.pred[:count].detach().cpu())
+        self._rows["pred"].append(map_tensors(lambda t: t[:count].detach().cpu(), state.pred))
         if state.yb:
-            self._rows["target"].append(state.yb[0][:count].cpu())
+            targets = tuple(y[:count].cpu() for y in state.yb)
+            self._rows["target"].append(targets[0] if len(targets) == 1 else targets)
             if self.with_loss:
-                each = [
-                    self.loss_func(state.pred[i : i + 1], *(y[i : i + 1] for y in state.yb)).detach()
-                    for i in range(count)
-                ]
-                self._rows["loss"].append(torch.stack(each).cpu() if each else state.pred.new_empty(0).cpu())
+                each = [self._loss_of(slice(i, i + 1)) for i in range(count)]
+                assert state.loss is not None
+                self._rows["loss"].append((torch.stack(each) if each else state.loss.new_empty(0)).cpu())
 
-    def result(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    def _loss_of(self, rows: slice) -> torch.Tensor:
+        pred = map_tensors(lambda t: t[rows], self.state.pred)
+        return self.loss_func(pred, *(y[rows] for y in self.state.yb)).detach()
+
+    def result(self) -> tuple[Any, Any, torch.Tensor | None]:
         """Returns raw predictions, targets and losses of all samples, in order. Collective."""
         collectives = self.learn.collectives
-        positions = collectives.all_gather_rows(torch.cat(self._positions), what="positions")
-        order = positions.argsort()
-        pred, target, loss = (
-            collectives.all_gather_rows(torch.cat(rows), what=name)[order] if rows else None
-            for name, rows in self._rows.items()
-        )
-        assert pred is not None
-        return pred, target, loss
+        order = collectives.all_gather_rows(torch.cat(self._positions), what="positions").argsort()
+
+        def of_all(name: str) -> Any:
+            parts = self._rows[name]
+            gathered = partial(collectives.all_gather_rows, what=name)
+            return map_tensors(lambda rows: gathered(rows)[order], _joined(parts)) if parts else None
+
+        return of_all("pred"), of_all("target"), of_all("loss")
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Returns the batches' rows one after the other; each batch has the same structure of tensors."""
+    columns: list[list[torch.Tensor]] = []
+    for part in parts:
+        columns.append([])
+        map_tensors(columns[-1].append, part)
+    joined = iter([torch.cat(rows) for rows in zip(*columns, strict=True)])
+    return map_tensors(lambda _: next(joined), parts[0])

@@ -6,14 +6,25 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dist_ai.errors import ConfigError
-from dist_ai.optimizer.optimizer import ParamGroup
+from dist_ai.optimizer.optimizer import AnyOptimizer, ParamGroup
+from dist_ai.optimizer.torch_optimizer import TorchOptimizer
 
-__all__ = ["LearningRate", "Splitter", "freeze_to", "layer_groups", "learning_rates", "one_group", "param_groups"]
+__all__ = [
+    "LearningRate",
+    "Splitter",
+    "as_optimizer",
+    "freeze_to",
+    "layer_groups",
+    "learning_rates",
+    "one_group",
+    "param_groups",
+]
 
 Splitter: TypeAlias = Callable[[Any], list[list[nn.Parameter]]]
 LearningRate: TypeAlias = float | slice | Sequence[float]
@@ -52,6 +63,30 @@ def param_groups(model: nn.Module, splitter: Splitter, *, wd_bn_bias: bool) -> l
         else _norm_names(model, _NORMS) | {n for n, _ in model.named_parameters() if n.endswith("bias")}
     )
     return [ParamGroup(group, no_decay=exempt & set(group)) for group in layer_groups(model, splitter)]
+
+
+def as_optimizer(model: nn.Module, given: AnyOptimizer | torch.optim.Optimizer) -> AnyOptimizer:
+    """Returns an optimizer of a model's parameters as the Learner needs it; torch's are wrapped, with their state.
+
+    Raises:
+        ConfigError: it holds a parameter that is not the model's.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = given.param_groups if isinstance(given, torch.optim.Optimizer) else [vars(group) for group in given.groups]
+    foreign = sum(id(p) not in names for group in groups for p in group["params"])
+    if foreign:
+        raise ConfigError(
+            f"the optimizer has {foreign} parameter(s) that are not the model's; make it of learn.model.parameters()"
+        )
+    if not isinstance(given, torch.optim.Optimizer):
+        return given
+
+    def take(_: object) -> torch.optim.Optimizer:
+        for group in given.param_groups:
+            group["_decays"] = True  # as it was made: each group has its own decay already
+        return given
+
+    return TorchOptimizer(take, [ParamGroup({names[id(p)]: p for p in group["params"]}) for group in groups])
 
 
 def freeze_to(model: nn.Module, splitter: Splitter, n: int, *, train_bn: bool) -> None:

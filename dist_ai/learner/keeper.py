@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,13 +23,21 @@ from dist_ai.checkpoint import Checkpoint, Run
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives, on_main
 from dist_ai.distributed.environment import how_to_begin_anew, launch_settings
-from dist_ai.distributed.strategies import Strategy
+from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export.artifact import load_tensors
 from dist_ai.learner.loop import Cursor
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
-__all__ = ["Keeper", "run_directory"]
+__all__ = ["Beginning", "Keeper", "run_directory"]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a fit begins, or that it is done: then the cursor stands at its end."""
+
+    cursor: Cursor
+    done: bool = False
 
 
 class Kept(Protocol):
@@ -36,6 +45,7 @@ class Kept(Protocol):
 
     model: nn.Module
     opt: AnyOptimizer
+    precision: Precision
     dls: DataLoaders
     callbacks: Callbacks
     collectives: Collectives
@@ -56,11 +66,12 @@ class Keeper:
         self.run = Run(directory)
         self.fresh = fresh or launch_settings().fresh
         self._fits: list[dict[str, Any]] = []
+        self._asked: Counter[str] = Counter()
         self._opened = self._begun = False
         self._latest: Checkpoint | None = None
 
-    def begin(self, facts: dict[str, Any]) -> Cursor | None:
-        """Returns where the next fit begins, with the Learner's state restored; None if that fit is done. Collective.
+    def begin(self, facts: dict[str, Any]) -> Beginning:
+        """Returns where the next fit begins, with the Learner's state restored. Collective.
 
         Args:
             facts: what the fit is, as plain data; a kept fit of the same number must have had the same.
@@ -73,13 +84,37 @@ class Keeper:
         if self._latest is not None:
             start = self._resume(number, facts, self._latest)
         else:
-            start = Cursor()
+            start = Beginning(Cursor())
             if number == 0 and self._begun:
                 self._say("a fit began here before and came to no checkpoint; it begins anew")
         self._fits.append(facts)
         return start
 
-    def _resume(self, number: int, facts: dict[str, Any], latest: Checkpoint) -> Cursor | None:
+    def result(self, name: str, facts: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Returns what `find` returned when this program came here before, or returns now. Collective.
+
+        Args:
+            name: what is looked for; a second one between the same two fits is another.
+            facts: what the result depends on, as plain data.
+            find: returns it, as plain data.
+        """
+        place = f"{name} after {len(self._fits)} fits"
+        self._asked[place] += 1
+        place, facts = f"{place}, {self._asked[place]}", json.loads(json.dumps(facts, default=str))
+        self._open()
+        ranks = self.learn.collectives
+        kept = self.run.results().get(place) if ranks.world.is_main else None
+        kept = ranks.broadcast_json(kept, what=name)
+        if kept is not None and kept["facts"] == facts:
+            self._say(f"{name} is done already; its result is remembered")
+            return kept["value"]
+        value = find()
+        on_main(
+            ranks, lambda: self.run.keep_result(place, {"facts": facts, "value": value}), what=f"the result of {name}"
+        )
+        return value
+
+    def _resume(self, number: int, facts: dict[str, Any], latest: Checkpoint) -> Beginning:
         state = latest.state
         if number < len(state["fits"]) and state["fits"][number] != facts:
             raise ConfigError(
@@ -88,14 +123,14 @@ class Keeper:
             )
         done = number < state["fit"] or state["finished"]
         if done:
-            self._restore_finished(number, latest)
+            state = self._restore_finished(number, latest)
             self._say(f"fit {number + 1} is done already; its result is restored")
         else:
             self._restore(latest)
             self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")
-        if number == state["fit"]:
+        if number == latest.state["fit"]:
             self._latest = None  # no later fit needs it, and it is as large as the model and the optimizer together
-        return None if done else Cursor(state["epoch"], state["step"])
+        return Beginning(Cursor(state["epoch"], state["step"], state["progress"]), done)
 
     def save(self, next_batch: Cursor, *, finished: bool = False) -> None:
         """Writes a checkpoint of the fit under way. Collective: all ranks hold the same, rank 0 writes."""
@@ -120,8 +155,10 @@ class Keeper:
                 "finished": finished,
                 "epoch": next_batch.epoch,
                 "step": next_batch.step,
+                "progress": next_batch.progress,
                 "world_size": learn.collectives.world.world_size,
                 "optimizer": plain_opt,
+                "precision": learn.precision.state(),
                 "callbacks": plain_cbs,
             }
             groups = {
@@ -152,11 +189,13 @@ class Keeper:
         self._opened = True
         self._latest = self.run.read(name) if name else None
 
-    def _restore_finished(self, number: int, latest: Checkpoint) -> None:
+    def _restore_finished(self, number: int, latest: Checkpoint) -> dict[str, Any]:
         name = self.run.finished(number) if self.learn.collectives.world.is_main else None
         name = self.learn.collectives.broadcast_json(name, what="finished fit")
         # Without its own checkpoint (it was damaged), the state of a later fit is the nearest there is.
-        self._restore(self.run.read(name) if name else latest)
+        checkpoint = self.run.read(name) if name else latest
+        self._restore(checkpoint)
+        return checkpoint.state
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         learn, tensors, state = self.learn, checkpoint.tensors, checkpoint.state
@@ -166,6 +205,8 @@ class Keeper:
             learn.opt.load_state(tensors["optimizer"], state["optimizer"])
         except ArtifactError as error:
             raise ArtifactError(f"{source}: {error}. {how_to_begin_anew()}") from error
+        if state["precision"]:
+            learn.precision.load_state(state["precision"])
         for name, callback in _named(learn.callbacks).items():
             own = {
                 key.removeprefix(f"{name}/"): t for key, t in tensors["callbacks"].items() if key.startswith(f"{name}/")

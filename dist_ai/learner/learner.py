@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader as TorchDataLoader
 
 from dist_ai.callbacks import (
     Callback,
     Checkpointer,
+    GradientAccumulation,
     ParamScheduler,
+    Phase,
     ProgressBar,
     Recorder,
     RunLog,
@@ -24,6 +27,8 @@ from dist_ai.callbacks import (
     TrainState,
 )
 from dist_ai.callbacks.callback import Callbacks
+from dist_ai.callbacks.picture import training_loop
+from dist_ai.checkpoint import Checkpoint
 from dist_ai.core.show import show_results
 from dist_ai.core.types import SemanticTensor, plain
 from dist_ai.data.loader import DataLoader
@@ -32,16 +37,28 @@ from dist_ai.data.looking import decoded_samples, elements_of, one_or_several, s
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.distributed.environment import World
-from dist_ai.distributed.strategies import for_world
+from dist_ai.distributed.strategies import PrecisionName, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
+from dist_ai.export.artifact import load_tensors
 from dist_ai.learner.gather import GatherPreds
-from dist_ai.learner.groups import LearningRate, Splitter, freeze_to, learning_rates, one_group, param_groups
-from dist_ai.learner.keeper import Keeper, run_directory
-from dist_ai.learner.loop import Cursor, Loop
+from dist_ai.learner.groups import (
+    LearningRate,
+    Splitter,
+    as_optimizer,
+    freeze_to,
+    learning_rates,
+    one_group,
+    param_groups,
+)
+from dist_ai.learner.keeper import Beginning, Keeper, run_directory
+from dist_ai.learner.length import Length, Steps
+from dist_ai.learner.loop import Cursor, Loop, back_propagate
+from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_states, set_random_states
+from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss
 from dist_ai.metrics import as_metrics
-from dist_ai.optimizer import Adam, one_cycle
+from dist_ai.optimizer import Adam, combine, constant, cosine, one_cycle
 from dist_ai.optimizer.optimizer import AnyOptimizer
 from dist_ai.optimizer.schedules import Schedule
 from dist_ai.optimizer.torch_optimizer import as_opt_func
@@ -77,12 +94,14 @@ class Learner:
         checkpoint_every_s: seconds between checkpoints.
         checkpoint_every_steps: training steps between checkpoints.
         fresh: begin anew in the run directory, instead of going on with what is there.
+        precision: in which type the model computes: ``"fp32"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``; see
+            `dist_ai.distributed.strategies.precision`.
         spec: how the model is built, for `export`.
         progress: whether to show a progress bar.
 
     Attributes:
         model: the model itself, never a wrapper.
-        opt: the optimizer, once a fit has begun.
+        opt: the optimizer, made when it is first needed; assign another (also torch's) to train with that.
         state: the training state that callbacks share.
         recorder: losses and metrics so far.
 
@@ -91,8 +110,6 @@ class Learner:
     learn.fit_one_cycle(3, 1e-2)
     ```
     """
-
-    opt: AnyOptimizer
 
     def __init__(
         self,
@@ -115,11 +132,14 @@ class Learner:
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
         fresh: bool = False,
+        precision: PrecisionName = "fp32",
         spec: ModelSpec | None = None,
         progress: bool = True,
     ) -> None:
         self.dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
         self.model = model
+        self._opt: AnyOptimizer | None = None
+        self._opt_is_given = False
         self.collectives = join()
         self.strategy = for_world(self.collectives, sync_bn=sync_bn, find_unused_parameters=find_unused_parameters)
         self.decisions = Decisions(self.collectives)
@@ -127,7 +147,8 @@ class Learner:
         self.loss_func = loss_func if loss_func is not None else self._default_loss()
         _require_mean(self.loss_func)
         self.opt_func = as_opt_func(opt_func)
-        self.lr, self.wd, self.moms = lr, wd, moms
+        self.lr: LearningRate = lr
+        self.wd, self.moms = wd, moms
         self.splitter, self.wd_bn_bias, self.train_bn = splitter, wd_bn_bias, train_bn
         self.spec = spec
         self.run_dir = run_directory(run_dir)
@@ -142,34 +163,45 @@ class Learner:
         self._keeper = None if self.run_dir is None else Keeper(self, self.run_dir, fresh=fresh)
         self._num_fits = self._num_epochs = 0
         self._fitting = False
-        model.to(self.dls.device if self.dls.has_data else self.collectives.world.device)
+        self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
+        self.precision = precision_of(precision, self.device)
+        model.to(self.device)
         self.strategy.sync(model)
 
     # ------------------------------------------------------------------------------------------------ training
 
     def fit(
         self,
-        n_epoch: int,
+        n_epoch: int | None = None,
         lr: LearningRate | None = None,
         wd: float | None = None,
         *,
+        steps: int | None = None,
+        samples: int | None = None,
+        time: float | None = None,
+        valid_every: int | None = None,
         cbs: Callback | Iterable[Callback] = (),
         reset_opt: bool = False,
     ) -> None:
-        """Trains for `n_epoch` epochs at a constant learning rate.
+        """Trains at a constant learning rate, for so many epochs, steps, samples or seconds.
 
         Args:
             n_epoch: epochs.
             lr: a number, ``slice(first, last)`` over the parameter groups, or one value each; by default the Learner's.
             wd: weight decay; by default the Learner's.
+            steps: updates of the parameters, instead of epochs; the last epoch may be part of one.
+            samples: training samples over all ranks, instead; it ends with the step that comes to them.
+            time: seconds by rank 0's clock, instead; it ends within half a second's steps of them, and then validates.
+            valid_every: steps from one validation to the next; by default an epoch's. The end of the fit is always validated.
             cbs: callbacks for this fit only.
             reset_opt: begin with a fresh optimizer; otherwise its moments go on from the last fit.
         """
-        self._fit("fit", n_epoch, lr, wd, _listed(cbs), reset_opt)
+        length = Length(n_epoch=n_epoch, steps=steps, samples=samples, time=time)
+        self._fit("fit", length, lr, wd, _listed(cbs), reset_opt, valid_every)
 
     def fit_one_cycle(
         self,
-        n_epoch: int,
+        n_epoch: int | None = None,
         lr_max: LearningRate | None = None,
         *,
         div: float = 25.0,
@@ -177,10 +209,14 @@ class Learner:
         pct_start: float = 0.25,
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        time: float | None = None,
+        valid_every: int | None = None,
         cbs: Callback | Iterable[Callback] = (),
         reset_opt: bool = False,
     ) -> None:
-        """Trains for `n_epoch` epochs with the 1cycle policy (Smith, arXiv:1803.09820).
+        """Trains with the 1cycle policy (Smith, arXiv:1803.09820).
 
         Args:
             n_epoch: epochs.
@@ -188,21 +224,88 @@ class Learner:
             div: the rate begins at lr_max / div.
             div_final: and ends at lr_max / div_final.
             pct_start: share of the steps until the peak.
-            wd, cbs, reset_opt: see `fit`.
             moms: momentum at the start, the peak and the end; by default the Learner's, if the optimizer has momentum.
+            wd, steps, samples, time, valid_every, cbs, reset_opt: see `fit`.
         """
+        length = Length(n_epoch=n_epoch, steps=steps, samples=samples, time=time)
         self._prepare_opt(reset_opt)
-        peaks = np.array(learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups)))
-        rates = [one_cycle(peak / div, peak, peak / div_final, pct_start) for peak in peaks.tolist()]
+        peaks = learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups))
+        rates = [one_cycle(peak / div, peak, peak / div_final, pct_start) for peak in peaks]
         first, peak, last = moms or self.moms
         schedules: dict[str, Schedule | Sequence[Schedule]] = {"lr": rates}
         # An optimizer made without momentum stays so, unless momenta were asked for.
         if self.opt.has_hyper("mom") and (moms or any(self.opt.get_hyper("mom"))):
             schedules["mom"] = one_cycle(first, peak, last, pct_start)
-        facts = {"lr_max": peaks.tolist(), "div": div, "div_final": div_final, "pct_start": pct_start}
-        self._fit(
-            "fit_one_cycle", n_epoch, peaks.tolist(), wd, [ParamScheduler(schedules), *_listed(cbs)], False, **facts
-        )
+        facts = {"lr_max": peaks, "div": div, "div_final": div_final, "pct_start": pct_start}
+        scheduled = [ParamScheduler(schedules), *_listed(cbs)]
+        self._fit("fit_one_cycle", length, peaks, wd, scheduled, False, valid_every, **facts)
+
+    def fit_flat_cos(
+        self,
+        n_epoch: int | None = None,
+        lr: LearningRate | None = None,
+        *,
+        div_final: float = 1e5,
+        pct_start: float = 0.75,
+        wd: float | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        time: float | None = None,
+        valid_every: int | None = None,
+        cbs: Callback | Iterable[Callback] = (),
+        reset_opt: bool = False,
+    ) -> None:
+        """Trains at a constant learning rate and then lets it fall along a cosine.
+
+        Args:
+            n_epoch: epochs.
+            lr: the constant rate; a number, a slice or a value a group.
+            div_final: the rate ends at lr / div_final.
+            pct_start: share of the steps until it begins to fall.
+            wd, steps, samples, time, valid_every, cbs, reset_opt: see `fit`.
+        """
+        length = Length(n_epoch=n_epoch, steps=steps, samples=samples, time=time)
+        if not 0 < pct_start < 1:
+            raise ConfigError(f"pct_start={pct_start} is the share of the constant part: expected between 0 and 1")
+        self._prepare_opt(reset_opt)
+        rates = learning_rates(self.lr if lr is None else lr, len(self.opt.groups))
+        falls = [
+            combine([(pct_start, constant(rate)), (1 - pct_start, cosine(rate, rate / div_final))]) for rate in rates
+        ]
+        facts = {"div_final": div_final, "pct_start": pct_start}
+        scheduled = [ParamScheduler({"lr": falls}), *_listed(cbs)]
+        self._fit("fit_flat_cos", length, rates, wd, scheduled, False, valid_every, **facts)
+
+    def fit_sgdr(
+        self,
+        n_cycles: int,
+        cycle_len: int,
+        lr_max: LearningRate | None = None,
+        *,
+        cycle_mult: int = 2,
+        wd: float | None = None,
+        valid_every: int | None = None,
+        cbs: Callback | Iterable[Callback] = (),
+        reset_opt: bool = False,
+    ) -> None:
+        """Trains in cycles, in each of which the learning rate falls along a cosine to 0 (SGDR, arXiv:1608.03983).
+
+        Args:
+            n_cycles: how many.
+            cycle_len: epochs of the first.
+            lr_max: the rate at which each begins; a number, a slice or a value a group.
+            cycle_mult: each cycle is so many times as long as the one before it.
+            wd, valid_every, cbs, reset_opt: see `fit`.
+        """
+        if min(n_cycles, cycle_len, cycle_mult) < 1:
+            raise ConfigError(f"fit_sgdr({n_cycles}, {cycle_len}, cycle_mult={cycle_mult}): expected 1 or more of each")
+        self._prepare_opt(reset_opt)
+        peaks = learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups))
+        lengths = [cycle_len * cycle_mult**cycle for cycle in range(n_cycles)]
+        cycles = [combine([(each / sum(lengths), cosine(peak, 0.0)) for each in lengths]) for peak in peaks]
+        facts = {"n_cycles": n_cycles, "cycle_len": cycle_len, "cycle_mult": cycle_mult}
+        scheduled = [ParamScheduler({"lr": cycles}), *_listed(cbs)]
+        self._fit("fit_sgdr", Length(n_epoch=sum(lengths)), peaks, wd, scheduled, False, valid_every, **facts)
 
     def fine_tune(
         self,
@@ -232,6 +335,53 @@ class Learner:
         self.unfreeze()
         self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, wd=wd, cbs=cbs)
 
+    def lr_find(
+        self,
+        start_lr: float = 1e-7,
+        end_lr: float = 10.0,
+        num_it: int = 100,
+        *,
+        stop_div: bool = True,
+        cbs: Callback | Iterable[Callback] = (),
+    ) -> LRFinding:
+        """Returns what the loss does while the learning rate grows, with suggestions, and leaves everything as it was.
+
+        Weights, optimizer, callbacks and randomness are those before it. The curve and the suggestions are the same on any
+        number of processes; a program that is run again in its run directory gets the same ones.
+
+        Args:
+            start_lr, end_lr: from where to where the rate grows, evenly in ratio.
+            num_it: in how many steps.
+            stop_div: end when the loss diverges.
+            cbs: callbacks for this only.
+
+        Callbacks of the phases PREPARE and CHANGE take part; those that record, report and save do not.
+
+        ```python
+        learn.fit_one_cycle(3, learn.lr_find().valley)
+        ```
+        """
+        if not 0 < start_lr < end_lr:
+            raise ConfigError(f"lr_find({start_lr}, {end_lr}): expected 0 < start_lr < end_lr")
+        if num_it < 2:
+            raise ConfigError(f"lr_find(num_it={num_it}): expected 2 or more")
+        if self._fitting:
+            raise ConfigError("lr_find was called in the middle of a fit; call it before or after one")
+
+        def find() -> dict[str, Any]:
+            finder = LRFinder(stop_div=stop_div)
+            with self.added_cbs(cbs), self._nothing_happened():
+                taking_part = [each for each in self.callbacks if each.phase < Phase.RECORD]
+                grows = ParamScheduler({"lr": growing(start_lr, end_lr)})
+                events = Callbacks([*taking_part, grows, finder], self)
+                self._loop(self._steps(), events=events).fit(Length(steps=num_it), Cursor())
+            return {"lrs": finder.lrs, "losses": finder.losses}
+
+        facts = {"start_lr": start_lr, "end_lr": end_lr, "num_it": num_it, "stop_div": stop_div}
+        facts |= self._facts(self._steps())
+        curve = find() if self._keeper is None else self._keeper.result("lr_find", facts, find)
+        return LRFinding.of(curve["lrs"], curve["losses"], num_it)
+
     def freeze_to(self, n: int) -> None:
         """Freezes the first `n` parameter groups and unfreezes the others; the optimizer starts afresh."""
         freeze_to(self.model, self.splitter, n, train_bn=self.train_bn)
@@ -245,16 +395,111 @@ class Learner:
         """Unfreezes all parameter groups; the optimizer starts afresh."""
         self.freeze_to(0)
 
+    @property
+    def opt(self) -> AnyOptimizer:
+        """The optimizer, made by `opt_func` when it is first needed."""
+        if self._opt is None:
+            groups = param_groups(self.model, self.splitter, wd_bn_bias=self.wd_bn_bias)
+            self._opt = self.opt_func(groups, lr=self.lr if isinstance(self.lr, float) else 0.0)
+        return self._opt
+
+    @opt.setter
+    def opt(self, given: AnyOptimizer | torch.optim.Optimizer) -> None:
+        self._opt, self._opt_is_given = as_optimizer(self.model, given), True
+        rates = self._opt.get_hyper("lr")  # those it was made with, unless a fit is given others
+        self.lr = rates if len(rates) > 1 else rates[0]
+
+    def to_fp32(self) -> Learner:
+        """Lets the model compute in float32 from now on; returns the Learner."""
+        return self._to("fp32")
+
+    def to_bf16(self) -> Learner:
+        """Lets the model compute in bfloat16 from now on, where that is safe; returns the Learner."""
+        return self._to("bf16")
+
+    def to_fp16(self) -> Learner:
+        """Lets the model compute in float16 from now on, where that is safe, with a scaled loss; returns the Learner."""
+        return self._to("fp16")
+
+    def _to(self, precision: PrecisionName) -> Learner:
+        self.precision = precision_of(precision, self.device)
+        return self
+
+    # ------------------------------------------------------------------------------------------------ callbacks
+
+    def add_cbs(self, cbs: Callback | Iterable[Callback]) -> Learner:
+        """Attaches callbacks to all fits from now on; returns the Learner."""
+        self.callbacks.add(_listed(cbs))
+        return self
+
+    def add_cb(self, cb: Callback) -> Learner:
+        """Attaches a callback; see `add_cbs`."""
+        return self.add_cbs([cb])
+
+    def remove_cbs(self, cbs: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Learner:
+        """Detaches callbacks, or all of a class; returns the Learner.
+
+        Raises:
+            ConfigError: one of them is not attached.
+        """
+        gone: list[Callback] = []
+        for cb in [cbs] if isinstance(cbs, Callback | type) else cbs:
+            found = [each for each in self.callbacks if each is cb or (isinstance(cb, type) and isinstance(each, cb))]
+            if not found:
+                there = ", ".join(type(each).__name__ for each in self.callbacks)
+                raise ConfigError(f"{getattr(cb, '__name__', cb)} is not attached; there are {there}")
+            gone += found
+        self.callbacks.remove(gone)
+        return self
+
+    def remove_cb(self, cb: Callback | type[Callback]) -> Learner:
+        """Detaches a callback, or all of a class; see `remove_cbs`."""
+        return self.remove_cbs([cb])
+
+    @contextlib.contextmanager
+    def added_cbs(self, cbs: Callback | Iterable[Callback]) -> Iterator[Learner]:
+        """Attaches callbacks for the block, and detaches them on every way out of it."""
+        listed = _listed(cbs)
+        self.callbacks.add(listed)
+        try:
+            yield self
+        finally:
+            self.callbacks.remove(listed)
+
+    @contextlib.contextmanager
+    def removed_cbs(self, cbs: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Iterator[Learner]:
+        """Detaches callbacks, or all of a class, for the block, and attaches them again on every way out of it."""
+        before = list(self.callbacks)
+        self.remove_cbs(cbs)
+        after = {id(each) for each in self.callbacks}
+        try:
+            yield self
+        finally:
+            self.callbacks.add(each for each in before if id(each) not in after)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Back-propagates a batch's loss as the loop does, for a callback that then raises `CancelBackward`.
+
+        Args:
+            loss: mean over this rank's share, like ``state.loss``; it counts by its share of the step, and in fp16 it is scaled.
+        """
+        back_propagate(loss, self.state, self.strategy, self.precision)
+
     # ------------------------------------------------------------------------------------------------ evaluation
 
-    def validate(self, dl: DataLoader | None = None) -> list[float]:
+    def validate(self, dl: DataLoader | TorchDataLoader[Any] | None = None) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank."""
+        loader = self._loader(dl)
         with self._set_aside():
-            self._loop().validate(self.dls.valid if dl is None else dl)
+            self._loop().validate(loader)
         return list(self.recorder.final)
 
     def get_preds(
-        self, dl: DataLoader | None = None, *, with_decoded: bool = False, with_loss: bool = False
+        self,
+        dl: DataLoader | TorchDataLoader[Any] | None = None,
+        *,
+        with_decoded: bool = False,
+        with_loss: bool = False,
     ) -> tuple[Any, ...]:
         """Returns (predictions, targets) for the validation data or `dl`, in the order of the data, all on every rank.
 
@@ -264,27 +509,53 @@ class Learner:
             with_loss: also return the loss of each sample.
 
         Predictions have gone through the loss's activation (probabilities). Targets are None where there are none.
-        All are on the CPU, one row a sample.
+        All are on the CPU, one row a sample. Several outputs, or targets, come as the model, or the data, has them: a tuple,
+        a list or a dict of tensors.
         """
-        loader = self.dls.valid if dl is None else dl
-        if loader.shuffle:
-            raise ConfigError(
-                "get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False"
-            )
-        gather = GatherPreds(self.loss_func, with_loss=with_loss)
-        with self._set_aside(), self._temporary([gather]):
-            self._loop().validate(loader)
-        raw, targets, losses = gather.result()
+        raw, targets, losses = self._predictions(self._loader(dl), with_loss=with_loss)
         result: tuple[Any, ...] = (activation(self.loss_func, raw), targets)
         result += (plain(decodes(self.loss_func, raw)),) if with_decoded else ()
         return result + ((losses,) if with_loss else ())
+
+    def tta(
+        self,
+        dl: DataLoader | TorchDataLoader[Any] | None = None,
+        *,
+        n: int = 4,
+        beta: float = 0.25,
+        use_max: bool = False,
+    ) -> tuple[torch.Tensor, Any]:
+        """Returns (predictions, targets), averaged over augmented versions of each sample (test-time augmentation).
+
+        Args:
+            dl: what to predict; by default the validation loader. It must not be shuffled.
+            n: augmented versions, made by the transforms of training.
+            beta: how much the prediction for the sample itself counts beside their mean.
+            use_max: take the largest of the two instead.
+
+        Predictions have gone through the loss's activation. The same on any number of ranks.
+        """
+        loader = self._loader(dl)
+        if n < 1:
+            raise ConfigError(f"tta(n={n}): expected 1 or more")
+        raw, targets, _ = self._predictions(loader)
+        if not isinstance(raw, torch.Tensor):
+            raise ConfigError(f"tta: the model returns a {type(raw).__name__}; expected one tensor, to average")
+        itself = activation(self.loss_func, raw)
+        # Transforms that were added to the loader since it was made are in its stage.
+        augmented = loader.new(split_idx=0, drop_last=False, batch_tfms=loader.stage.pipeline.tfms)
+        total = torch.zeros_like(itself)
+        for epoch in range(n):  # each with draws of its own
+            total += activation(self.loss_func, self._predictions(augmented, epoch=epoch)[0])
+        mean = total / n
+        return (torch.maximum(mean, itself) if use_max else torch.lerp(mean, itself, beta)), targets
 
     def predict(self, item: Any) -> tuple[Any, Any, torch.Tensor]:
         """Returns (label, decoded output, output after activation) for one item, such as an image's path."""
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            raw = self.model(*plain(loader.one_batch()))
+            raw = self.precision.forward(self.model, plain(loader.one_batch()))
         decoded = decodes(self.loss_func, raw)
         labels = self.dls.recipe.decode_targets((decoded,)) if self.dls.recipe.targets else (decoded,)
         return labels[0][0], plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
@@ -312,7 +583,7 @@ class Learner:
         """
         if max_n < 1:
             raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
-        batch = elements_of(spread_samples(self.dls.valid if dl is None else dl, max_n))
+        batch = elements_of(spread_samples(self._loader(dl), max_n))
         inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
         if not targets:
             raise DataError(
@@ -320,14 +591,76 @@ class Learner:
             )
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            decoded = decodes(self.loss_func, self.model(*plain(inputs)))
+            decoded = decodes(self.loss_func, self.precision.forward(self.model, plain(inputs)))
         recipe = self.dls.recipe if self.dls.has_recipe else None
         samples = decoded_samples(batch, recipe)
         guesses = decoded_samples((*inputs, _as_target(decoded, targets[0])), recipe)
         shown = [guess[self.dls.n_inp] for guess in guesses]
         return sized(show_results(one_or_several(inputs), one_or_several(targets), samples, shown), figsize)
 
+    def summary(self) -> ModelSummary:
+        """Returns the model's layers, shapes, parameters, FLOPs and memory, which is frozen, and what trains it.
+
+        Measured on this rank's share of the first training batch; print it, or look at its attributes.
+        """
+        inputs = plain(self.dls.one_batch()[: self.dls.n_inp])
+        tensors = self._opt.state()[0].values() if self._opt is not None else ()
+        notes = {
+            "loss": getattr(self.loss_func, "__name__", type(self.loss_func).__name__),
+            "optimizer": self._opt.kind if self._opt is not None else "none yet",
+            "precision": self.precision.name,
+            "callbacks": ", ".join(type(each).__name__ for each in self.callbacks),
+        }
+        with self._set_aside():
+            modes = [(module, module.training) for module in self.model.modules()]
+            self.model.eval()
+            try:
+                size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+                return summarize(self.model, inputs, self.precision, state_bytes=size, notes=notes)
+            finally:
+                for module, training in modes:
+                    module.training = training
+
+    def show_training_loop(self) -> None:
+        """Prints the training loop with the callbacks that run at each event."""
+        print(training_loop(self.callbacks))
+
     # ------------------------------------------------------------------------------------------------ saving
+
+    def save(self, name: str | Path, *, with_opt: bool = True) -> Path:
+        """Writes the weights, and the optimizer's state, to a directory; returns it. Collective.
+
+        Args:
+            name: a path, or a bare name for one in ``models`` in the run directory (or here, without a run directory).
+            with_opt: whether to write the optimizer's state.
+
+        Names and shapes are the same on any number of processes. Nothing in it is pickled.
+        """
+        directory = self._saved(name)
+        self.strategy.sync_buffers(self.model)
+        groups, state = {"model": self.model.state_dict()}, {}
+        if with_opt:
+            groups["optimizer"], state["optimizer"] = self.opt.state()
+        on_main(self.collectives, lambda: Checkpoint(groups, state).write(directory), what=f"saving to {directory}")
+        return directory
+
+    def load(self, name: str | Path, *, with_opt: bool = True) -> Learner:
+        """Reads the weights, and the optimizer's state if it was saved, from what `save` wrote; returns the Learner.
+
+        Raises:
+            ArtifactError: it is not there, damaged, or of another model or optimizer.
+        """
+        directory = self._saved(name)
+        saved = Checkpoint.read(directory)
+        load_tensors(self.model, saved.tensors["model"], str(directory), "Load it into the model that it was saved of")
+        if with_opt and "optimizer" in saved.state:
+            self._drop_opt()  # a fresh one has no state beside what is loaded
+            self.opt.load_state(saved.tensors.get("optimizer", {}), saved.state["optimizer"])
+        return self
+
+    def _saved(self, name: str | Path) -> Path:
+        path = Path(name)
+        return path if path.parent != Path() else (self.run_dir or Path()) / "models" / path
 
     def export(self, directory: str | Path = "export") -> Path:
         """Writes the model and all that is needed to predict with it to one directory; returns it.
@@ -351,27 +684,33 @@ class Learner:
         """
         if self._keeper is None:
             raise ConfigError("there is no run directory to write a checkpoint to; give Learner(run_dir=...)")
-        if not self.state.training or self.state.share is None:
+        state = self.state
+        if not self._fitting or state.share is None or not state.last_microbatch:
             raise ConfigError(
-                "a checkpoint stands between two training steps; write it in after_batch, when state.training"
+                "a checkpoint stands between two training steps; write it in after_batch, when state.training and "
+                "state.last_microbatch"
             )
-        self._keeper.save(Cursor(self.state.epoch, self.state.step + 1))
+        self._keeper.save(Cursor(state.epoch, state.next_step, state.progress))
 
     # ------------------------------------------------------------------------------------------------ inside
 
     def _fit(
         self,
         method: str,
-        n_epoch: int,
+        length: Length,
         lr: LearningRate | None,
         wd: float | None,
         cbs: list[Callback],
         reset_opt: bool,
+        valid_every: int | None,
         **facts: Any,
     ) -> None:
-        n_epoch = int(n_epoch)
-        if n_epoch < 0:
-            raise ConfigError(f"{method}({n_epoch}): a number of epochs is 0 or more")
+        if valid_every is not None and (valid_every < 1 or self.dls.valid is None):
+            raise ConfigError(
+                f"valid_every={valid_every}: expected 1 step or more"
+                if valid_every < 1
+                else f"valid_every={valid_every}, and there is no validation data; give DataLoaders(train, valid)"
+            )
         if not any(p.requires_grad for p in self.model.parameters()):
             raise ConfigError(f"{method}: all parameters of the model are frozen; learn.unfreeze() lets them learn")
         self._prepare_opt(reset_opt)
@@ -381,23 +720,34 @@ class Learner:
             self.opt.set_hyper("wd", decay)
         self._num_fits += 1
         self.recorder.fit = self._num_fits
-        epochs_before, self._num_epochs = self._num_epochs, self._num_epochs + n_epoch
-        start: Cursor | None = Cursor()
-        with self._temporary(cbs):
+        begin = Beginning(Cursor())
+        with self.added_cbs(cbs):
+            steps = self._steps()
             if self._keeper is not None:
-                facts = {"method": method, "n_epoch": n_epoch, "lr": rates, **facts, **self._facts()}
-                start = self._keeper.begin(facts)
-            if start is None:
+                facts = {"method": method, **length.plain(), "lr": rates, **facts, **self._facts(steps)}
+                begin = self._keeper.begin({**facts, **({"valid_every": valid_every} if valid_every else {})})
+            n_epoch = length.in_epochs(steps)[0]
+            if begin.done:
+                self._num_epochs += begin.cursor.epoch if n_epoch is None else n_epoch
                 return
+            loop = self._loop(steps, valid_every)
             self._fitting = True
             try:
-                self._loop(epochs_before).fit(n_epoch, start)
+                loop.fit(length, begin.cursor)
             finally:
                 self._fitting = False
+                # Where the clock decides, every epoch that was begun counts.
+                self._num_epochs += (n_epoch := self.state.epoch + 1 if n_epoch is None else n_epoch)
             if self._keeper is not None:
                 self._keeper.save(Cursor(n_epoch), finished=True)
 
-    def _facts(self) -> dict[str, Any]:
+    def _steps(self) -> Steps:
+        """Returns how the training batches make up steps."""
+        accumulation: GradientAccumulation | None = self.callbacks.find(GradientAccumulation)
+        train = self.dls.train
+        return Steps(len(train), train.num_samples, train.bs, accumulation.batches_of(train.bs) if accumulation else 1)
+
+    def _facts(self, steps: Steps) -> dict[str, Any]:
         """Returns what a fit's numbers depend on beside its own arguments: a run that goes on must have the same."""
         train = self.dls.train
         hypers = self.opt.state()[1]["hypers"]
@@ -410,31 +760,60 @@ class Learner:
             "loss": getattr(self.loss_func, "__name__", type(self.loss_func).__name__),
             "optimizer": self.opt.kind,
             **{name: [group[name] for group in hypers] for name in hypers[0] if name != "lr"},
+            "precision": self.precision.name,
+            "batches a step": steps.batches,
             "frozen parameters": sum(not p.requires_grad for p in self.model.parameters()),
         }
 
-    def _loop(self, epochs_before: int = 0) -> Loop:
+    def _loop(
+        self, steps: Steps | None = None, valid_every: int | None = None, events: Callbacks | None = None
+    ) -> Loop:
         return Loop(
             model=self.model,
             dls=self.dls,
             loss_func=self.loss_func,
-            opt=getattr(self, "opt", None),  # type: ignore[arg-type]  # validation needs none
+            opt=self._opt,  # type: ignore[arg-type]  # validation needs none
             strategy=self.strategy,
+            precision=self.precision,
             state=self.state,
-            events=self.callbacks,
+            events=self.callbacks if events is None else events,
             decisions=self.decisions,
             seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
-            epochs_before=epochs_before,
+            epochs_before=self._num_epochs,
+            steps=steps,
+            valid_every=valid_every,
         )
 
     def _prepare_opt(self, reset: bool) -> None:
-        if reset or not hasattr(self, "opt"):
-            groups = param_groups(self.model, self.splitter, wd_bn_bias=self.wd_bn_bias)
-            self.opt = self.opt_func(groups, lr=self.lr)
+        if reset:
+            if self._opt_is_given:
+                raise ConfigError("reset_opt=True: the optimizer was assigned to learn.opt; assign a fresh one instead")
+            self._opt = None
 
     def _drop_opt(self) -> None:
-        if hasattr(self, "opt"):
-            del self.opt
+        if not self._opt_is_given:  # what was assigned stays; it leaves alone what has no gradient
+            self._opt = None
+
+    def _loader(self, dl: DataLoader | TorchDataLoader[Any] | None) -> DataLoader:
+        """Returns the loader that a method was given, or else that of the validation data."""
+        if dl is None:
+            if self.dls.valid is None:
+                raise ConfigError(
+                    "there is no validation data; give DataLoaders(train, valid), or a loader to this method"
+                )
+            return self.dls.valid
+        return DataLoader.from_torch(dl) if isinstance(dl, TorchDataLoader) else dl
+
+    def _predictions(self, loader: DataLoader, *, with_loss: bool = False, epoch: int = 0) -> tuple[Any, Any, Any]:
+        """Returns raw predictions, targets and losses for the samples of `loader`, in order."""
+        if loader.shuffle:
+            raise ConfigError(
+                "get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False"
+            )
+        gather = GatherPreds(self.loss_func, with_loss=with_loss)
+        with self._set_aside(), self.added_cbs(gather):
+            self._loop().validate(loader, epoch)
+        return gather.result()
 
     def _default_loss(self) -> Any:
         if not self.dls.has_data:
@@ -451,28 +830,48 @@ class Learner:
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     @contextlib.contextmanager
+    def _nothing_happened(self) -> Iterator[None]:
+        """Undoes what training in the block changes: weights, optimizer, precision, callbacks, state and randomness."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        before = [tensor.detach().clone() for tensor in tensors]
+        modes = [(module, module.training) for module in self.model.modules()]
+        kept_cbs = [(each, copy.deepcopy(each.state_dict())) for each in self.callbacks if each.phase < Phase.RECORD]
+        state, random = self.state.copy(), random_states()
+        opt, precision = self._opt, self.precision
+        # The optimizer itself steps aside, and a copy of it trains the same parameters.
+        self._opt = copy.deepcopy(self.opt, {id(p): p for p in self.model.parameters()})
+        self.precision = precision_of(precision.name, self.device)
+        self.precision.load_state(precision.state())
+        try:
+            yield
+        finally:
+            self._opt, self.precision = opt, precision
+            with torch.no_grad():
+                for tensor, was in zip(tensors, before, strict=True):
+                    tensor.copy_(was)
+            for module, training in modes:
+                module.training = training
+            for each, was_cb in kept_cbs:
+                if was_cb:
+                    each.load_state_dict(was_cb)
+            self.state.become(state)
+            set_random_states(random)
+
+    @contextlib.contextmanager
     def _set_aside(self) -> Iterator[None]:
         """Lends the model and the state to something else in the middle of a fit, and puts them back afterwards."""
         if not self._fitting:
             yield
             return
-        state, votes = dict(vars(self.state)), dict(vars(self.decisions))
+        state = self.state.copy()
         modes = [(module, module.training) for module in self.model.modules()]
         try:
-            yield
+            with self.decisions.set_aside():
+                yield
         finally:
-            vars(self.state).update(state)
-            vars(self.decisions).update(votes)
+            self.state.become(state)
             for module, training in modes:
                 module.training = training
-
-    @contextlib.contextmanager
-    def _temporary(self, cbs: list[Callback]) -> Iterator[None]:
-        self.callbacks.add(cbs)
-        try:
-            yield
-        finally:
-            self.callbacks.remove(cbs)
 
 
 def load_learner(directory: str | Path) -> Learner:

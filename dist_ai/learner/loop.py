@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.event import (
     CANCELS,
+    CancelBackward,
     CancelBatch,
     CancelEpoch,
     CancelException,
@@ -28,20 +31,22 @@ from dist_ai.data.loader import Loader
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
-from dist_ai.distributed.strategies import Strategy
+from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers.dropout import seed_dropout, seeded_layers
+from dist_ai.learner.length import Length, Steps
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
-__all__ = ["Cursor", "Loop"]
+__all__ = ["Cursor", "Loop", "back_propagate"]
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """The next training batch: its epoch and its step in the epoch."""
+    """The next training step: its epoch and its number there; and how much of the fit's time is used up, if it has one."""
 
     epoch: int = 0
     step: int = 0
+    progress: float = 0.0
 
 
 class Loop:
@@ -49,6 +54,12 @@ class Loop:
 
     All collaborators are given; the loop owns none. World size 1 and many run the same code: the strategy, the
     collectives and the decisions know which it is.
+
+    Args:
+        seed: of the draws of layers.
+        epochs_before: epochs of earlier fits: each epoch of a program has an order and draws of its own.
+        steps: how the training batches make up steps; for a validation, there is nothing to say.
+        valid_every: steps from one validation to the next; by default an epoch's.
     """
 
     def __init__(
@@ -59,16 +70,20 @@ class Loop:
         loss_func: Callable[..., torch.Tensor],
         opt: AnyOptimizer,
         strategy: Strategy,
+        precision: Precision,
         state: TrainState,
         events: Callbacks,
         decisions: Decisions,
         seed: int,
         epochs_before: int = 0,
+        steps: Steps | None = None,
+        valid_every: int | None = None,
     ) -> None:
         self.model, self.dls, self.loss_func, self.opt = model, dls, loss_func, opt
-        self.strategy, self.state, self.events, self.decisions = strategy, state, events, decisions
-        self.seed = seed
-        self.epochs_before = epochs_before  # of earlier fits: each epoch of a program has an order and draws of its own
+        self.strategy, self.precision, self.state, self.events = strategy, precision, state, events
+        self.decisions, self.seed, self.epochs_before = decisions, seed, epochs_before
+        self.steps = steps or Steps(0, 0, 1)
+        self.valid_every = valid_every
         self.module = model  # what forward is called on: the model, or what the strategy wraps it in
         self._alone = strategy.collectives.world.world_size == 1
         self._seeded = seeded_layers(model)
@@ -76,17 +91,25 @@ class Loop:
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._stages: list[str] = []  # those under way, outermost first
         self._may_cancel = True
+        self._went_back = self._own_backward = False  # in this batch: any backward; a callback's instead of ours
+        self._to_come: list[str] = []  # events between backward and step that this batch has not come to
         self._checked = False  # whether a backward of this fit showed gradients for all parameters
+        self._rhythm = _Rhythm()
 
-    def fit(self, n_epoch: int, start: Cursor) -> None:
-        """Trains from `start` to the end of epoch `n_epoch` - 1."""
+    # ------------------------------------------------------------------------------------------------ stages
+
+    def fit(self, length: Length, start: Cursor) -> None:
+        """Trains from `start` to the end of the fit."""
         state = self.state
-        state.n_epoch, state.num_steps = n_epoch, len(self.dls.train)
-        state.exception, state.save = None, False
+        state.num_steps, state.progress = len(self.steps), start.progress
+        state.n_epoch, state.total_steps = length.in_epochs(self.steps)
+        state.exception, state.save, state.leave, state.fitting = None, False, 0, True
+        self._rhythm = _Rhythm(length.time, start.progress, keeps_time=self.strategy.collectives.world.is_main)
         try:
             self._agree()
             self.module = self.strategy.wrap(self.model)
-            self._stage("fit", lambda: self._epochs(start), CancelFit)
+            with self.precision.active():
+                self._stage("fit", lambda: self._epochs(start), CancelFit)
         except BaseException as error:
             state.exception = error
             raise
@@ -100,68 +123,133 @@ class Loop:
                 self.opt.zero_grad()  # an error may have come between backward and step
                 self.decisions.clear()
                 state.drop_batch()
+                state.fitting = False
                 self.model.eval()
 
     def _epochs(self, start: Cursor) -> None:
-        for epoch in range(start.epoch, self.state.n_epoch):
+        state = self.state
+        for epoch in itertools.count(start.epoch):
+            if epoch == state.n_epoch or (state.n_epoch is None and state.progress >= 1):
+                break
             self._position = Cursor(epoch, start.step if epoch == start.epoch else 0)
-            self.state.epoch, self.state.step = epoch, self._position.step
+            state.epoch, state.step, state.next_step = epoch, self._position.step, self._position.step
             self._stage("epoch", self._epoch, CancelEpoch)
 
     def _epoch(self) -> None:
+        state = self.state
         self._stage("train", self._train, CancelTrain)
-        self._evaluate(self.dls.valid)
+        state.next_step = state.num_steps
+        after = (state.epoch + 1) * state.num_steps
+        if self.dls.valid is not None and (self._ends_before(after) or after % (self.valid_every or 1) == 0):
+            self._evaluate(self.dls.valid)
 
-    def validate(self, loader: Loader) -> None:
-        """Runs the model over `loader` without training it, outside a fit."""
+    def _train(self) -> None:
+        state, per_step = self.state, self.steps.batches
+        self._train_mode()
+        before, start = state.epoch * state.num_steps, self._position.step
+        if self._ends_before(before + start):  # a fit that goes on at its very end
+            return
+        dropped = False
+        for share, batch in self.dls.train.batches(self.epochs_before + state.epoch, start * per_step):
+            step, microbatch = divmod(share.step, per_step)
+            if microbatch and dropped:  # a cancelled step is cancelled with all its batches
+                continue
+            if self.valid_every and step and not microbatch and (before + step) % self.valid_every == 0:
+                assert self.dls.valid is not None  # the Learner asks for it
+                self._evaluate(self.dls.valid)
+                self._train_mode()
+            self._begin_step(share, step, microbatch)
+            self._begin_batch(share, batch)
+            self._stage("batch", self._train_batch, CancelBatch)
+            dropped = state.last_microbatch
+            if dropped and self._ends_before(before + step + 1):
+                break
+
+    def validate(self, loader: Loader, epoch: int = 0) -> None:
+        """Runs the model over an epoch of `loader` without training it, outside a fit."""
+        self.state.fitting = self.state.training = False
         self._stages = ["fit", "epoch"]  # so that a callback made for a fit may cancel here what it cancels there
         try:
             self._agree()
-            with contextlib.suppress(CancelEpoch, CancelFit):
-                self._evaluate(loader)
+            with contextlib.suppress(CancelEpoch, CancelFit), self.precision.active():
+                self._evaluate(loader, epoch)
         finally:
             self.decisions.clear()
             self.state.drop_batch()
 
-    def _evaluate(self, loader: Loader) -> None:
+    def _evaluate(self, loader: Loader, epoch: int = 0) -> None:
         self.state.num_valid_steps = len(loader)
-        self._stage("validate", lambda: self._validate(loader), CancelValidate)
+        self._stage("validate", lambda: self._validate(loader, epoch), CancelValidate)
+        self.state.share = None
 
-    def _agree(self) -> None:
-        """Finds out whether any rank has a callback that may cancel: then all exchange decisions. Collective."""
-        mine = torch.tensor([float(self.events.may_cancel)])
-        self._may_cancel = bool(self.strategy.collectives.all_reduce(mine, "max", what="callbacks of all ranks"))
-
-    def _train(self) -> None:
-        self.model.train()
-        self.state.training = True
-        epoch = self.epochs_before + self._position.epoch
-        for share, batch in self.dls.train.batches(epoch, self._position.step):
-            self._begin_batch(share, batch)
-            self._stage("batch", self._train_batch, CancelBatch)
-
-    def _validate(self, loader: Loader) -> None:
+    def _validate(self, loader: Loader, epoch: int) -> None:
         self.model.eval()
         self.strategy.sync_buffers(self.model)
-        self.state.training = False
+        state = self.state
+        state.training, state.microbatch, state.last_microbatch = False, 0, True
         with torch.no_grad():
-            for share, batch in loader.batches():
+            for share, batch in loader.batches(epoch):
+                state.step, state.num_global = share.step, share.num_global
                 self._begin_batch(share, batch)
                 self._stage("batch", self._valid_batch, CancelBatch)
 
+    def _train_mode(self) -> None:
+        self.model.train()
+        self.state.training = True
+
+    def _ends_before(self, step: int) -> bool:
+        """Returns whether the fit is over before a step, counted over the whole fit."""
+        total = self.state.total_steps
+        return step >= total if total is not None else self.state.progress >= 1
+
+    # ------------------------------------------------------------------------------------------------ a batch
+
+    def _begin_step(self, share: Share, step: int, microbatch: int) -> None:
+        state, per_step = self.state, self.steps.batches
+        state.step, state.next_step, state.microbatch = step, step + 1, microbatch
+        state.last_microbatch = microbatch == per_step - 1 or share.step == self.steps.num_batches - 1
+        state.num_global = share.num_global if per_step == 1 else self.steps.num_samples_of(step)
+        self._to_come = ["after_backward", "before_step"] if state.last_microbatch else ["after_backward"]
+        self._went_back = self._own_backward = False
+        if self._seeded:
+            keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.keys)
+            seed_dropout(self._seeded, to_device(torch.from_numpy(keys.view("int64")), self.dls.device))
+
+    def _begin_batch(self, share: Share, batch: Any) -> None:
+        state = self.state
+        state.share, state.batch = share, batch
+        state.pred = state.loss = self._output = None
+        values = tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
+        state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
+        self.strategy.begin_batch(num_local=share.num_local, exchange=state.last_microbatch)
+
     def _train_batch(self) -> None:
+        state = self.state
         self._attempt(self._forward)
         self._backward()
-        self._attempt(self._before_step)
-        # A checkpoint by the clock is agreed on here too, at the next of these steps.
-        decision = self._decide(due=self.state.step % _EXCHANGE_EVERY == 0)
-        if decision in (Decision.CANCEL_BACKWARD, Decision.CANCEL_STEP):
-            stage = "backward" if decision == Decision.CANCEL_BACKWARD else "step"
-            self.events(f"after_cancel_{stage}", self._vote)
-        elif decision:
+        if state.last_microbatch and not self.precision.unscale(p for group in self.opt.groups for p in group.params):
+            self.decisions.vote(Decision.CANCEL_STEP)
+        while self._to_come and not self.decisions.pending:
+            self._attempt(self._event_before_step)
+        if decision := self._decide():
+            state.last_microbatch = True
+        if state.last_microbatch:
+            self._step(decision)
+
+    def _step(self, decision: Decision) -> None:
+        """Updates the parameters, unless it was decided otherwise."""
+        self.precision.update()
+        if decision not in (Decision.NOTHING, Decision.CANCEL_STEP):
             self.opt.zero_grad()
+        if decision > Decision.CANCEL_STEP:
             raise CANCELS[decision]
-        else:
+        if decision:
+            self.events(
+                "after_cancel_step" if decision == Decision.CANCEL_STEP else "after_cancel_backward", self._vote
+            )
+            while decision == Decision.CANCEL_BACKWARD and self._to_come:
+                self.events(self._to_come.pop(0), self._vote)
+        if decision != Decision.CANCEL_STEP:
             self.opt.step()
         self.events("after_step", self._vote)
         self.opt.zero_grad()
@@ -174,34 +262,51 @@ class Loop:
     def _forward(self) -> None:
         state = self.state
         self.events("before_batch")
-        state.pred = self._output = (self.module if state.training else self.model)(*state.xb)
+        state.pred = self._output = self.precision.forward(self.module if state.training else self.model, state.xb)
         self.events("after_pred")
         if state.yb:
             state.loss = self.loss_func(state.pred, *state.yb)
         self.events("after_loss")
         if state.training:
+            if self._may_cancel:
+                self._watch_backward()
             self.events("before_backward")
 
-    def _before_step(self) -> None:
-        self.events("after_backward")
-        self.events("before_step")
-
     def _backward(self) -> None:
-        """Back-propagates this rank's part of the global batch's mean loss."""
-        state, share = self.state, self.state.share
-        assert share is not None
-        if not self.decisions.pending:
+        """Back-propagates this rank's part of the step's mean loss."""
+        state = self.state
+        if not self.decisions.pending and not self._own_backward:
             if state.loss is None:
                 raise DataError("a training batch has no targets, so there is no loss; check n_inp of the DataLoaders")
-            weight = self.strategy.weight(num_local=share.num_local, num_global=share.num_global)
-            (state.loss if weight == 1 else state.loss * weight).backward()
+            back_propagate(state.loss, state, self.strategy, self.precision)
             if not self._checked:
                 self._checked = True
                 self.strategy.check_gradients(self.model)
-        elif not self._alone:
+        elif not self._alone and not self._own_backward:
             # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
             output = self.module(*state.xb) if self._output is None else self._output
             (torch.stack([tensor.sum().float() for tensor in _tensors(output)]).sum() * 0.0).backward()
+        self._went_back = True
+
+    def _event_before_step(self) -> None:
+        self.events(self._to_come.pop(0))
+
+    def _watch_backward(self) -> None:
+        """Notes when a callback runs a backward of its own: then the gradients are there, whatever it cancels."""
+        for tensor in _tensors(self._output):
+            if tensor.requires_grad:
+                tensor.register_hook(self._note_backward)
+                return
+
+    def _note_backward(self, _: torch.Tensor) -> None:
+        self._went_back = True
+
+    # ------------------------------------------------------------------------------------------------ decisions
+
+    def _agree(self) -> None:
+        """Finds out whether any rank has a callback that may cancel: then all exchange decisions. Collective."""
+        mine = torch.tensor([float(self.events.may_cancel or self.precision.may_overflow)])
+        self._may_cancel = bool(self.strategy.collectives.all_reduce(mine, "max", what="callbacks of all ranks"))
 
     def _attempt(self, part: Callable[[], None]) -> None:
         """Runs a part of the batch, unless it is cancelled; a cancel becomes a vote, which all ranks follow."""
@@ -215,35 +320,39 @@ class Loop:
         """Turns a cancel into a vote.
 
         Raises:
-            ConfigError: what it cancels is not under way.
+            ConfigError: what it cancels is not under way, or the ranks do not exchange votes.
         """
-        stage = cancel.decision.name.removeprefix("CANCEL_").lower()
+        stage = _stage_of(cancel.decision)
         of_batch = self.state.training and self._stages[-1:] == ["batch"] and stage in ("backward", "step")
         if not of_batch and stage not in self._stages:
             raise ConfigError(
                 f"{type(cancel).__name__} cannot be raised here: there is no {stage} under way, only "
                 f"{', '.join(self._stages)}; the events of each are drawn in dist_ai.callbacks.event"
             ) from cancel
-        self.decisions.vote(cancel.decision)
+        if not (self._alone or self._may_cancel):
+            raise ConfigError(
+                f"{type(cancel).__name__} was raised by a callback that was attached in the middle of a fit, when the ranks "
+                "had agreed that none would cancel; attach it before the fit"
+            ) from cancel
+        if not isinstance(cancel, CancelBackward) or not self._went_back:
+            self.decisions.vote(cancel.decision)
+        elif "after_backward" in self._to_come and not self._own_backward:
+            self._own_backward = True
+            self.events("after_cancel_backward", self._vote)
 
-    def _decide(self, *, due: bool = False) -> Decision:
+    def _decide(self) -> Decision:
         """Exchanges the votes, if it is due or a callback may have cast one; what comes back holds on every rank."""
-        if due or self._alone or self._may_cancel:
-            decision, save = self.decisions.exchange()
-            self.state.save |= save
-            return decision
-        return Decision.NOTHING
-
-    def _begin_batch(self, share: Share, batch: Any) -> None:
+        rhythm = self._rhythm
+        if not (rhythm.due() or self._alone or self._may_cancel):
+            return Decision.NOTHING
+        word = self.decisions.exchange(pace_us=rhythm.pace_us(), progress=rhythm.progress())
+        rhythm.follow(word.pace_us)
         state = self.state
-        state.share, state.step, state.batch = share, share.step, batch
-        state.pred = state.loss = self._output = None
-        values = tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
-        state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
-        self.strategy.begin_step(num_local=share.num_local)
-        if state.training and self._seeded:
-            keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.keys)
-            seed_dropout(self._seeded, to_device(torch.from_numpy(keys.view("int64")), self.dls.device))
+        state.save |= bool(word.save)
+        state.leave = state.leave or word.leave
+        if word.progress:
+            state.progress = word.progress / 1e6
+        return word.control
 
     def _stage(self, name: str, body: Callable[[], None], cancel: type[CancelException]) -> None:
         """Runs `body` between the stage's events; `cancel` skips to the last of them."""
@@ -251,29 +360,87 @@ class Loop:
         try:
             try:
                 if name != "batch":  # a batch runs its first event itself, as part of what it may cancel
-                    self._shared_event(f"before_{name}")
+                    self._shared_event(f"before_{name}", self._stages)
                 body()
             except cancel:
                 self.events(f"after_cancel_{name}", self._vote)
             if name != "fit":  # `fit` runs its last event itself, on every way out
-                self._shared_event(f"after_{name}", too_late=cancel.decision)
+                self._shared_event(f"after_{name}", self._stages[:-1])
         finally:
             self._stages.pop()
 
-    def _shared_event(self, event: str, too_late: Decision = Decision.NOTHING) -> None:
+    def _shared_event(self, event: str, stages: list[str]) -> None:
         """Runs an event after which all ranks do the same: what one votes to cancel is cancelled on all.
 
         Args:
             event: its name.
-            too_late: what can no longer be cancelled; only what is above it still can.
+            stages: what can still be cancelled then.
         """
         self.events(event, self._vote)
-        if (decision := self._decide()) > too_late:
+        if (decision := self._agreed_now()) and _stage_of(decision) in stages:
             raise CANCELS[decision]
 
+    def _agreed_now(self) -> Decision:
+        """Exchanges votes at an event between batches: only if a callback may have cast one, for all ranks come here."""
+        return self._decide() if self._alone or self._may_cancel else Decision.NOTHING
 
-# An exchange costs two processes about a quarter of a millisecond on a busy CPU: more than a tiny model's step.
+
+def back_propagate(loss: torch.Tensor, state: TrainState, strategy: Strategy, precision: Precision) -> None:
+    """Back-propagates the mean loss of this rank's share as its part of the step's mean loss."""
+    assert state.share is not None
+    weight = strategy.weight(num_local=state.share.num_local, num_global=state.num_global)
+    precision.backward(loss if weight == 1 else loss * weight)
+
+
+class _Rhythm:
+    """When the ranks exchange decisions although none of them may cancel, and how the fit's time goes by.
+
+    Args:
+        time: seconds that the fit may take; None for any.
+        progress: how much of them is used up.
+        keeps_time: whether this rank's clock counts.
+    """
+
+    def __init__(self, time: float | None = None, progress: float = 0.0, *, keeps_time: bool = True) -> None:
+        self._seconds = time if keeps_time else None
+        self._spent = progress * (time or 0.0)
+        self._began = self._last = _now()
+        self._batches = 0
+        self._countdown = 1
+
+    def due(self) -> bool:
+        """Counts a batch; returns whether it ends with an exchange, which is so on all ranks alike."""
+        self._batches += 1
+        self._countdown -= 1
+        return self._countdown <= 0
+
+    def pace_us(self) -> int:
+        """Returns microseconds a batch since the last exchange."""
+        now, since = _now(), self._last
+        self._last, batches, self._batches = now, self._batches, 0
+        return int((now - since) * 1e6 / max(1, batches))
+
+    def follow(self, pace_us: int) -> None:
+        """Takes over the slowest rank's pace."""
+        # An exchange costs two processes a quarter of a millisecond on a busy CPU, more than a tiny model's step, so
+        # there is none in most steps; but a vote to save before a machine is taken away must not wait for long.
+        self._countdown = max(1, min(_EXCHANGE_EVERY, _EXCHANGE_WITHIN_US // max(1, pace_us)))
+
+    def progress(self) -> int:
+        """Returns how much of the time is used up, in millionths."""
+        if self._seconds is None:
+            return 0
+        used = self._spent + _now() - self._began
+        return min(1_000_000, int(1e6 * used / self._seconds)) if self._seconds else 1_000_000
+
+
 _EXCHANGE_EVERY = 16
+_EXCHANGE_WITHIN_US = 500_000
+_now = time.perf_counter
+
+
+def _stage_of(decision: Decision) -> str:
+    return decision.name.removeprefix("CANCEL_").lower()
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:

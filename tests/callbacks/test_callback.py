@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import Spy, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback, CancelFit, Phase
+from dist_ai.callbacks import Callback, CancelBackward, CancelBatch, CancelFit, Phase, on
 from dist_ai.errors import ConfigError
 
 
@@ -258,3 +258,122 @@ def test_what_a_callback_saves_in_a_checkpoint_is_nothing_unless_it_says_so() ->
     assert callback.state_dict() == {}
     callback.load_state_dict({})
     assert repr(callback) == "Callback()"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("befor_fit", "before_fit"), ("aftr_step", "after_step")])
+def test_another_slip_of_the_pen_is_refused_too(name: str, meant: str) -> None:
+    kind = type("Slip", (Callback,), {name: lambda self: None})
+    with pytest.raises(ConfigError, match=rf"Slip\.{name} is not an event; did you mean '{meant}'\?"):
+        make_learner(cbs=kind())
+
+
+def test_a_method_of_its_own_may_be_called_as_it_likes() -> None:
+    class Own(Callback):
+        def batches(self) -> None: ...
+
+        def step(self) -> None: ...
+
+        def fit_on(self) -> None: ...
+
+    make_learner(cbs=Own())
+
+
+def test_a_phase_that_is_none_is_refused() -> None:
+    class Odd(Callback):
+        phase = 60  # type: ignore[assignment]
+
+    with pytest.raises(ConfigError) as refused:
+        make_learner(cbs=Odd())
+    assert str(refused.value) == (
+        "Odd.phase is 60; expected one of Phase.PREPARE, Phase.CHANGE, Phase.RECORD, Phase.REPORT, Phase.SAVE"
+    )
+
+
+def test_a_misspelt_name_in_the_state_is_an_error() -> None:
+    class Typo(Callback):
+        may_cancel = False
+
+        def after_loss(self) -> None:
+            self.state.los = self.state.loss * 2  # type: ignore[attr-defined, operator]
+
+    with pytest.raises(AttributeError, match="los"):
+        make_learner(cbs=Typo()).fit(1)
+
+
+def test_callbacks_are_added_and_removed_for_good_or_for_a_block() -> None:
+    learn, log = make_learner(), []
+    first, second = Names("first", log), Names("second", log)
+    assert learn.add_cb(first) is learn
+    learn.fit(1)
+    with learn.added_cbs(second):
+        learn.fit(1)
+        with learn.removed_cbs(Names):
+            learn.fit(1)
+        assert [each for each in learn.callbacks if isinstance(each, Names)] == [first, second]
+    learn.fit(1)
+    learn.remove_cb(first)
+    learn.fit(1)
+    assert log == ["first", "first", "second", "first"]
+
+
+def test_a_block_gives_its_callbacks_back_after_an_error() -> None:
+    learn, log = make_learner(), []
+    learn.add_cbs([Names("kept", log)])
+    before = list(learn.callbacks)
+    with pytest.raises(ZeroDivisionError), learn.added_cbs(Names("gone", log)), learn.removed_cbs(before[-1:]):
+        raise ZeroDivisionError
+    assert list(learn.callbacks) == before
+
+
+def test_to_remove_a_callback_that_is_not_attached_is_an_error() -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_learner().remove_cb(Spy)
+    assert str(refused.value) == "Spy is not attached; there are Recorder"
+
+
+class BackwardOfItsOwn(Callback):
+    """Runs the backward pass itself, of twice the loss, and cancels the loop's."""
+
+    def before_backward(self) -> None:
+        self.learn.backward(self.state.loss * 2)  # type: ignore[operator]
+        raise CancelBackward
+
+
+def fit_with_own_backward() -> list[float]:
+    spy = Spy()
+    learn = make_learner(cbs=[spy, BackwardOfItsOwn()])
+    learn.fit(1)
+    assert spy.log[6:12] == [
+        "before_backward", "after_cancel_backward", "after_backward", "before_step", "after_step", "after_batch",
+    ]  # fmt: skip
+    return weights_of(learn.model).tolist()
+
+
+def test_a_backward_that_a_callback_runs_in_place_of_the_loops_is_what_the_step_takes(spawn: Any) -> None:
+    twice = make_learner(lr=0.2)
+    twice.fit(1)
+    for world_size in (1, 2, 3):
+        for rank in spawn(world_size, fit_with_own_backward):
+            assert rank == pytest.approx(weights_of(twice.model).tolist(), rel=1e-11)
+
+
+class Late(Callback):
+    """Attaches, in the middle of a fit, a callback that cancels."""
+
+    may_cancel = False
+
+    def after_step(self) -> None:
+        if self.state.train_step == 0:
+            self.learn.callbacks.add([on("after_loss", cancel_batch)])
+
+
+def cancel_batch(_: Any) -> None:
+    raise CancelBatch
+
+
+@pytest.mark.world_size(2)
+def test_a_callback_that_is_attached_in_a_fit_where_ranks_exchange_nothing_must_not_cancel() -> None:
+    with pytest.raises(
+        ConfigError, match="CancelBatch was raised by a callback that was attached in the middle of a fit"
+    ):
+        make_learner(cbs=Late()).fit(1)

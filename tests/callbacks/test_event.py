@@ -90,7 +90,7 @@ def training_cases() -> list[Case]:
     rest_of_train = [*TRAIN_BATCH, "after_train"]
     after_train = [*VALIDATE, "after_epoch", *EPOCH, "after_fit"]
     tails = {
-        "CancelBackward": ["after_cancel_backward", "after_step", "after_batch", *rest_of_train, *after_train],
+        "CancelBackward": ["after_step", "after_batch", *rest_of_train, *after_train],
         "CancelStep": ["after_cancel_step", "after_step", "after_batch", *rest_of_train, *after_train],
         "CancelBatch": ["after_cancel_batch", "after_batch", *rest_of_train, *after_train],
         "CancelTrain": ["after_cancel_train", "after_train", *after_train],
@@ -108,6 +108,11 @@ def training_cases() -> list[Case]:
             else:
                 log = begin + TRAIN_BATCH[: number + 1] + tail
                 others = begin + TRAIN_BATCH[:6] + tail  # they learn of it before the step
+                if cancel == "CancelBackward" and number >= 4:  # the backward pass is over: nothing is cancelled
+                    log = others = begin + TRAIN_BATCH[:6] + tail
+                elif cancel == "CancelBackward":  # the step still runs, with no gradients
+                    log = [*begin, *TRAIN_BATCH[: number + 1], "after_cancel_backward", *TRAIN_BATCH[4:6], *tail]
+                    others = [*begin, *TRAIN_BATCH[:6], "after_cancel_backward", *tail]
                 cases.append(Case(cancel, event, tuple(log), tuple(others)))
     return cases
 

@@ -63,7 +63,7 @@ def train_batch_norm(name: str) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for share in plan:
         x = inputs[torch.from_numpy(share.indices)].requires_grad_()
-        strategy.begin_step(num_local=share.num_local)
+        strategy.begin_batch(num_local=share.num_local)
         out = module(x)
         loss = (out.exp().sum(1) + out.prod(1)).mean()
         (loss * strategy.weight(num_local=share.num_local, num_global=share.num_global)).backward()
@@ -81,7 +81,7 @@ def train_batch_norm(name: str) -> dict[str, Any]:
         for buffer, value in model.named_buffers():
             numbers[f"step {share.step}: {buffer}"] = value.numpy().copy()
     model.eval()
-    strategy.begin_step(num_local=NUM_SAMPLES * (world.rank == 0))
+    strategy.begin_batch(num_local=NUM_SAMPLES * (world.rank == 0))
     with torch.no_grad():
         numbers["evaluated"] = model(inputs).numpy()
     strategy.unwrap()
@@ -149,7 +149,7 @@ def test_a_wrapped_model_keeps_its_names_and_parameters_and_gets_its_layers_back
         module = strategy.wrap(model)
         assert sum(isinstance(each, SyncBatchNorm) for each in model.modules()) == 3
         unchanged()
-        strategy.begin_step(num_local=2)
+        strategy.begin_batch(num_local=2)
         module.train()(torch.randn(2, 4)).sum().backward()
         model.eval()
         strategy.unwrap()
@@ -232,7 +232,7 @@ def test_a_batch_norm_keeps_the_type_of_half_precision_activations() -> None:
     strategy = for_world(ranks)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     strategy.wrap(model)
-    strategy.begin_step(num_local=8 * ranks.world.is_main)  # so that rank 0's rows are the whole batch
+    strategy.begin_batch(num_local=8 * ranks.world.is_main)  # so that rank 0's rows are the whole batch
     alone = nn.BatchNorm1d(4)
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32).bfloat16()
     for training in (True, False):
@@ -317,7 +317,7 @@ def test_in_a_world_of_one_the_model_is_left_alone() -> None:
     strategy = for_world(join())
     assert isinstance(strategy, Single)
     assert strategy.wrap(model) is model
-    strategy.begin_step(num_local=3)
+    strategy.begin_batch(num_local=3)
     strategy.sync_buffers(model)
     strategy.unwrap()
     assert dict(model.named_modules()) == modules

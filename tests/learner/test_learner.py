@@ -82,7 +82,7 @@ def test_fit_of_no_epochs_changes_nothing_and_of_less_is_refused() -> None:
     learn.fit(0)
     assert torch.equal(weights_of(learn.model), weights_of(make_model()))
     assert learn.recorder.epochs == []
-    with pytest.raises(ConfigError, match=r"fit_one_cycle\(-1\): a number of epochs is 0 or more"):
+    with pytest.raises(ConfigError, match="n_epoch=-1: a fit's length is a whole number, 0 or more"):
         learn.fit_one_cycle(-1)
 
 

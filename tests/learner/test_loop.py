@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import make_data, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback, CancelBatch
+from dist_ai.callbacks import Callback, CancelBatch, GradientAccumulation, GradientClip, on
+from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
 from dist_ai.distributed.strategies.sync_batch_norm import SyncBatchNorm
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers import SeededDropout
 from dist_ai.layers.dropout import seeded_layers
-from dist_ai.optimizer import SGD
+from dist_ai.optimizer import SGD, Adam
 
 # ------------------------------------------------------------------------ against a plain loop
 
@@ -255,7 +257,7 @@ def test_seeded_dropout_is_told_the_samples_of_each_training_batch_and_forgets_t
 
 
 def test_a_training_batch_without_targets_is_refused() -> None:
-    from dist_ai.data import DataLoader, DataLoaders, TensorData
+    from dist_ai.data import DataLoader, TensorData
 
     x, _ = make_data()
     loader = DataLoader(TensorData(x), 8)
@@ -277,3 +279,44 @@ def test_a_model_whose_parameters_are_all_frozen_is_refused() -> None:
         )
     assert len(learn.validate()) == 1
     assert join().world.world_size == 1
+
+
+# ------------------------------------------------------------------------ waiting for the device
+
+
+class CountReads(TorchDispatchMode):
+    """Counts the operations that a GPU would have to be waited for: a tensor's number is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def reads_of_a_fit(**options: Any) -> tuple[int, int]:
+    """Returns how many numbers are read from the device in an epoch of training, and its steps."""
+    loaders = make_dls(bs=1, dtype=torch.float32)
+    learn = make_learner(dls=DataLoaders(loaders.train), model=make_model(torch.float32), **options)
+    learn.fit(1)  # the first fit may look at more
+    with CountReads() as counted:
+        learn.fit_one_cycle(1)
+    return counted.reads - 1, learn.state.num_steps  # one is what the ranks agree on as a fit begins, which is on the CPU
+
+
+@pytest.mark.parametrize("opt_func", [SGD, Adam], ids=["SGD", "Adam"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_step_waits_for_the_device(precision: str, opt_func: Any) -> None:
+    cbs = [GradientClip(1.0), Callback()]
+    assert reads_of_a_fit(precision=precision, opt_func=opt_func, cbs=cbs, progress=True) == (0, 17)
+    assert reads_of_a_fit(precision=precision, opt_func=opt_func, cbs=[GradientAccumulation(batches=2)]) == (0, 9)
+
+
+def test_a_step_in_fp16_reads_one_flag() -> None:
+    assert reads_of_a_fit(precision="fp16", cbs=[GradientClip(1.0)]) == (17, 17)
+
+
+def test_what_counts_the_reads_sees_them() -> None:
+    assert reads_of_a_fit(cbs=on("after_loss", lambda learn: learn.state.loss.item(), training=True)) == (17, 17)

@@ -14,14 +14,18 @@ __all__ = ["Interruption", "noting_signals"]
 class Interruption:
     """Which signal asked this process to end, if one did.
 
+    Args:
+        obey_again: obey a second signal at once, wherever this process is.
+
     Attributes:
         signal: the first one that arrived, or None.
         again: True once a second one arrived: whoever sent it does not want to wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, obey_again: bool = False) -> None:
         self.signal: signal.Signals | None = None
         self.again = False
+        self._obey_again = obey_again
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """Remembers that signal `number` arrived."""
@@ -29,6 +33,8 @@ class Interruption:
             self.signal = signal.Signals(number)
         else:
             self.again = True
+            if self._obey_again:
+                self.obey()
 
     def listen(self) -> None:
         """Takes the signals; again, where a library has taken them since."""
@@ -52,13 +58,15 @@ class Interruption:
 
 
 @contextmanager
-def noting_signals() -> Iterator[Interruption]:
+def noting_signals(*, obey_again: bool = False) -> Iterator[Interruption]:
     """Notes SIGINT, SIGTERM and SIGHUP inside the block instead of obeying them. Signals that are ignored stay so.
+
+    With `obey_again` a second one is obeyed at once.
 
     Python tells signals to the main thread alone: in any other, nothing is noted.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    interruption = Interruption()
+    interruption = Interruption(obey_again=obey_again)
     interruption.listen()
     try:
         yield interruption

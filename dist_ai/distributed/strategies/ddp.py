@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,6 +34,7 @@ class DDP:
         self.find_unused_parameters = find_unused_parameters
         self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
         self._share_size = ShareSize()
+        self._wrapped: Any = None
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model` in a `DistributedDataParallel`; see `Strategy`."""
@@ -41,18 +43,25 @@ class DDP:
         self.sync(model)  # torch's DDP would leave out the buffers, and all of a model without gradients
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        return prepare_data_parallel(model, self.collectives.world, find_unused_parameters=self.find_unused_parameters)
+        self._wrapped = prepare_data_parallel(
+            model, self.collectives.world, find_unused_parameters=self.find_unused_parameters
+        )
+        return self._wrapped
 
     def unwrap(self) -> None:
         """Puts the BatchNorm layers back; see `Strategy`."""
+        self._wrapped = None
         for parent, name, norm in reversed(self._replaced):
             norm.train(getattr(parent, name).training)
             setattr(parent, name, norm)
         self._replaced.clear()
 
-    def begin_step(self, *, num_local: int) -> None:
-        """Tells the BatchNorm layers how many samples count; see `Strategy`."""
+    def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:
+        """Tells the BatchNorm layers how many samples count, and DDP whether to exchange; see `Strategy`."""
         self._share_size.num_local = num_local
+        if self._wrapped is not None:
+            # What DDP's own `no_sync` sets around its block; a loop that is not a block needs the switch itself.
+            self._wrapped.require_backward_grad_sync = exchange
 
     def check_gradients(self, model: nn.Module) -> None:
         """Checks that every parameter took part in the loss; see `Strategy`."""
@@ -67,7 +76,7 @@ class DDP:
             )
 
     def weight(self, *, num_local: int, num_global: int) -> float:
-        """Returns the share's part of the batch, times the world size that DDP's averaging divides by."""
+        """Returns the share's part of the step, times the world size that DDP's averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
 
     def sync(self, model: nn.Module) -> None:

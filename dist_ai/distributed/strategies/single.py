@@ -22,14 +22,14 @@ class Single:
     def unwrap(self) -> None:
         """Does nothing."""
 
-    def begin_step(self, *, num_local: int) -> None:
+    def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:
         """Does nothing."""
 
     def check_gradients(self, model: nn.Module) -> None:
         """Does nothing: alone, parameters without a gradient are simply not updated."""
 
     def weight(self, *, num_local: int, num_global: int) -> float:
-        """Returns 1 for a whole batch."""
+        """Returns the batch's part of the step: 1 for a whole one."""
         return num_local / num_global
 
     def sync(self, model: nn.Module) -> None:

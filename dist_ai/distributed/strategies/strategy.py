@@ -14,8 +14,9 @@ __all__ = ["Strategy"]
 class Strategy(Protocol):
     """Spreads a model over the ranks. The model keeps its parameters' names and identities throughout.
 
-    A training step is: `begin_step`, forward through what `wrap` returned, `loss * weight(...)`, backward. After
-    it every rank holds the same gradients: those of the mean loss of the global batch.
+    A training step is, for each of its batches: `begin_batch`, forward through what `wrap` returned,
+    `loss * weight(...)`, backward. After the last of them every rank holds the same gradients: those of the mean loss of
+    the step's samples. Before it, each rank holds its own.
     """
 
     collectives: Collectives
@@ -28,8 +29,13 @@ class Strategy(Protocol):
         """Undoes what `wrap` changed in the model. Collective, if all is well; does nothing without a `wrap`."""
         ...
 
-    def begin_step(self, *, num_local: int) -> None:
-        """Announces how many samples of the step's batch count on this rank (0: it only runs along)."""
+    def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:
+        """Announces how many samples of a batch count on this rank (0: it only runs along).
+
+        Args:
+            num_local: how many.
+            exchange: whether its backward pass exchanges the gradients; once a step is enough.
+        """
         ...
 
     def check_gradients(self, model: nn.Module) -> None:
@@ -41,7 +47,12 @@ class Strategy(Protocol):
         ...
 
     def weight(self, *, num_local: int, num_global: int) -> float:
-        """Returns what to multiply this rank's mean loss by."""
+        """Returns what to multiply this rank's mean loss by.
+
+        Args:
+            num_local: samples of this rank's share that count.
+            num_global: samples in the step, over all ranks and all its batches.
+        """
         ...
 
     def sync(self, model: nn.Module) -> None:

@@ -1,0 +1,79 @@
+"""Gradient clipping, by norm and by value, of the global batch's gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from toy import make_dls, make_learner, make_model, weights_of
+
+from dist_ai.callbacks import GradientAccumulation, GradientClip
+from dist_ai.errors import ConfigError
+
+
+def fit_clipped(**options: Any) -> list[float]:
+    learn = make_learner(cbs=GradientClip(**options))
+    learn.fit(2)
+    return weights_of(learn.model).tolist()
+
+
+def fit_by_hand(max_norm: float | None, max_value: float | None, norm_type: float) -> list[float]:
+    model, dls = make_model(), make_dls()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(2):
+        for _, (x, y) in dls.train.batches(epoch):
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            if max_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm, norm_type)
+            else:
+                torch.nn.utils.clip_grad_value_(model.parameters(), max_value or 0.0)
+            opt.step()
+            opt.zero_grad()
+    return weights_of(model).tolist()
+
+
+@pytest.mark.parametrize(
+    ("max_norm", "max_value", "norm_type"),
+    [(0.1, None, 2.0), (0.05, None, math.inf), (0.1, None, 1.0), (None, 0.01, 2.0)],
+)
+def test_gradients_are_clipped_as_torch_does_on_any_number_of_ranks(
+    spawn: Any, max_norm: float | None, max_value: float | None, norm_type: float
+) -> None:
+    expected = fit_by_hand(max_norm, max_value, norm_type)
+    assert expected != fit_by_hand(1e9, None, 2.0)  # it makes a difference
+    for world_size in (1, 3):
+        for rank in spawn(world_size, fit_clipped, max_norm=max_norm, max_value=max_value, norm_type=norm_type):
+            assert rank == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_is_clipped_are_the_gradients_of_the_whole_step() -> None:
+    accumulated = make_learner(dls=make_dls(bs=2), cbs=[GradientClip(0.1), GradientAccumulation(batches=4)])
+    at_once = make_learner(dls=make_dls(bs=8), cbs=GradientClip(0.1))
+    for learn in (accumulated, at_once):
+        learn.fit(2)
+    torch.testing.assert_close(weights_of(accumulated.model), weights_of(at_once.model), rtol=1e-10, atol=1e-12)
+
+
+def test_the_norm_before_clipping_is_kept() -> None:
+    clip = GradientClip(0.1)
+    make_learner(cbs=clip).fit(1)
+    assert clip.norm is not None
+    assert clip.norm.item() > 0.1
+    assert repr(clip) == "GradientClip(0.1)"
+    assert GradientClip().max_norm == 1.0  # as in fastai
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_norm": 0.0}, "GradientClip(max_norm=0.0): expected more than 0"),
+        ({"max_value": -1.0}, "GradientClip(max_value=-1.0): expected more than 0"),
+        ({"max_norm": 1.0, "max_value": 1.0}, "GradientClip(max_norm=1.0, max_value=1.0): give one of them"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        GradientClip(**options)
+    assert str(refused.value) == message
