@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.valid_loss import ValidLoss
 from dist_ai.errors import ConfigError
-from dist_ai.metrics import Mean, Metric, reduce_metrics
+from dist_ai.metrics import Metric, reduce_metrics
 
 __all__ = ["Recorder"]
 
@@ -37,7 +38,7 @@ class Recorder(Callback):
     may_cancel: ClassVar[bool] = False
 
     def __init__(self, metrics: list[Metric], *, flush_every: int = 50) -> None:
-        self.valid_loss = Mean(lambda loss, _: loss, "valid_loss")
+        self.valid_loss = ValidLoss()
         self.metrics = metrics
         self.flush_every = flush_every
         self.losses: list[float] = []
@@ -100,7 +101,7 @@ class Recorder(Callback):
         if cancelled or state.share is None or state.loss is None:
             return
         if not state.training:
-            self.valid_loss.update(state.loss, None, state.share.num_local)
+            self.valid_loss.update(state.loss, state.loss_parts, state.share.num_local)
             for metric in self.metrics:
                 metric.update(state.pred, state.yb if len(state.yb) > 1 else state.yb[0], state.share.num_local)
             return

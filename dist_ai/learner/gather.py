@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.losses import sample_losses
 
 __all__ = ["GatherPreds"]
 
@@ -40,11 +41,8 @@ class GatherPreds(Callback):
         if state.yb:
             self._rows["target"].append(state.yb[0][:count].cpu())
             if self.with_loss:
-                each = [
-                    self.loss_func(state.pred[i : i + 1], *(y[i : i + 1] for y in state.yb)).detach()
-                    for i in range(count)
-                ]
-                self._rows["loss"].append(torch.stack(each).cpu() if each else state.pred.new_empty(0).cpu())
+                each = sample_losses(self.loss_func, state.pred[:count], *(y[:count] for y in state.yb))
+                self._rows["loss"].append(each.detach().cpu())
 
     def result(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Returns raw predictions, targets and losses of all samples, in order. Collective."""

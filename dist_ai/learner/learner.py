@@ -37,7 +37,7 @@ from dist_ai.learner.gather import GatherPreds
 from dist_ai.learner.groups import LearningRate, Splitter, freeze_to, learning_rates, one_group, param_groups
 from dist_ai.learner.keeper import Keeper, run_directory
 from dist_ai.learner.loop import Cursor, Loop
-from dist_ai.losses import activation, decodes, default_loss
+from dist_ai.losses import activation, decodes, default_loss, loss_metrics
 from dist_ai.metrics import as_metrics
 from dist_ai.optimizer import Adam, one_cycle
 from dist_ai.optimizer.optimizer import AnyOptimizer
@@ -53,12 +53,14 @@ class Learner:
     Args:
         dls: the data; a pair of loaders (also torch's) will do.
         model: any module; it takes the batch's inputs.
-        loss_func: (prediction, *targets) -> mean loss over the batch; by default what the target's type says.
+        loss_func: (prediction, *targets) -> mean loss over the batch; by default what the target's type says. See
+            `dist_ai.losses.weighted` for one that is no mean over samples.
         opt_func: a recipe such as `Adam`, or a `torch.optim` class.
         lr: learning rate where a fit is given none.
         splitter: makes the parameter groups, for freezing and for learning rates by group.
         cbs: callbacks for every fit.
-        metrics: functions of (prediction, target), or `Metric`s, computed in validation.
+        metrics: functions of (prediction, target), or `Metric`s, computed in validation; the parts of a `CompositeLoss`
+            come after them.
         wd: weight decay; by default the optimizer's.
         moms: momentum at the start, the peak and the end of a one-cycle fit.
         wd_bn_bias: whether normalisation layers and biases decay too.
@@ -126,7 +128,7 @@ class Learner:
         self.splitter, self.wd_bn_bias, self.train_bn = splitter, wd_bn_bias, train_bn
         self.spec = spec
         self.run_dir = run_directory(run_dir)
-        self.recorder = Recorder(as_metrics(metrics))
+        self.recorder = Recorder([*as_metrics(metrics), *loss_metrics(self.loss_func)])
         self.callbacks = Callbacks([self.recorder], self)
         if progress:
             self.callbacks.add([ProgressBar()])
@@ -137,7 +139,10 @@ class Learner:
         self._keeper = None if self.run_dir is None else Keeper(self, self.run_dir, fresh=fresh)
         self._num_fits = self._num_epochs = 0
         self._fitting = False
-        model.to(self.dls.device if self.dls.has_data else self.collectives.world.device)
+        device = self.dls.device if self.dls.has_data else self.collectives.world.device
+        model.to(device)
+        if isinstance(self.loss_func, nn.Module):
+            self.loss_func.to(device)  # its class weights
         self.strategy.sync(model)
 
     # ------------------------------------------------------------------------------------------------ training

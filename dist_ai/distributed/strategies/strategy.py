@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
@@ -42,6 +43,10 @@ class Strategy(Protocol):
 
     def weight(self, *, num_local: int, num_global: int) -> float:
         """Returns what to multiply this rank's mean loss by."""
+        ...
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns the sum of the ranks' tensors, on its device and without waiting for it. Collective, between backwards."""
         ...
 
     def sync(self, model: nn.Module) -> None:
