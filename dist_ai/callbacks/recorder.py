@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.valid_loss import ValidLoss
 from dist_ai.errors import ConfigError
-from dist_ai.metrics import Metric, reduce_metrics
+from dist_ai.metrics import GatheredMetric, Metric, reduce_metrics
 
 __all__ = ["Recorder"]
 
@@ -37,7 +38,7 @@ class Recorder(Callback):
     phase: ClassVar[Phase] = Phase.RECORD
     may_cancel: ClassVar[bool] = False
 
-    def __init__(self, metrics: list[Metric], *, flush_every: int = 50) -> None:
+    def __init__(self, metrics: Sequence[Metric | GatheredMetric], *, flush_every: int = 50) -> None:
         self.valid_loss = ValidLoss()
         self.metrics = metrics
         self.flush_every = flush_every
