@@ -189,21 +189,25 @@ class ConfusionMatrix:
             DataError: the prediction has another number of classes than the score is of.
         """
         num = pred.shape[self.axis]
+        if self.num_classes not in (None, num):
+            raise DataError(
+                f"{self.name} is of {self.num_classes} classes, and the prediction has {num}; give an average over "
+                "classes (average='macro'), or the metric for several"
+            )
+        self.count(pred.argmax(self.axis), target, num, num_local)
+
+    def count(self, guess: torch.Tensor, target: torch.Tensor, num_classes: int, num_local: int) -> None:
+        """Counts a batch that is decoded already: `guess` are the predicted classes, in the shape of `target`."""
         if self._matrix is None:
-            if self.num_classes not in (None, num):
-                raise DataError(
-                    f"{self.name} is of {self.num_classes} classes, and the prediction has {num}; give an average over "
-                    "classes (average='macro'), or the metric for several"
-                )
-            self._matrix = torch.zeros(num, num, dtype=torch.float64, device=pred.device)
+            self._matrix = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=guess.device)
         if num_local:
-            guess, truth = pred.argmax(self.axis).reshape(-1), target.reshape(-1)
+            truth = target.reshape(-1)
             counts = torch.ones_like(truth, dtype=torch.float64)
             if self.ignore_index is not None:
                 counts = (truth != self.ignore_index).double()
                 truth = truth.where(counts > 0, 0)
             # Not bincount, which on a GPU waits for the largest value.
-            self._matrix.view(-1).scatter_add_(0, truth.long() * num + guess, counts)
+            self._matrix.view(-1).scatter_add_(0, truth.long() * num_classes + guess.reshape(-1), counts)
 
     def statistics(self) -> torch.Tensor:
         """Returns the counts."""

@@ -101,6 +101,10 @@ class Moments:
             found = torch.stack([num, p.mean(0), t.mean(0), *sums])
         self._moments = found if self._moments is None else _merged(self._moments, found)
 
+    def value(self) -> float:
+        """Returns the score of this rank's samples; NaN with fewer than two."""
+        return float("nan") if self._moments is None else self._score_of(self._moments.cpu())
+
     def reduced(self, collectives: Collectives) -> float:
         """Returns the score of all ranks' samples; NaN with fewer than two."""
         if self._moments is None:
@@ -108,6 +112,9 @@ class Moments:
         [moments, *others] = collectives.all_gather_rows(self._moments[None], what=self.name)
         for other in others:
             moments = _merged(moments, other)
+        return self._score_of(moments)
+
+    def _score_of(self, moments: torch.Tensor) -> float:
         return self.score(moments).mean().item() if moments[0, 0] >= 2 else float("nan")
 
 

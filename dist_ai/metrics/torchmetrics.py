@@ -22,7 +22,8 @@ class TorchMetric:
         metric: a `torchmetrics.Metric` whose value is one number; it is copied. It sees the model's raw output.
         name: of the metric; by default its class's.
 
-    A Learner makes one of any torchmetrics metric that it is given.
+    A Learner makes one of any torchmetrics metric that it is given. Some of torchmetrics' look at the values of each batch
+    to tell logits from probabilities; then how samples are batched may change the value, as it does without us.
     """
 
     def __init__(self, metric: Any, name: str | None = None) -> None:
