@@ -10,7 +10,7 @@ import torch
 
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.errors import ConfigError
-from dist_ai.metrics.mean import Mean, MeanOf
+from dist_ai.metrics.mean import Mean, MeanOf, name_of
 from dist_ai.metrics.metric import GatheredMetric, Metric
 from dist_ai.metrics.torchmetrics import TorchMetric
 
@@ -58,7 +58,7 @@ def _as_metric(metric: Any) -> Metric | GatheredMetric:
         return TorchMetric(metric)
     function = metric.func if isinstance(metric, partial) else metric
     module = getattr(function, "__module__", None) or ""
-    if module == __package__ or module.startswith(f"{__package__}."):
+    if module.startswith(f"{__package__}.") and name_of(function)[0].isupper():
         raise ConfigError(f"{function.__name__} makes a metric; did you mean {function.__name__}()?")
     if module.startswith("sklearn."):
         raise ConfigError(
