@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.valid_loss import ValidLoss
 from dist_ai.errors import ConfigError
-from dist_ai.metrics import Mean, Metric, reduce_metrics
+from dist_ai.metrics import GatheredMetric, Metric, reduce_metrics
 
 __all__ = ["Recorder"]
 
@@ -36,8 +38,8 @@ class Recorder(Callback):
     phase: ClassVar[Phase] = Phase.RECORD
     may_cancel: ClassVar[bool] = False
 
-    def __init__(self, metrics: list[Metric], *, flush_every: int = 50) -> None:
-        self.valid_loss = Mean(lambda loss, _: loss, "valid_loss")
+    def __init__(self, metrics: Sequence[Metric | GatheredMetric], *, flush_every: int = 50) -> None:
+        self.valid_loss = ValidLoss()
         self.metrics = metrics
         self.flush_every = flush_every
         self.losses: list[float] = []
@@ -102,7 +104,7 @@ class Recorder(Callback):
             self._partial = None
             return
         if not state.training:
-            self.valid_loss.update(state.loss, None, state.share.num_local)
+            self.valid_loss.update(state.loss, state.loss_parts, state.share.num_local)
             for metric in self.metrics:
                 metric.update(state.pred, state.yb if len(state.yb) > 1 else state.yb[0], state.share.num_local)
             return

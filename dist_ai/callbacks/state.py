@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
 from dist_ai.data.plan import Share
 
-__all__ = ["TrainState"]
+__all__ = ["LossParts", "TrainState"]
+
+
+class LossParts(NamedTuple):
+    """What a loss that is a weighted mean (`dist_ai.losses.weighted`) is made of in this rank's share of a batch.
+
+    Attributes:
+        totals, weights: (terms,), without a gradient; the weights are 0 where the rank only runs along.
+        loss: the loss they were made for: not these, but its mean over samples counts if a callback has written another.
+    """
+
+    totals: torch.Tensor
+    weights: torch.Tensor
+    loss: torch.Tensor
 
 
 @dataclass(slots=True)  # so that a misspelt name is an error, and not a value that nobody reads
@@ -37,7 +50,10 @@ class TrainState:
         xb: inputs of the model, a tuple of plain tensors; write to it to change what the model sees.
         yb: targets, a tuple of plain tensors; empty where there are none.
         pred: what the model returned; floating-point tensors are float32 also where the model computes in less.
-        loss: mean loss over this rank's share, on its device; write to it to change what is back-propagated.
+        loss: loss of this rank's share, on its device; write to it to change what is back-propagated. The mean over the
+            samples that count, over all ranks, is that of the global batch; so in training on several ranks a weighted
+            mean is divided by the batch's weight, not by the share's.
+        loss_parts: what the loss is made of, if it is a weighted mean; otherwise None.
         save: True if the ranks agreed to write a checkpoint at the end of this step.
         leave: the number of the signal for which all ranks leave at the end of this step; 0 for none.
         progress: how much of the fit's time is used up, 0 to 1, equal on all ranks; for a fit that ends by the clock.
@@ -62,6 +78,7 @@ class TrainState:
     yb: tuple[Any, ...] = ()
     pred: Any = None
     loss: torch.Tensor | None = None
+    loss_parts: LossParts | None = None
     save: bool = False
     leave: int = 0
     progress: float = 0.0
@@ -89,7 +106,7 @@ class TrainState:
 
     def drop_batch(self) -> None:
         """Lets go of the batch's tensors."""
-        self.batch, self.xb, self.yb, self.pred, self.loss = None, (), (), None, None
+        self.batch, self.xb, self.yb, self.pred, self.loss, self.loss_parts = None, (), (), None, None, None
 
     def copy(self) -> Self:
         """Returns a copy that goes its own way; the tensors are the same."""

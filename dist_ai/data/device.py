@@ -13,7 +13,7 @@ from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.plan import Share
 
-__all__ = ["DeviceStage", "to_device"]
+__all__ = ["DeviceStage", "map_tensors", "to_device"]
 
 
 def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dist_ai.data.loader import DataLoader
+from dist_ai.data.plan import Indices
 from dist_ai.data.recipe import SampleRecipe
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "first_samples",
     "one_or_several",
     "same_sample",
+    "samples_at",
     "sized",
     "spread_samples",
 ]
@@ -45,7 +47,12 @@ def spread_samples(loader: DataLoader, n: int) -> Any:
     """Returns a batch of `n` samples, at most, from all over the data set: its first ones are often of one class."""
     num_samples = len(loader.dataset)
     n = min(n, num_samples)
-    indices = np.arange(n, dtype=np.int64) * num_samples // n
+    return samples_at(loader, np.arange(n, dtype=np.int64) * num_samples // n)
+
+
+def samples_at(loader: DataLoader, indices: Indices) -> Any:
+    """Returns a batch of the samples with these indices in the data set."""
+    n = len(indices)
     share = (
         loader.plan(0).share(0)._replace(indices=indices, positions=indices, keys=indices, num_local=n, num_global=n)
     )

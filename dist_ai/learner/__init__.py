@@ -1,7 +1,22 @@
-"""The Learner: what users call, and the loop beneath it."""
+"""The Learner: what users call, and the loop beneath it; and what a trained model gets wrong."""
 
+from dist_ai.learner.interpretation import (
+    ClassificationInterpretation,
+    Interpretation,
+    RegressionInterpretation,
+    SegmentationInterpretation,
+)
 from dist_ai.learner.learner import Learner, load_learner
 from dist_ai.learner.lr_finder import LRFinding
 from dist_ai.learner.summary import ModelSummary
 
-__all__ = ["LRFinding", "Learner", "ModelSummary", "load_learner"]
+__all__ = [
+    "ClassificationInterpretation",
+    "Interpretation",
+    "LRFinding",
+    "Learner",
+    "ModelSummary",
+    "RegressionInterpretation",
+    "SegmentationInterpretation",
+    "load_learner",
+]

@@ -10,6 +10,7 @@ import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.data.device import map_tensors
+from dist_ai.losses import sample_losses
 
 __all__ = ["GatherPreds"]
 
@@ -43,13 +44,8 @@ class GatherPreds(Callback):
             targets = tuple(y[:count].cpu() for y in state.yb)
             self._rows["target"].append(targets[0] if len(targets) == 1 else targets)
             if self.with_loss:
-                each = [self._loss_of(slice(i, i + 1)) for i in range(count)]
-                assert state.loss is not None
-                self._rows["loss"].append((torch.stack(each) if each else state.loss.new_empty(0)).cpu())
-
-    def _loss_of(self, rows: slice) -> torch.Tensor:
-        pred = map_tensors(lambda t: t[rows], self.state.pred)
-        return self.loss_func(pred, *(y[rows] for y in self.state.yb)).detach()
+                rows = [map_tensors(lambda t: t[:count], value) for value in (state.pred, *state.yb)]
+                self._rows["loss"].append(sample_losses(self.loss_func, *rows).detach().cpu())
 
     def result(self) -> tuple[Any, Any, torch.Tensor | None]:
         """Returns raw predictions, targets and losses of all samples, in order. Collective."""

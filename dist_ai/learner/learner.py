@@ -29,11 +29,10 @@ from dist_ai.callbacks import (
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint
-from dist_ai.core.show import show_results
-from dist_ai.core.types import SemanticTensor, plain
+from dist_ai.core.types import plain
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
-from dist_ai.data.looking import decoded_samples, elements_of, one_or_several, sized, spread_samples
+from dist_ai.data.looking import elements_of, spread_samples
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.distributed.environment import World
@@ -55,8 +54,9 @@ from dist_ai.learner.keeper import Beginning, Keeper, run_directory
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop, back_propagate
 from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_states, set_random_states
+from dist_ai.learner.results import draw_results
 from dist_ai.learner.summary import ModelSummary, summarize
-from dist_ai.losses import activation, decodes, default_loss
+from dist_ai.losses import activation, decodes, default_loss, loss_metrics
 from dist_ai.metrics import as_metrics
 from dist_ai.optimizer import Adam, combine, constant, cosine, one_cycle
 from dist_ai.optimizer.optimizer import AnyOptimizer
@@ -75,12 +75,14 @@ class Learner:
     Args:
         dls: the data; a pair of loaders (also torch's) will do.
         model: any module; it takes the batch's inputs.
-        loss_func: (prediction, *targets) -> mean loss over the batch; by default what the target's type says.
+        loss_func: (prediction, *targets) -> mean loss over the batch; by default what the target's type says. See
+            `dist_ai.losses.weighted` for one that is no mean over samples.
         opt_func: a recipe such as `Adam`, or a `torch.optim` class.
         lr: learning rate where a fit is given none.
         splitter: makes the parameter groups, for freezing and for learning rates by group.
         cbs: callbacks for every fit.
-        metrics: functions of (prediction, target), or `Metric`s, computed in validation.
+        metrics: functions of (prediction, target), or `Metric`s, computed in validation; the parts of a `CompositeLoss`
+            come after them.
         wd: weight decay; by default the optimizer's.
         moms: momentum at the start, the peak and the end of a one-cycle fit.
         wd_bn_bias: whether normalisation layers and biases decay too.
@@ -152,7 +154,7 @@ class Learner:
         self.splitter, self.wd_bn_bias, self.train_bn = splitter, wd_bn_bias, train_bn
         self.spec = spec
         self.run_dir = run_directory(run_dir)
-        self.recorder = Recorder(as_metrics(metrics))
+        self.recorder = Recorder([*as_metrics(metrics), *loss_metrics(self.loss_func)])
         self.callbacks = Callbacks([self.recorder, SkippedSamples()], self)
         if progress:
             self.callbacks.add([ProgressBar()])
@@ -166,6 +168,8 @@ class Learner:
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
         self.precision = precision_of(precision, self.device)
         model.to(self.device)
+        if isinstance(self.loss_func, nn.Module):
+            self.loss_func.to(self.device)  # its class weights
         self.strategy.sync(model)
 
     # ------------------------------------------------------------------------------------------------ training
@@ -487,9 +491,19 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------ evaluation
 
+    def validation_loader(self, dl: DataLoader | TorchDataLoader[Any] | None) -> DataLoader:
+        """Returns the loader that a method was given, or else that of the validation data."""
+        if dl is None:
+            if self.dls.valid is None:
+                raise ConfigError(
+                    "there is no validation data; give DataLoaders(train, valid), or a loader to this method"
+                )
+            return self.dls.valid
+        return DataLoader.from_torch(dl) if isinstance(dl, TorchDataLoader) else dl
+
     def validate(self, dl: DataLoader | TorchDataLoader[Any] | None = None) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank."""
-        loader = self._loader(dl)
+        loader = self.validation_loader(dl)
         with self._set_aside():
             self._loop().validate(loader)
         return list(self.recorder.final)
@@ -512,7 +526,7 @@ class Learner:
         All are on the CPU, one row a sample. Several outputs, or targets, come as the model, or the data, has them: a tuple,
         a list or a dict of tensors.
         """
-        raw, targets, losses = self._predictions(self._loader(dl), with_loss=with_loss)
+        raw, targets, losses = self._predictions(self.validation_loader(dl), with_loss=with_loss)
         result: tuple[Any, ...] = (activation(self.loss_func, raw), targets)
         result += (plain(decodes(self.loss_func, raw)),) if with_decoded else ()
         return result + ((losses,) if with_loss else ())
@@ -535,7 +549,7 @@ class Learner:
 
         Predictions have gone through the loss's activation. The same on any number of ranks.
         """
-        loader = self._loader(dl)
+        loader = self.validation_loader(dl)
         if n < 1:
             raise ConfigError(f"tta(n={n}): expected 1 or more")
         raw, targets, _ = self._predictions(loader)
@@ -583,20 +597,11 @@ class Learner:
         """
         if max_n < 1:
             raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
-        batch = elements_of(spread_samples(self._loader(dl), max_n))
-        inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
-        if not targets:
-            raise DataError(
-                "show_results compares predictions with targets, and this loader has none; learn.predict does"
-            )
+        batch = elements_of(spread_samples(self.validation_loader(dl), max_n))
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            decoded = decodes(self.loss_func, self.precision.forward(self.model, plain(inputs)))
-        recipe = self.dls.recipe if self.dls.has_recipe else None
-        samples = decoded_samples(batch, recipe)
-        guesses = decoded_samples((*inputs, _as_target(decoded, targets[0])), recipe)
-        shown = [guess[self.dls.n_inp] for guess in guesses]
-        return sized(show_results(one_or_several(inputs), one_or_several(targets), samples, shown), figsize)
+            decoded = decodes(self.loss_func, self.precision.forward(self.model, plain(batch[: self.dls.n_inp])))
+        return draw_results(self.dls, batch, decoded, figsize)
 
     def summary(self) -> ModelSummary:
         """Returns the model's layers, shapes, parameters, FLOPs and memory, which is frozen, and what trains it.
@@ -794,16 +799,6 @@ class Learner:
         if not self._opt_is_given:  # what was assigned stays; it leaves alone what has no gradient
             self._opt = None
 
-    def _loader(self, dl: DataLoader | TorchDataLoader[Any] | None) -> DataLoader:
-        """Returns the loader that a method was given, or else that of the validation data."""
-        if dl is None:
-            if self.dls.valid is None:
-                raise ConfigError(
-                    "there is no validation data; give DataLoaders(train, valid), or a loader to this method"
-                )
-            return self.dls.valid
-        return DataLoader.from_torch(dl) if isinstance(dl, TorchDataLoader) else dl
-
     def _predictions(self, loader: DataLoader, *, with_loss: bool = False, epoch: int = 0) -> tuple[Any, Any, Any]:
         """Returns raw predictions, targets and losses for the samples of `loader`, in order."""
         if loader.shuffle:
@@ -884,16 +879,6 @@ def load_learner(directory: str | Path) -> Learner:
     dls = DataLoaders.without_data(artifact.recipe)
     loss_func = artifact.loss_func if artifact.loss_func is not None else _no_loss
     return Learner(dls, artifact.model, loss_func, spec=artifact.spec, run_dir=None)
-
-
-def _as_target(decoded: Any, target: Any) -> Any:
-    """Returns a decoded prediction as what the target is: mask, points, a series; that it may be shown like it."""
-    if not isinstance(target, SemanticTensor) or not isinstance(decoded, torch.Tensor):
-        return decoded
-    values = plain(decoded)
-    if values.numel() == target.numel():  # the six numbers of three points
-        values = values.reshape(target.shape)
-    return target.give_type_to(values)
 
 
 def _no_loss(*_: Any) -> torch.Tensor:

@@ -23,7 +23,7 @@ from dist_ai.callbacks.event import (
     CancelTrain,
     CancelValidate,
 )
-from dist_ai.callbacks.state import TrainState
+from dist_ai.callbacks.state import LossParts, TrainState
 from dist_ai.core.randomness import sample_keys
 from dist_ai.core.types import plain
 from dist_ai.data.device import to_device
@@ -35,6 +35,7 @@ from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers.dropout import seed_dropout, seeded_layers
 from dist_ai.learner.length import Length, Steps
+from dist_ai.losses import as_weighted, weighted_mean
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
 __all__ = ["Cursor", "Loop", "back_propagate"]
@@ -87,6 +88,9 @@ class Loop:
         self.module = model  # what forward is called on: the model, or what the strategy wraps it in
         self._alone = strategy.collectives.world.world_size == 1
         self._seeded = seeded_layers(model)
+        self._weighted_loss = as_weighted(loss_func)
+        self._weights: torch.Tensor | None = None  # of this rank's share, where the loss is a weighted mean
+        self._divisors: torch.Tensor | None = None  # what its totals are divided by
         self._position = Cursor()
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._stages: list[str] = []  # those under way, outermost first
@@ -218,7 +222,7 @@ class Loop:
     def _begin_batch(self, share: Share, batch: Any) -> None:
         state = self.state
         state.share, state.batch = share, batch
-        state.pred = state.loss = self._output = None
+        state.pred = state.loss = state.loss_parts = self._output = None
         values = tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
         state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
         self.strategy.begin_batch(num_local=share.num_local, exchange=state.last_microbatch)
@@ -226,6 +230,8 @@ class Loop:
     def _train_batch(self) -> None:
         state = self.state
         self._attempt(self._forward)
+        self._weigh()
+        self._attempt(self._loss)
         self._backward()
         if state.last_microbatch and not self.precision.unscale(p for group in self.opt.groups for p in group.params):
             self.decisions.vote(Decision.CANCEL_STEP)
@@ -256,6 +262,8 @@ class Loop:
 
     def _valid_batch(self) -> None:
         self._attempt(self._forward)
+        self._weigh()
+        self._attempt(self._loss)
         if decision := self._decide():
             raise CANCELS[decision]
 
@@ -264,7 +272,31 @@ class Loop:
         self.events("before_batch")
         state.pred = self._output = self.precision.forward(self.module if state.training else self.model, state.xb)
         self.events("after_pred")
-        if state.yb:
+
+    def _weigh(self) -> None:
+        """Finds what a weighted mean is divided by. Collective in training: a rank that cancelled takes part too."""
+        state, share = self.state, self.state.share
+        assert share is not None
+        self._weights = self._divisors = None
+        if self._weighted_loss is not None and state.yb:
+            given = self._weighted_loss.weights(*state.yb)
+            if given is not None:
+                self._weights = self._divisors = given * (share.num_local > 0)
+        if self._weights is not None and state.training:
+            if self._output is None:  # cancelled before the forward, which comes first on the others and exchanges too
+                self._output = self.module(*state.xb)
+            # What this share would weigh if all samples weighed alike. Divided by that, the shares' losses are such that
+            # their mean over the samples is the weighted mean of the whole batch; so all that follows counts samples.
+            of_batch = self.strategy.total(self._weights)
+            self._divisors = of_batch * share.weight if share.num_local else of_batch
+
+    def _loss(self) -> None:
+        state = self.state
+        if self._weighted_loss is not None and self._weights is not None and self._divisors is not None:
+            totals = self._weighted_loss.totals(state.pred, *state.yb)
+            state.loss = weighted_mean(totals, self._divisors)
+            state.loss_parts = LossParts(totals.detach(), self._weights, state.loss)
+        elif state.yb:
             state.loss = self.loss_func(state.pred, *state.yb)
         self.events("after_loss")
         if state.training:

@@ -303,7 +303,10 @@ def reads_of_a_fit(**options: Any) -> tuple[int, int]:
     learn.fit(1)  # the first fit may look at more
     with CountReads() as counted:
         learn.fit_one_cycle(1)
-    return counted.reads - 1, learn.state.num_steps  # one is what the ranks agree on as a fit begins, which is on the CPU
+    return (
+        counted.reads - 1,
+        learn.state.num_steps,
+    )  # one is what the ranks agree on as a fit begins, which is on the CPU
 
 
 @pytest.mark.parametrize("opt_func", [SGD, Adam], ids=["SGD", "Adam"])

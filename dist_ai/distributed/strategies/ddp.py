@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -78,6 +79,12 @@ class DDP:
     def weight(self, *, num_local: int, num_global: int) -> float:
         """Returns the share's part of the step, times the world size that DDP's averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
+        result = tensor.detach().clone()
+        dist.all_reduce(result)
+        return result
 
     def sync(self, model: nn.Module) -> None:
         """Gives all ranks rank 0's parameters and buffers; see `Strategy`."""

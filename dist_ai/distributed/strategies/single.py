@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
@@ -31,6 +32,10 @@ class Single:
     def weight(self, *, num_local: int, num_global: int) -> float:
         """Returns the batch's part of the step: 1 for a whole one."""
         return num_local / num_global
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns `tensor`."""
+        return tensor
 
     def sync(self, model: nn.Module) -> None:
         """Does nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
@@ -53,6 +54,10 @@ class Strategy(Protocol):
             num_local: samples of this rank's share that count.
             num_global: samples in the step, over all ranks and all its batches.
         """
+        ...
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Returns the sum of the ranks' tensors, on its device and without waiting for it. Collective, between backwards."""
         ...
 
     def sync(self, model: nn.Module) -> None:
