@@ -18,10 +18,12 @@ from dist_ai.data.orders import (
     GroupOrder,
     LengthOrder,
     PartialEpochs,
+    RearrangedOrder,
     ShuffledOrder,
     WeightedOrder,
     balanced_weights,
 )
+from dist_ai.data.parquet import ParquetData
 from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.samples import sample_data
 from dist_ai.data.sources import FileGetter, ImageGetter, get_files, get_image_files, get_text_files
@@ -80,9 +82,11 @@ __all__ = [
     "MultiCategoryBlock",
     "OneHotEncode",
     "Order",
+    "ParquetData",
     "PartialEpochs",
     "RandomSplitter",
     "RandomSubsetSplitter",
+    "RearrangedOrder",
     "RegexLabeller",
     "RegressionBlock",
     "RegressionSetup",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
+from dist_ai.data.plan import Order
 from dist_ai.data.splitters import check_split
 from dist_ai.data.table import as_items
 from dist_ai.errors import DataError
@@ -37,6 +38,11 @@ class Subset(Sequence[Any]):
     def item(self, index: int) -> Any:
         """Returns the untransformed item, such as its file, for messages."""
         return self.items[self.indices[index]]
+
+    def loading_order(self, shuffle: bool) -> Order | None:
+        """Returns the order in which these items are read best, where they have one (`ParquetData`)."""
+        order_of = getattr(self.items, "order_of", None)
+        return None if order_of is None else order_of(self.indices, shuffle)
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
         item = self.item(index)

@@ -13,7 +13,8 @@ from dist_ai.core.randomness import Draw, borrowed_generators, mix64_int, sample
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.collate import structure
-from dist_ai.data.plan import Share
+from dist_ai.data.plan import Share, epoch_key
+from dist_ai.data.table import Row
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 
 __all__ = ["BadSamples", "Fetched", "Fetcher"]
@@ -42,8 +43,9 @@ class Fetcher:
 
     With `skip_bad`, a sample that cannot be read is not an error. In training another sample of the data set takes its
     place, chosen by (seed, epoch, sample), so that a batch keeps its size and does not depend on the number of ranks. In
-    validation it is left out. With `alike` too, a sample that does not stack with most others is one of them; which are
-    most is found out from a few of the data set, because it must not depend on who happens to share a rank's batch.
+    validation it is left out. Neighbours are replaced by neighbours: those of a row group that is bad by those of another.
+    With `alike` too, a sample that does not stack with most others is one of them; which are most is found out from a few
+    of the data set, because it must not depend on who happens to share a rank's batch.
     """
 
     dataset: Any
@@ -72,7 +74,11 @@ class Fetcher:
             DataError: the samples did not make a batch; names some of them.
         """
         if self.whole_batches:
-            return Fetched(self.dataset.fetch(torch.from_numpy(share.indices)))
+            try:
+                return Fetched(self.dataset.fetch(torch.from_numpy(share.indices)))
+            except BadSampleError:
+                if not self.skip_bad or not hasattr(self.dataset, "__getitem__"):
+                    raise  # otherwise one by one, which tells the good from the bad
         samples, places, skipped = self._samples(share)
         if share.num_local == 0:  # it only runs along: who has the sample counts it
             skipped = ()
@@ -111,16 +117,17 @@ class Fetcher:
                     skipped.append(str(error))
                     if self.split_idx != 0 and (samples or place + 1 < len(share.indices)):
                         continue
-                    sample = self._another(key, seeds[place], share.epoch, error)
+                    sample = self._another(index, key, share.epoch, error)
                 samples.append(sample)
                 places.append(place)
         return samples, places, tuple(skipped)
 
-    def _another(self, key: int, seed: int, epoch: int, error: BadSampleError) -> Any:
-        """Returns a sample that can be read, found by trying those that `seed` leads to; `key` is of the one it is for."""
+    def _another(self, index: int, key: int, epoch: int, error: BadSampleError) -> Any:
+        """Returns a sample that can be read instead of `index`, at the first of some random distances that leads to one."""
+        distances = epoch_key(self.seed, epoch)
         for attempt in range(_TRIES):
             try:
-                return self._fitting(mix64_int(seed + attempt) % len(self.dataset), key, epoch)
+                return self._fitting((index + mix64_int(distances + attempt)) % len(self.dataset), key, epoch)
             except BadSampleError as another:
                 error = another
         raise BadSampleError(f"{_TRIES + 1} samples in a row cannot be read; the last: {error}") from error
@@ -159,6 +166,8 @@ class Fetcher:
                 # Outside training nothing is random: a prediction depends on its sample alone.
                 draw = Draw(seed=self.seed, epoch=epoch, samples=key) if self.split_idx == 0 else None
                 sample = self.item_tfms(sample, draw and draw.at("item_tfms"), split_idx=self.split_idx)
+            if self.skip_bad and isinstance(sample, Row):
+                dict(sample)  # read now: in the collation it would no longer be one sample's error
         except BadSampleError as error:  # it names the file itself
             raise BadSampleError(f"sample {index}: {error}") from error
         except Exception as error:

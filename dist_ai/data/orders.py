@@ -20,7 +20,15 @@ from dist_ai.core.randomness import Draw, mix64_int, name_key
 from dist_ai.data.plan import Dealt, Indices, Order, Permutation, epoch_key
 from dist_ai.errors import ConfigError
 
-__all__ = ["GroupOrder", "LengthOrder", "PartialEpochs", "ShuffledOrder", "WeightedOrder", "balanced_weights"]
+__all__ = [
+    "GroupOrder",
+    "LengthOrder",
+    "PartialEpochs",
+    "RearrangedOrder",
+    "ShuffledOrder",
+    "WeightedOrder",
+    "balanced_weights",
+]
 
 
 class ShuffledOrder:
@@ -96,6 +104,34 @@ class PartialEpochs:
             return result
 
         return samples
+
+
+class RearrangedOrder:
+    """Another order, of samples that are numbered otherwise: number i of `order` is sample `samples[i]`. Holds 8 bytes a sample.
+
+    Args:
+        order: the order.
+        samples: each sample once, int64.
+
+    Raises:
+        ConfigError: they are not as many.
+    """
+
+    def __init__(self, order: Order, samples: npt.ArrayLike) -> None:
+        self.order = order
+        self.samples = np.asarray(samples, dtype=np.int64)
+        if len(self.samples) != len(order):
+            raise ConfigError(f"{len(self.samples)} samples for an order of {len(order)}: expected as many")
+        self.shuffle, self.repeats = order.shuffle, order.repeats
+        self.dealt: Dealt = order.dealt
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def of_epoch(self, epoch: int, *, seed: int, batch_size: int) -> Callable[[Indices], Indices]:
+        """Returns the order of an epoch; see `Order`."""
+        numbers = self.order.of_epoch(epoch, seed=seed, batch_size=batch_size)
+        return lambda positions: self.samples[numbers(positions)]
 
 
 class WeightedOrder:

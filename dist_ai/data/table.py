@@ -12,24 +12,43 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from dist_ai.errors import DataError, did_you_mean
 
-__all__ = ["Row", "Table", "as_items", "column_of", "is_row", "missing"]
+__all__ = ["Columns", "Row", "Table", "as_items", "column_of", "is_row", "missing", "no_column"]
+
+
+@runtime_checkable
+class Columns(Protocol):
+    """What has rows and named columns: a `Table`, or files that are read where needed (`ParquetData`)."""
+
+    names: list[str]
+
+    def column(self, name: str | int) -> list[Any]:
+        """Returns the values of a column."""
+        ...
+
+    def value(self, name: str | int, index: int) -> Any:
+        """Returns one value."""
+        ...
+
+    def row_repr(self, index: int) -> str:
+        """Returns what the `repr` of a row is."""
+        ...
 
 
 class Row(Mapping[str, Any]):
-    """One row of a `Table`: a mapping from column to value, read when asked for.
+    """One row of a `Table` or of `ParquetData`: a mapping from column to value, read when asked for.
 
     Columns whose names are identifiers are attributes too, as a data frame's are; a number is a column's place.
     """
 
     __slots__ = ("_index", "_table")
 
-    def __init__(self, table: Table, index: int) -> None:
+    def __init__(self, table: Columns, index: int) -> None:
         self._table = table
         self._index = index
 
@@ -55,7 +74,7 @@ class Row(Mapping[str, Any]):
         return column in self._table.names
 
     def __repr__(self) -> str:
-        return f"Row({', '.join(f'{name}={self[name]!r}' for name in self)})"
+        return self._table.row_repr(self._index)
 
 
 class Table(Sequence[Row]):
@@ -188,12 +207,16 @@ class Table(Sequence[Row]):
             return value.as_py()
         return value.item() if isinstance(value, np.generic) else value
 
+    def row_repr(self, index: int) -> str:
+        """Returns what the `repr` of a row is: its values."""
+        return f"Row({', '.join(f'{name}={self.value(name, index)!r}' for name in self.names)})"
+
     def _name(self, column: str | int) -> str:
         if isinstance(column, int) and -len(self.names) <= column < len(self.names):
             return self.names[column]
         if column in self.columns:
             return str(column)
-        raise KeyError(_no_column(column, self.names))
+        raise KeyError(no_column(column, self.names))
 
     def __repr__(self) -> str:
         return f"Table({self._length} rows of {', '.join(self.names)})"
@@ -236,7 +259,7 @@ def column_of(items: Any, column: str | int) -> list[Any]:
     """
     items = as_items(items)
     try:
-        if isinstance(items, Table):
+        if isinstance(items, Columns):
             return items.column(column)
         if len(items) and is_row(items[0]):
             return [row_value(items[i], column) for i in range(len(items))]
@@ -260,7 +283,7 @@ def row_value(row: Any, column: str | int) -> Any:
     if hasattr(row, "_fields"):
         if isinstance(column, int) or column in row._fields:
             return row[column] if isinstance(column, int) else getattr(row, column)
-        raise KeyError(_no_column(column, row._fields))
+        raise KeyError(no_column(column, row._fields))
     if isinstance(row, Row):
         return row[column]
     names = list(row.keys())
@@ -268,7 +291,7 @@ def row_value(row: Any, column: str | int) -> Any:
         return row[column]
     if isinstance(column, int) and -len(names) <= column < len(names):
         return row[names[column]]
-    raise KeyError(_no_column(column, names))
+    raise KeyError(no_column(column, names))
 
 
 def missing(x: Any) -> bool:
@@ -280,6 +303,12 @@ def missing(x: Any) -> bool:
     return (
         x is None or (isinstance(x, float | np.floating) and bool(x != x)) or type(x).__name__ in ("NAType", "NaTType")
     )
+
+
+def no_column(column: Any, names: Iterable[str]) -> str:
+    """Returns the message for a column that is not there; it names the nearest."""
+    names = [str(name) for name in names]
+    return f"no column {column!r}; there are {', '.join(names[:12])}{did_you_mean(str(column), names)}"
 
 
 class _HubColumn:
@@ -324,8 +353,3 @@ def _read(read: Any, file: str | Path, kind: str) -> Any:
         return read()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read as {kind}: {error}") from error
-
-
-def _no_column(column: Any, names: Iterable[str]) -> str:
-    names = [str(name) for name in names]
-    return f"no column {column!r}; there are {', '.join(names[:12])}{did_you_mean(str(column), names)}"
