@@ -66,6 +66,11 @@ class Fetcher:
                 "samples; use batch_tfms, or give it [i]"
             )
 
+    def expect(self, share: Share) -> None:
+        """Tells the data set what is soon loaded, if it wants to know."""
+        if self.whole_batches and hasattr(self.dataset, "expect"):
+            self.dataset.expect(torch.from_numpy(share.indices))
+
     def load(self, share: Share) -> Fetched:
         """Returns the batch.
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -62,7 +63,8 @@ class DataLoader:
     Args:
         dataset: has `len()` and either `[i]` (a sample) or `fetch(indices)` (a batch; int64 indices). A
             `torch.utils.data.TensorDataset` is fetched by whole batches too. With `item_tfms` or a `collate` of your
-            own, samples are taken one by one. It may have a `loading_order(shuffle)`: the order it is read best in.
+            own, samples are taken one by one. It may have a `loading_order(shuffle)`: the order it is read best in; and an
+            `expect(indices)`, which tells it in time what is fetched next in this process.
         bs: samples in a global batch, over all ranks.
         shuffle: a new random order each epoch; otherwise the data set's order.
         order: another order than these two; see `dist_ai.data.orders`.
@@ -251,9 +253,14 @@ class DataLoader:
         return share if fetched.share is None else fetched.share, fetched.batch
 
     def _fetch_here(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
-        load = self.fetcher.load
-        for share in plan.shares(start):
-            yield share, load(share)
+        load, expect = self.fetcher.load, self.fetcher.expect
+        coming: deque[Share] = deque()
+        for share in chain(plan.shares(start), [None] * _AHEAD):
+            if share is not None:
+                expect(share)
+                coming.append(share)
+            if coming and (share is None or len(coming) > _AHEAD):
+                yield coming[0], load(coming.popleft())
 
     def _fetch_in_workers(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
         if self._workers is None or self._workers.ended:
@@ -280,6 +287,9 @@ class DataLoader:
                 f"drop_last=True leaves no batch: {num_samples} samples are fewer than bs={self.bs}; "
                 "use a smaller bs or drop_last=False"
             )
+
+
+_AHEAD = 4  # batches
 
 
 def as_list(tfms: Tfms) -> list[Any]:

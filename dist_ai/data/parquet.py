@@ -16,6 +16,8 @@ import warnings
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -90,7 +92,7 @@ class ParquetData(Sequence[Row]):
         *,
         columns: Iterable[str] | None = None,
         filesystem: Any = None,
-        buffer_bytes: int = 128 << 20,
+        buffer_bytes: int = 64 << 20,
         num_lanes: int | None = None,
         num_tracks: int | None = None,
         bad_files: Literal["raise", "skip"] = "raise",
@@ -165,6 +167,15 @@ class ParquetData(Sequence[Row]):
             for name, column in reader.columns(group, self.names).items():
                 parts[name].append((here, column.take(within)))  # copied, so that the row group may go
         return {name: self._joined(name, rows, parts[name]) for name in self.names}
+
+    def expect(self, indices: torch.Tensor) -> None:
+        """Begins to read, in the background, what these rows will need; a loader says so some batches before it fetches them.
+
+        Args:
+            indices: of the rows, int64 (n,).
+        """
+        groups = np.searchsorted(self._ends, indices.numpy(), side="right")
+        self._reader().expect(np.unique(groups).tolist(), self.names)
 
     def rows_in(self, pattern: str) -> Indices:
         """Returns the indices of the rows in files whose name, or the end of whose path, matches a pattern; int64.
@@ -252,7 +263,9 @@ class ParquetData(Sequence[Row]):
     def _joined(self, name: str, rows: Indices, parts: list[tuple[Indices, Any]]) -> Any:
         """Returns a column of a batch from its parts: (places in the batch, values)."""
         if all(isinstance(taken, np.ndarray) for _, taken in parts):
-            result: npt.NDArray[Any] = np.empty(len(rows), dtype=_COLLATED[parts[0][1].dtype.kind])
+            first = parts[0][1]
+            dtype = _COLLATED[first.dtype.kind] if first.ndim == 1 else first.dtype
+            result: npt.NDArray[Any] = np.empty((len(rows), *first.shape[1:]), dtype)
             for here, taken in parts:
                 result[here] = taken
             return torch.from_numpy(result)
@@ -301,21 +314,29 @@ class _Kept(Generic[T]):
             self.forget(value)
 
     def put(self, key: Hashable, value: T, num_bytes: int) -> None:
+        _, replaced = self.values.pop(key, (None, 0))
+        self.used -= replaced
         self.make_room(num_bytes)
         self.values[key] = value, num_bytes
         self.used += num_bytes
 
 
 class _RowGroups:
-    """The columns of row groups that a process holds, the files it has open, and what it found to be bad."""
+    """The columns of row groups that a process holds, the files it has open, and what it found to be bad.
+
+    Once something is expected, one thread does all the reading: files are not read by two at a time.
+    """
 
     def __init__(self, groups: ParquetFiles, num_bytes: int) -> None:
         self.process = os.getpid()
         self.groups = groups
-        self.num_bytes = num_bytes
-        self.decoded: _Kept[_Column] = _Kept(num_bytes)
+        self.ahead = num_bytes // 8
+        self.decoded: _Kept[_Column] = _Kept(num_bytes - self.ahead)
         self.opened: _Kept[Any] = _Kept(_BYTES_OF_FOOTERS, lambda opened: opened.close())
         self.bad: dict[int, str] = {}
+        self.thread: ThreadPoolExecutor | None = None
+        self.under_way: dict[int, Future[Any]] = {}
+        self.early: set[int] = set()  # read, or being read, before they were asked for
 
     def column(self, group: int, name: str) -> _Column:
         found = self.decoded.get((group, name))
@@ -323,31 +344,67 @@ class _RowGroups:
 
     def columns(self, group: int, names: Sequence[str]) -> dict[str, _Column]:
         """Returns columns of a row group; reads those that are not held, in one go."""
+        self._keep_what_came()
+        self.early.discard(group)
+        if group in self.under_way:
+            self._keep(group, self.under_way.pop(group).result)
         if group in self.bad:  # found out once: each of its rows would read it again
             raise BadSampleError(self.bad[group])
         found = {name: self.decoded.get((group, name)) for name in names}
         if lacking := [name for name, column in found.items() if column is None]:
             # Before it is read, so that the two are never held together.
             self.decoded.make_room(int(self.groups.num_bytes[group] * len(lacking) / len(self.groups.names)))
-            try:
-                table = self.groups.read(self._open(group), group, lacking)
-            except BadSampleError as error:
-                self.bad[group] = str(error)
-                raise
-            for name in lacking:
-                column = _column(table.column(name))
-                self.decoded.put((group, name), column, table.column(name).nbytes + _OVERHEAD)
-                found[name] = column
+            if self.thread is None:
+                kept = self._keep(group, lambda: self._read(group, lacking))
+            else:
+                kept = self._keep(group, self.thread.submit(self._read, group, lacking).result)
+            found.update(kept)
         return found  # type: ignore[return-value]
 
-    def _open(self, group: int) -> Any:
+    def expect(self, groups: Sequence[int], names: Sequence[str]) -> None:
+        """Begins to read row groups that are soon asked for, as far as an eighth of the buffer goes."""
+        self._keep_what_came()
+
+        def held(group: int) -> bool:
+            return group in self.under_way or all((group, name) in self.decoded.values for name in names)
+
+        self.early = {group for group in self.early if held(group)}  # some were never asked for, and forgotten
+        for group in groups:
+            if held(group) or group in self.bad:
+                continue
+            # More would push out row groups that are in use.
+            if self.early and sum(int(self.groups.num_bytes[each]) for each in (group, *self.early)) > self.ahead:
+                return
+            self.early.add(group)
+            self.thread = self.thread or ThreadPoolExecutor(1, thread_name_prefix="parquet")
+            self.under_way[group] = self.thread.submit(self._read, group, names)
+
+    def _keep_what_came(self) -> None:
+        for group in [group for group, reading in self.under_way.items() if reading.done()]:
+            with suppress(DataError):  # it comes up again if the row group is asked for; until then a store may recover
+                self._keep(group, self.under_way.pop(group).result)
+
+    def _keep(self, group: int, result: Callable[[], Any]) -> dict[str, _Column]:
+        """Returns the columns of a table that was read, which are held from now on."""
+        try:
+            table = result()
+        except BadSampleError as error:
+            self.bad[group] = str(error)
+            raise
+        columns: dict[str, _Column] = {}
+        for name, chunks in zip(table.column_names, table.columns, strict=True):
+            columns[name] = _column(chunks)
+            self.decoded.put((group, name), columns[name], chunks.nbytes + _OVERHEAD)
+        return columns
+
+    def _read(self, group: int, names: Sequence[str]) -> Any:
         file = int(self.groups.file_of[group])
         opened = self.opened.get(file)
         if opened is None:
             opened = self.groups.opened(group)
             # In memory a footer is several times as large as in the file; 32 KiB are the file's buffers.
             self.opened.put(file, opened, 8 * opened.metadata.serialized_size + (32 << 10))
-        return opened
+        return self.groups.read(opened, group, names)
 
 
 _BYTES_OF_FOOTERS = 16 << 20
@@ -355,26 +412,27 @@ _OVERHEAD = 1 << 10  # bytes of the objects around a column
 
 
 class _Numbers:
-    """A column of numbers, or of yes and no, without missing ones."""
+    """A column of numbers, of yes and no, or of lists of numbers of one length, without missing ones."""
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
         self.values = values
 
     def item(self, row: int) -> Any:
-        return self.values[row].item()
+        # A copy: a view would keep the whole column.
+        return self.values[row].item() if self.values.ndim == 1 else self.values[row].copy()
 
     def take(self, rows: Indices) -> npt.NDArray[Any]:
         return self.values[rows]
 
 
 class _Lists:
-    """A column of lists of numbers, none missing: (rows, length), or the values end to end with where each list begins."""
+    """A column of lists of numbers of any length, none missing: the values end to end, and where each list begins."""
 
     def __init__(self, values: npt.NDArray[Any], begins: list[int]) -> None:
         self.values, self.begins = values, begins
 
     def item(self, row: int) -> npt.NDArray[Any]:
-        return self.values[self.begins[row] : self.begins[row + 1]].copy()  # not a view, which would keep all of them
+        return self.values[self.begins[row] : self.begins[row + 1]].copy()
 
     def take(self, rows: Indices) -> list[Any]:
         return [self.item(row) for row in rows.tolist()]
@@ -408,16 +466,17 @@ def _column(chunked: Any) -> _Column:
         if fixed or types.is_list(kind) or types.is_large_list(kind):
             inner = array.flatten()
             if inner.null_count == 0 and _is_number(inner.type):
+                values = inner.to_numpy(zero_copy_only=False)
                 if fixed:
-                    begins = list(range(0, len(inner) + 1, kind.list_size))
-                else:
-                    begins = list(itertools.accumulate(array.value_lengths().to_pylist(), initial=0))
-                return _Lists(inner.to_numpy(zero_copy_only=False), begins)
+                    return _Numbers(values.reshape(-1, kind.list_size))
+                return _Lists(values, list(itertools.accumulate(array.value_lengths().to_pylist(), initial=0)))
     return _Arrow(array)
 
 
 def _listed(taken: Any) -> list[Any]:
-    return taken.tolist() if isinstance(taken, np.ndarray) else taken
+    if not isinstance(taken, np.ndarray):
+        return taken
+    return taken.tolist() if taken.ndim == 1 else list(taken)
 
 
 def _is_number(kind: Any) -> bool:

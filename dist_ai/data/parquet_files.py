@@ -156,7 +156,8 @@ class ParquetFiles:
         number, num_rows = int(group - self._first_group[file]), int(self.num_rows[group])
 
         def read() -> Any:
-            table = opened.read_row_group(number, columns=list(names))
+            # In one thread: ranks and loader workers are the processes that share the cores, and each thread keeps memory.
+            table = opened.read_row_group(number, columns=list(names), use_threads=False)
             if len(table) != num_rows:
                 raise BadSampleError(f"{self.place(group)} has {len(table)} rows and had {num_rows}: {_CHANGED}")
             return table
