@@ -44,10 +44,10 @@ class ParquetData(Sequence[Row]):
     can be the items of a `DataBlock`, split by index, column or file. `fetch` gives batches: a dict of columns.
 
     Shuffled, row groups come in random order, in `num_lanes` lanes that are read side by side: each batch has an equal part of
-    every lane, and the rows of a row group come in random order. So a batch mixes `num_lanes` row groups, and samples of a row
-    group come within 1/`num_lanes` or less of an epoch: files that are sorted (by class, by time) and have few row groups
-    are shuffled less well than by `shuffle=True` of data in memory. The order depends on the files, the columns and these
-    arguments, never on the number of ranks or workers.
+    every lane, and the rows of a row group come in random order. Measured with 500 row groups of 64 rows and batches of 64:
+    a batch mixes 8 row groups or more with 8 lanes, 3 with 2; the rows of a row group come within `num_lanes` x `num_tracks`
+    times as many rows. So what is sorted by class, with few row groups a class, should be shuffled once when it is written. The
+    order depends on the files, the columns and these arguments, never on the number of ranks or workers.
 
     Args:
         source: a file, a folder (all ``.parquet`` files under it, in the order of their paths; names that begin with "." or

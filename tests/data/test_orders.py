@@ -18,6 +18,7 @@ from dist_ai.data.orders import (
     GroupOrder,
     LengthOrder,
     PartialEpochs,
+    RearrangedOrder,
     ShuffledOrder,
     WeightedOrder,
     balanced_weights,
@@ -38,6 +39,7 @@ ORDERS: dict[str, Order] = {
     "sorted by length": LengthOrder(LENGTHS, shuffle=False),
     "by group": GroupOrder([10, 0, 23, 7, 1, 19, 30, 13], num_lanes=3),
     "by group, in tracks": GroupOrder([10, 0, 23, 7, 1, 19, 30, 13], num_lanes=2, num_tracks=3),
+    "by group, numbered otherwise": RearrangedOrder(GroupOrder([60, 43], num_lanes=2), np.arange(N)[::-1]),
     "by group, more lanes than a batch has samples": GroupOrder([50, 53], num_lanes=40),
 }
 each_order = pytest.mark.parametrize("order", ORDERS.values(), ids=list(ORDERS))
@@ -324,6 +326,7 @@ def test_a_loader_deals_out_the_order_that_it_is_given():
         (lambda: LengthOrder(["a"]), "lengths of shape .* and dtype .*: expected one number a sample"),
         (lambda: LengthOrder([1, float("inf")]), "expected one number a sample"),
         (lambda: LengthOrder([1], pool_batches=0), "pool_batches=0: a pool has at least 1 batch"),
+        (lambda: RearrangedOrder(ShuffledOrder(3), [0, 1]), "2 samples for an order of 3: expected as many"),
         (lambda: GroupOrder([1], num_lanes=0), "num_lanes=0: expected at least 1"),
         (lambda: GroupOrder([1], num_tracks=0), "num_tracks=0: expected at least 1"),
         (lambda: GroupOrder([1, -1]), "a group of -1 samples; sizes are 0 or more"),

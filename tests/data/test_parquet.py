@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -252,6 +254,18 @@ def test_real_ranks_read_their_part(folder: Path, spawn: Callable[..., list[Any]
     assert sorted(i for batch in alone for i in batch) == list(range(NUM_ROWS))
 
 
+def test_what_comes_next_is_read_ahead_within_the_buffer(folder: Path, reads: list[tuple[int, tuple[str, ...]]]):
+    data = ParquetData(folder, columns=["number", "image"], buffer_bytes=30_000)
+    data.expect(torch.arange(100, 131))
+    batch = data.fetch(torch.arange(100, 110))
+    assert batch["number"].tolist() == list(range(100, 110))
+    assert [group for group, _ in reads][:2] == [10, 11]
+    assert len(reads) == len(set(reads))
+    data.expect(torch.arange(100, 110))
+    assert data.fetch(torch.arange(100, 110))["number"].tolist() == list(range(100, 110))
+    assert len(reads) == len(set(reads))
+
+
 def test_an_epoch_may_begin_in_the_middle(folder: Path):
     data = ParquetData(folder, columns=["number"])
     loader = DataLoader(data, 16, shuffle=True)
@@ -310,6 +324,19 @@ def test_what_is_held_stays_within_the_buffer(tmp_path: Path):
     loader = DataLoader(data, 32, shuffle=True)
     held = [pa.total_allocated_bytes() - before for _ in range(4) for _ in loader]
     assert data.buffer_bytes / 2 < max(held) <= data.buffer_bytes
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data_nor_with_epochs(tmp_path: Path):
+    program = Path(__file__).parent / "streaming_memory.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    size, first, sixth = map(int, done.stdout.split())
+    assert size > 200_000_000
+    assert first < 80_000_000  # measured: 58 MB with a buffer of 20 MB
+    assert sixth < first + 5_000_000
 
 
 def test_a_batch_mixes_as_many_row_groups_as_there_are_lanes(tmp_path: Path):
