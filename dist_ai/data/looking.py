@@ -6,21 +6,24 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
+from dist_ai.core.types import SemanticTensor, plain
 from dist_ai.data.loader import DataLoader
-from dist_ai.data.plan import Indices
 from dist_ai.data.recipe import SampleRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "as_target",
+    "chosen_samples",
     "decoded_samples",
     "elements_of",
     "first_samples",
     "one_or_several",
     "same_sample",
-    "samples_at",
     "sized",
     "spread_samples",
 ]
@@ -47,11 +50,11 @@ def spread_samples(loader: DataLoader, n: int) -> Any:
     """Returns a batch of `n` samples, at most, from all over the data set: its first ones are often of one class."""
     num_samples = len(loader.dataset)
     n = min(n, num_samples)
-    return samples_at(loader, np.arange(n, dtype=np.int64) * num_samples // n)
+    return chosen_samples(loader, np.arange(n, dtype=np.int64) * num_samples // n)
 
 
-def samples_at(loader: DataLoader, indices: Indices) -> Any:
-    """Returns a batch of the samples with these indices in the data set."""
+def chosen_samples(loader: DataLoader, indices: npt.NDArray[np.int64]) -> Any:
+    """Returns a batch of the samples of these indices in the data set, on this rank alone."""
     n = len(indices)
     share = (
         loader.plan(0).share(0)._replace(indices=indices, positions=indices, keys=indices, num_local=n, num_global=n)
@@ -73,6 +76,16 @@ def decoded_samples(elements: tuple[Any, ...], recipe: SampleRecipe | None) -> l
     """Returns a batch's samples one by one, with what can be undone undone; without a recipe that is nothing."""
     shown = elements if recipe is None else recipe.decode_batch(elements)
     return [tuple(_at(each, i) for each in shown) for i in range(_length(elements))]
+
+
+def as_target(decoded: Any, target: Any) -> Any:
+    """Returns a decoded prediction as what the target is: mask, points, a series; that it may be shown like it."""
+    if not isinstance(target, SemanticTensor) or not isinstance(decoded, torch.Tensor):
+        return decoded
+    values = plain(decoded)
+    if values.numel() == target.numel():  # the six numbers of three points
+        values = values.reshape(target.shape)
+    return target.give_type_to(values)
 
 
 def sized(figure: Figure, figsize: tuple[float, float] | None) -> Figure:

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.core.show import show_results, words
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
 from dist_ai.data.loader import DataLoader
-from dist_ai.data.looking import elements_of, samples_at
+from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, elements_of, one_or_several
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.learner.learner import Learner
-from dist_ai.learner.results import draw_results
 from dist_ai.losses import decodes, sample_losses
 from dist_ai.metrics.counts import ConfusionMatrix, Counts, counts_of_classes, f_beta, jaccard, precision, recall
 from dist_ai.metrics.regression import ExplainedVariance, PearsonCorrCoef, R2Score, mae, mse, rmse
@@ -77,19 +77,20 @@ class Interpretation:
         import pandas as pd
 
         losses, samples = self.top_losses(k, largest=largest)
-        batch, guess = self._predict(samples)
+        batch, looked_at, guesses = self._look(samples)
+        first = self.learn.dls.n_inp  # of the targets
         item = getattr(self.dl.dataset, "item", None)
         rows = {
             "sample": samples,
             "loss": losses.tolist(),
-            "target": _labels(self.learn, batch[self.learn.dls.n_inp]),
-            "prediction": _labels(self.learn, guess),
+            "target": [words(batch[first], each[first]) for each in looked_at],
+            "prediction": [words(batch[first], guess) for guess in guesses],
             "item": [item(int(self.indices[i])) if item is not None else None for i in samples],
         }
         return pd.DataFrame(rows)
 
     def plot_top_losses(self, k: int = 9, *, largest: bool = True) -> Figure:
-        """Returns a figure of the samples with the largest losses, drawn as their types say; see `show_results`."""
+        """Returns a figure of the samples with the largest losses, drawn as their types say; see `Learner.show_results`."""
         losses, samples = self.top_losses(k, largest=largest)
         figure = self.show_results(samples)
         figure.suptitle("loss " + ", ".join(f"{loss:.2f}" for loss in losses.tolist()), fontsize=9)
@@ -101,22 +102,27 @@ class Interpretation:
         Args:
             samples: their numbers, in the order of the data.
         """
-        return draw_results(self.learn.dls, *self._predict(samples))
+        batch, looked_at, guesses = self._look(samples)
+        inputs, targets = batch[: self.learn.dls.n_inp], batch[self.learn.dls.n_inp :]
+        return show_results(one_or_several(inputs), one_or_several(targets), looked_at, guesses)
 
-    def _predict(self, samples: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
-        """Returns some samples as a batch, and the model's decoded predictions of them; on this rank alone."""
+    def _look(self, samples: Sequence[int]) -> tuple[tuple[Any, ...], list[tuple[Any, ...]], list[Any]]:
+        """Returns some samples as a batch, as samples decoded, and their decoded predictions; on this rank alone."""
         if not len(samples):
             raise ConfigError("no samples to look at: give at least one")
-        batch = elements_of(samples_at(self.dl, self.indices[list(samples)].numpy()))
-        modes = [(module, module.training) for module in self.learn.model.modules()]
+        learn, n_inp = self.learn, self.learn.dls.n_inp
+        batch = elements_of(chosen_samples(self.dl, self.indices[list(samples)].numpy()))
+        modes = [(module, module.training) for module in learn.model.modules()]
         try:
-            self.learn.model.eval()
+            learn.model.eval()
             with torch.inference_mode():
-                raw = self.learn.precision.forward(self.learn.model, plain(batch[: self.learn.dls.n_inp]))
+                decoded = decodes(learn.loss_func, learn.precision.forward(learn.model, plain(batch[:n_inp])))
         finally:
             for module, training in modes:
                 module.training = training
-        return batch, decodes(self.learn.loss_func, raw)
+        recipe = learn.dls.recipe if learn.dls.has_recipe else None
+        guesses = decoded_samples((*batch[:n_inp], as_target(decoded, batch[n_inp])), recipe)
+        return batch, decoded_samples(batch, recipe), [guess[n_inp] for guess in guesses]
 
 
 class Confusion(NamedTuple):
@@ -441,12 +447,6 @@ def _vocab(learn: Learner, num: int) -> list[str]:
         return [str(label) for label in learn.dls.vocab]
     except DataError:  # no recipe, or targets without names
         return [str(i) for i in range(num)]
-
-
-def _labels(learn: Learner, values: Any) -> list[Any]:
-    if learn.dls.has_recipe and len(learn.dls.recipe.targets) == 1:
-        return list(learn.dls.recipe.decode_targets((values,))[0])
-    return plain(values).tolist()
 
 
 # ------------------------------------------------------------------------ tables

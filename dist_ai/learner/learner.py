@@ -29,10 +29,11 @@ from dist_ai.callbacks import (
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint
+from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
-from dist_ai.data.looking import elements_of, spread_samples
+from dist_ai.data.looking import as_target, decoded_samples, elements_of, one_or_several, sized, spread_samples
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decisions
 from dist_ai.distributed.environment import World
@@ -54,7 +55,6 @@ from dist_ai.learner.keeper import Beginning, Keeper, run_directory
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop, back_propagate
 from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_states, set_random_states
-from dist_ai.learner.results import draw_results
 from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss, loss_metrics
 from dist_ai.metrics import as_metrics
@@ -598,10 +598,19 @@ class Learner:
         if max_n < 1:
             raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
         batch = elements_of(spread_samples(self.validation_loader(dl), max_n))
+        inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
+        if not targets:
+            raise DataError(
+                "show_results compares predictions with targets, and this loader has none; learn.predict does"
+            )
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            decoded = decodes(self.loss_func, self.precision.forward(self.model, plain(batch[: self.dls.n_inp])))
-        return draw_results(self.dls, batch, decoded, figsize)
+            decoded = decodes(self.loss_func, self.precision.forward(self.model, plain(inputs)))
+        recipe = self.dls.recipe if self.dls.has_recipe else None
+        samples = decoded_samples(batch, recipe)
+        guesses = decoded_samples((*inputs, as_target(decoded, targets[0])), recipe)
+        shown = [guess[self.dls.n_inp] for guess in guesses]
+        return sized(show_results(one_or_several(inputs), one_or_several(targets), samples, shown), figsize)
 
     def summary(self) -> ModelSummary:
         """Returns the model's layers, shapes, parameters, FLOPs and memory, which is frozen, and what trains it.

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toy import BS, NUM_TRAIN, NUM_VALID, make_data, make_learner, make_model, weights_of
+from toy import BS, NUM_TRAIN, NUM_VALID, make_data, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback, CancelBatch
+from dist_ai.callbacks import Callback, CancelBatch, GradientAccumulation
 from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.errors import ConfigError
 from dist_ai.losses import CompositeLoss, CrossEntropyLoss, DiceLoss, FocalDiceLoss, FocalLoss
@@ -217,3 +217,42 @@ def test_a_mean_over_samples_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(learn.strategy, "total", lambda tensor: exchanged.append(tensor) or tensor)
     learn.fit(1)
     assert [tensor.shape for tensor in exchanged] == [(1,)] * 3  # one a step
+
+
+# ------------------------------------------------------------------------ several batches a step
+
+
+def fit_in_parts(bs: int, batches: int) -> dict[str, list[float]]:
+    """Returns each loss's weights and losses with steps of `bs` x `batches` samples."""
+    results = {}
+    for name, make in LOSSES.items():
+        learn = make_learner(loss_func=make(), dls=make_dls(bs=bs), cbs=GradientAccumulation(batches=batches))
+        learn.fit(2)
+        results[name] = [*weights_of(learn.model).tolist(), *learn.recorder.losses]
+    return results
+
+
+def test_a_step_of_several_batches_is_that_of_one_batch_whatever_counts_in_each(spawn: Any) -> None:
+    alone = fit_in_parts(12, 1)
+    for found in (fit_in_parts(4, 3), fit_in_parts(3, 4), *spawn(2, fit_in_parts, bs=4, batches=3)):
+        for name, expected in alone.items():
+            assert found[name] == pytest.approx(expected, rel=1e-10), name
+
+
+@pytest.mark.world_size(2)
+def test_the_weights_of_a_step_of_several_batches_are_exchanged_once() -> None:
+    learn = make_learner(
+        loss_func=CrossEntropyLoss(weight=WEIGHT), dls=make_dls(bs=4), cbs=GradientAccumulation(batches=3)
+    )
+    exchanged, total = [], learn.strategy.total
+    learn.strategy.total = lambda tensor: exchanged.append(tensor) or total(tensor)
+    learn.fit(1)
+    assert len(exchanged) == 2  # 17 samples: a step of 12 and one of 5
+    for event in ("before_batch", "after_loss"):
+        cancelling = make_learner(
+            loss_func=CrossEntropyLoss(weight=WEIGHT),
+            dls=make_dls(bs=4),
+            cbs=[GradientAccumulation(batches=3), CancelOnOneRank(event)],
+        )
+        cancelling.fit(2)
+        assert cancelling.recorder.sizes == [12] * 2, event
