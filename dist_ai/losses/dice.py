@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from dist_ai.core.types import TensorCategory
 from dist_ai.losses.classes import FocalLoss
@@ -58,7 +57,8 @@ class DiceLoss(nn.Module):
         """Returns the mean over each sample's classes, (batch,)."""
         guess = pred.softmax(self.axis).movedim(self.axis, -1)  # (batch, ..., classes)
         counts = torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
-        truth = F.one_hot(target.where(counts, 0), guess.shape[-1]).to(guess.dtype)
+        # Not one_hot, which on the CPU looks at every target first.
+        truth = (target[..., None] == torch.arange(guess.shape[-1], device=target.device)).to(guess.dtype)
         guess, truth = (
             (each * counts[..., None]).reshape(len(each), -1, each.shape[-1])  # (batch, pixels, classes)
             for each in (guess, truth)

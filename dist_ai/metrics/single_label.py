@@ -163,7 +163,8 @@ def BrierScore(axis: int = -1) -> MeanOf:
 
     def errors(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         found = pred.double().softmax(axis).movedim(axis, -1)
-        squares = (found - F.one_hot(target, found.shape[-1])).square()
+        truth = target[..., None] == torch.arange(found.shape[-1], device=target.device)
+        squares = (found - truth.double()).square()
         return squares[..., 1] if found.shape[-1] == 2 else squares.sum(-1)
 
     return MeanOf(errors, "brier_score_loss")

@@ -20,6 +20,7 @@ from dist_ai.distributed.strategies.sync_batch_norm import SyncBatchNorm
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers import SeededDropout
 from dist_ai.layers.dropout import seeded_layers
+from dist_ai.losses import CrossEntropyLoss, FocalDiceLoss
 from dist_ai.optimizer import SGD, Adam
 
 # ------------------------------------------------------------------------ against a plain loop
@@ -303,10 +304,8 @@ def reads_of_a_fit(**options: Any) -> tuple[int, int]:
     learn.fit(1)  # the first fit may look at more
     with CountReads() as counted:
         learn.fit_one_cycle(1)
-    return (
-        counted.reads - 1,
-        learn.state.num_steps,
-    )  # one is what the ranks agree on as a fit begins, which is on the CPU
+    # One is what the ranks agree on as a fit begins, which is on the CPU.
+    return counted.reads - 1, learn.state.num_steps
 
 
 @pytest.mark.parametrize("opt_func", [SGD, Adam], ids=["SGD", "Adam"])
@@ -315,6 +314,14 @@ def test_no_step_waits_for_the_device(precision: str, opt_func: Any) -> None:
     cbs = [GradientClip(1.0), Callback()]
     assert reads_of_a_fit(precision=precision, opt_func=opt_func, cbs=cbs, progress=True) == (0, 17)
     assert reads_of_a_fit(precision=precision, opt_func=opt_func, cbs=[GradientAccumulation(batches=2)]) == (0, 9)
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropyLoss(weight=[1, 2, 3], ignore_index=0), F.cross_entropy, FocalDiceLoss(ignore_index=0)]
+)
+def test_no_step_of_a_weighted_loss_waits_for_the_device(loss: Any) -> None:
+    assert reads_of_a_fit(loss_func=loss) == (0, 17)
+    assert reads_of_a_fit(loss_func=loss, cbs=[GradientAccumulation(batches=2)]) == (0, 9)
 
 
 def test_a_step_in_fp16_reads_one_flag() -> None:
