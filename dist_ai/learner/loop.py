@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ class Loop:
         self._weighted_loss = as_weighted(loss_func)
         self._weights: torch.Tensor | None = None  # of this rank's share, where the loss is a weighted mean
         self._divisors: torch.Tensor | None = None  # what its totals are divided by
+        self._weights_of_step: torch.Tensor | None = None  # over all batches and ranks, if a step takes several batches
         self._position = Cursor()
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._stages: list[str] = []  # those under way, outermost first
@@ -154,7 +155,7 @@ class Loop:
         if self._ends_before(before + start):  # a fit that goes on at its very end
             return
         dropped = False
-        for share, batch in self.dls.train.batches(self.epochs_before + state.epoch, start * per_step):
+        for share, batch in self._weighed(self.dls.train.batches(self.epochs_before + state.epoch, start * per_step)):
             step, microbatch = divmod(share.step, per_step)
             if microbatch and dropped:  # a cancelled step is cancelled with all its batches
                 continue
@@ -223,9 +224,13 @@ class Loop:
         state = self.state
         state.share, state.batch = share, batch
         state.pred = state.loss = state.loss_parts = self._output = None
-        values = tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
+        values = self._values(batch)
         state.xb, state.yb = values[: self.dls.n_inp], values[self.dls.n_inp :]
         self.strategy.begin_batch(num_local=share.num_local, exchange=state.last_microbatch)
+
+    @staticmethod
+    def _values(batch: Any) -> tuple[Any, ...]:
+        return tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
 
     def _train_batch(self) -> None:
         state = self.state
@@ -281,14 +286,35 @@ class Loop:
         if self._weighted_loss is not None and state.yb:
             given = self._weighted_loss.weights(*state.yb)
             if given is not None:
-                self._weights = self._divisors = given * (share.num_local > 0)
-        if self._weights is not None and state.training:
+                self._weights = self._divisors = given.double() * (share.num_local > 0)
+        if self._weights is None or not state.training:
+            return
+        of_step = self._weights_of_step
+        if of_step is None:
             if self._output is None:  # cancelled before the forward, which comes first on the others and exchanges too
                 self._output = self.module(*state.xb)
-            # What this share would weigh if all samples weighed alike. Divided by that, the shares' losses are such that
-            # their mean over the samples is the weighted mean of the whole batch; so all that follows counts samples.
-            of_batch = self.strategy.total(self._weights)
-            self._divisors = of_batch * share.weight if share.num_local else of_batch
+            of_step = self.strategy.total(self._weights)
+        # What this share would weigh if all samples weighed alike. Divided by that, the shares' losses are such that their
+        # mean over the samples is the weighted mean of the whole step; so all that follows counts samples.
+        self._divisors = of_step * state.weight if share.num_local else of_step
+
+    def _weighed(self, batches: Iterable[tuple[Share, Any]]) -> Iterator[tuple[Share, Any]]:
+        """Yields the batches; of a weighted mean over several, once the weights of all of a step are known."""
+        self._weights_of_step = None
+        if self._weighted_loss is None or self.steps.batches == 1:
+            yield from batches
+            return
+        held: list[tuple[Share, Any]] = []
+        for share, batch in batches:
+            held.append((share, batch))
+            if (share.step + 1) % self.steps.batches == 0 or share.step == self.steps.num_batches - 1:
+                found = [
+                    (self._weighted_loss.weights(*self._values(b)[self.dls.n_inp :]), s.num_local) for s, b in held
+                ]
+                weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
+                self._weights_of_step = self.strategy.total(torch.stack(weights).sum(0)) if weights else None
+                yield from held
+                held.clear()
 
     def _loss(self) -> None:
         state = self.state
