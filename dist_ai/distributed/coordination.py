@@ -64,6 +64,11 @@ class Decisions:
         """Whether this rank has voted to cancel something since the last exchange."""
         return self._control != Decision.NOTHING
 
+    @property
+    def voted(self) -> Decision:
+        """What this rank has voted for since the last exchange."""
+        return self._control
+
     def vote(self, decision: Decision) -> None:
         """Asks all ranks to follow `decision` at the next exchange."""
         self._control = max(self._control, decision)

@@ -22,6 +22,7 @@ from dist_ai.callbacks.callback import Callback, Callbacks
 from dist_ai.checkpoint import Checkpoint, Run
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives, on_main
+from dist_ai.distributed.coordination import Decision
 from dist_ai.distributed.environment import how_to_begin_anew, launch_settings
 from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ArtifactError, ConfigError
@@ -130,7 +131,8 @@ class Keeper:
             self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")
         if number == latest.state["fit"]:
             self._latest = None  # no later fit needs it, and it is as large as the model and the optimizer together
-        return Beginning(Cursor(state["epoch"], state["step"], state["progress"]), done)
+        cursor = Cursor(state["epoch"], state["step"], state["progress"], Decision(state["cancel"]))
+        return Beginning(cursor, done)
 
     def save(self, next_batch: Cursor, *, finished: bool = False) -> None:
         """Writes a checkpoint of the fit under way. Collective: all ranks hold the same, rank 0 writes."""
@@ -156,6 +158,7 @@ class Keeper:
                 "epoch": next_batch.epoch,
                 "step": next_batch.step,
                 "progress": next_batch.progress,
+                "cancel": next_batch.cancel,
                 "world_size": learn.collectives.world.world_size,
                 "optimizer": plain_opt,
                 "precision": learn.precision.state(),

@@ -35,7 +35,7 @@ from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.looking import as_target, decoded_samples, elements_of, one_or_several, sized, spread_samples
 from dist_ai.distributed.collectives import join, on_main
-from dist_ai.distributed.coordination import Decisions
+from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
 from dist_ai.distributed.strategies import PrecisionName, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
@@ -704,7 +704,14 @@ class Learner:
                 "a checkpoint stands between two training steps; write it in after_batch, when state.training and "
                 "state.last_microbatch"
             )
-        self._keeper.save(Cursor(state.epoch, state.next_step, state.progress))
+        cancel = self._cancelled_now() if state.training else Decision.NOTHING
+        self._keeper.save(Cursor(state.epoch, state.next_step, state.progress, cancel))
+
+    def _cancelled_now(self) -> Decision:
+        """Returns what callbacks have cancelled in this very event, on any rank, beyond the batch itself. Collective."""
+        voted = torch.tensor([int(self.decisions.voted)])
+        decision = Decision(int(self.collectives.all_reduce(voted, "max", what="cancels")))
+        return decision if decision > Decision.CANCEL_BATCH else Decision.NOTHING
 
     # ------------------------------------------------------------------------------------------------ inside
 

@@ -43,11 +43,18 @@ __all__ = ["Cursor", "Loop", "back_propagate"]
 
 @dataclass(frozen=True)
 class Cursor:
-    """The next training step: its epoch and its number there; and how much of the fit's time is used up, if it has one."""
+    """The next training step.
+
+    Attributes:
+        epoch, step: where it is.
+        progress: how much of the fit's time is used up, if it ends by the clock.
+        cancel: what was cancelled as the step before it ended, so that it does not come.
+    """
 
     epoch: int = 0
     step: int = 0
     progress: float = 0.0
+    cancel: Decision = Decision.NOTHING
 
 
 class Loop:
@@ -136,7 +143,7 @@ class Loop:
         for epoch in itertools.count(start.epoch):
             if epoch == state.n_epoch or (state.n_epoch is None and state.progress >= 1):
                 break
-            self._position = Cursor(epoch, start.step if epoch == start.epoch else 0)
+            self._position = start if epoch == start.epoch else Cursor(epoch)
             state.epoch, state.step, state.next_step = epoch, self._position.step, self._position.step
             self._stage("epoch", self._epoch, CancelEpoch)
 
@@ -151,6 +158,8 @@ class Loop:
     def _train(self) -> None:
         state, per_step = self.state, self.steps.batches
         self._train_mode()
+        if self._position.cancel:
+            raise CANCELS[self._position.cancel]
         before, start = state.epoch * state.num_steps, self._position.step
         if self._ends_before(before + start):  # a fit that goes on at its very end
             return

@@ -13,6 +13,7 @@ from torch import nn
 from dist_ai.callbacks import Callback
 from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
+from dist_ai.distributed.strategies import PrecisionName
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner
@@ -53,6 +54,7 @@ def vision_learner(
     checkpoint_every_s: float | None = 30.0,
     checkpoint_every_steps: int | None = None,
     fresh: bool = False,
+    precision: PrecisionName = "fp32",
     progress: bool = True,
 ) -> Learner:
     """Returns a Learner that fine-tunes (or trains) an image model on `dls`.
@@ -70,7 +72,7 @@ def vision_learner(
             architectures, unless `dls` has one.
         lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
         loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, run_dir, checkpoint_every_s,
-        checkpoint_every_steps, fresh, progress: see `Learner`.
+        checkpoint_every_steps, fresh, precision, progress: see `Learner`.
 
     The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
 
@@ -112,6 +114,7 @@ def vision_learner(
         checkpoint_every_s=checkpoint_every_s,
         checkpoint_every_steps=checkpoint_every_steps,
         fresh=fresh,
+        precision=precision,
         spec=ModelSpec("vision_model", arguments) if name is not None else None,
         progress=progress,
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy import NUM_STEPS, NUM_TRAIN, Spy, give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback, GradientAccumulation, GradientClip, on
+from dist_ai.callbacks import Callback, CancelEpoch, CancelFit, CancelTrain, GradientAccumulation, GradientClip, on
 from dist_ai.data import DataLoaders
 from dist_ai.errors import ConfigError
 from dist_ai.learner.length import Length, Steps
@@ -269,3 +269,30 @@ def test_a_fit_by_the_clock_goes_on_with_the_time_that_is_left(tmp_path: Path) -
     assert took < 1.0 - 0.35  # 20 steps of 0.02 s are behind it
     assert spent + took >= 1.0
     assert run(StopAt(0))[1] == epochs  # done, and as many epochs count as were begun
+
+
+@pytest.mark.parametrize("cancel", [CancelTrain, CancelEpoch, CancelFit])
+def test_a_cancel_in_the_step_that_is_saved_is_not_forgotten(tmp_path: Path, cancel: type[Exception]) -> None:
+    def run(folder: Path, *cbs: Callback) -> list[Any]:
+        @on("after_batch", once=2, training=True)
+        def end(_: Any) -> None:
+            raise cancel
+
+        learn = make_learner(run_dir=folder, checkpoint_every_s=None, checkpoint_every_steps=1, cbs=[end, *cbs])
+        learn.fit(2)
+        rows = [(row["epoch"], row["step"], repr(row["valid_loss"])) for row in learn.recorder.epochs]
+        give_back_run_directories()
+        return [learn.recorder.losses, rows]
+
+    expected = run(tmp_path / "undisturbed")
+    # Killed right after that checkpoint: the next event that comes is the cancel's.
+    names = {CancelTrain: "after_cancel_train", CancelEpoch: "after_cancel_epoch", CancelFit: "after_cancel_fit"}
+    with pytest.raises(Stop):
+        run(tmp_path / "stopped", on(names[cancel], stop))
+    give_back_run_directories()
+    assert run(tmp_path / "stopped") == expected
+    assert len(expected[0]) == {CancelTrain: 5, CancelEpoch: 5, CancelFit: 2}[cancel]
+
+
+def stop(_: Any) -> None:
+    raise Stop
