@@ -404,7 +404,9 @@ class Learner:
         """The optimizer, made by `opt_func` when it is first needed."""
         if self._opt is None:
             groups = param_groups(self.model, self.splitter, wd_bn_bias=self.wd_bn_bias)
-            self._opt = self.opt_func(groups, lr=self.lr if isinstance(self.lr, float) else 0.0)
+            rates = learning_rates(self.lr, len(groups))
+            self._opt = self.opt_func(groups, lr=rates[-1])
+            self._opt.set_hyper("lr", rates)
         return self._opt
 
     @opt.setter

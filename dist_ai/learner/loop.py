@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +34,7 @@ from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers.dropout import seed_dropout, seeded_layers
 from dist_ai.learner.length import Length, Steps
+from dist_ai.learner.rhythm import Rhythm
 from dist_ai.losses import as_weighted, weighted_mean
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
@@ -106,7 +106,7 @@ class Loop:
         self._went_back = self._own_backward = False  # in this batch: any backward; a callback's instead of ours
         self._to_come: list[str] = []  # events between backward and step that this batch has not come to
         self._checked = False  # whether a backward of this fit showed gradients for all parameters
-        self._rhythm = _Rhythm()
+        self._rhythm = Rhythm()
 
     # ------------------------------------------------------------------------------------------------ stages
 
@@ -116,7 +116,7 @@ class Loop:
         state.num_steps, state.progress = len(self.steps), start.progress
         state.n_epoch, state.total_steps = length.in_epochs(self.steps)
         state.exception, state.save, state.leave, state.fitting = None, False, 0, True
-        self._rhythm = _Rhythm(length.time, start.progress, keeps_time=self.strategy.collectives.world.is_main)
+        self._rhythm = Rhythm(length.time, start.progress, keeps_time=self.strategy.collectives.world.is_main)
         try:
             self._agree()
             self.module = self.strategy.wrap(self.model)
@@ -457,53 +457,6 @@ def back_propagate(loss: torch.Tensor, state: TrainState, strategy: Strategy, pr
     assert state.share is not None
     weight = strategy.weight(num_local=state.share.num_local, num_global=state.num_global)
     precision.backward(loss if weight == 1 else loss * weight)
-
-
-class _Rhythm:
-    """When the ranks exchange decisions although none of them may cancel, and how the fit's time goes by.
-
-    Args:
-        time: seconds that the fit may take; None for any.
-        progress: how much of them is used up.
-        keeps_time: whether this rank's clock counts.
-    """
-
-    def __init__(self, time: float | None = None, progress: float = 0.0, *, keeps_time: bool = True) -> None:
-        self._seconds = time if keeps_time else None
-        self._spent = progress * (time or 0.0)
-        self._began = self._last = _now()
-        self._batches = 0
-        self._countdown = 1
-
-    def due(self) -> bool:
-        """Counts a batch; returns whether it ends with an exchange, which is so on all ranks alike."""
-        self._batches += 1
-        self._countdown -= 1
-        return self._countdown <= 0
-
-    def pace_us(self) -> int:
-        """Returns microseconds a batch since the last exchange."""
-        now, since = _now(), self._last
-        self._last, batches, self._batches = now, self._batches, 0
-        return int((now - since) * 1e6 / max(1, batches))
-
-    def follow(self, pace_us: int) -> None:
-        """Takes over the slowest rank's pace."""
-        # An exchange costs two processes a quarter of a millisecond on a busy CPU, more than a tiny model's step, so
-        # there is none in most steps; but a vote to save before a machine is taken away must not wait for long.
-        self._countdown = max(1, min(_EXCHANGE_EVERY, _EXCHANGE_WITHIN_US // max(1, pace_us)))
-
-    def progress(self) -> int:
-        """Returns how much of the time is used up, in millionths."""
-        if self._seconds is None:
-            return 0
-        used = self._spent + _now() - self._began
-        return min(1_000_000, int(1e6 * used / self._seconds)) if self._seconds else 1_000_000
-
-
-_EXCHANGE_EVERY = 16
-_EXCHANGE_WITHIN_US = 500_000
-_now = time.perf_counter
 
 
 def _stage_of(decision: Decision) -> str:

@@ -328,7 +328,7 @@ def test_a_block_gives_its_callbacks_back_after_an_error() -> None:
 def test_to_remove_a_callback_that_is_not_attached_is_an_error() -> None:
     with pytest.raises(ConfigError) as refused:
         make_learner().remove_cb(Spy)
-    assert str(refused.value) == "Spy is not attached; there are Recorder"
+    assert str(refused.value) == "Spy is not attached; there are Recorder, SkippedSamples"
 
 
 class BackwardOfItsOwn(Callback):

@@ -157,3 +157,24 @@ def test_a_step_whose_gradients_overflow_is_left_out_on_all_ranks_alike(spawn: A
         assert ranks[0]["scale"] == 32768.0
         assert ranks[0]["ages"] == [2]
         assert torch.tensor(ranks[0]["weights"]).isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_on_a_gpu_a_small_real_task_is_learned_as_in_float32(precision: str) -> None:
+    full, less = real_task("fp32"), real_task(precision)
+    differences = torch.tensor(less["losses"]) - torch.tensor(full["losses"])
+    assert differences.abs().max() < 0.06
+    assert abs(less["final"][1] - full["final"][1]) <= 0.04
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", INSIDE)
+def test_on_a_gpu_the_model_computes_in_the_type(precision: Any) -> None:
+    types = Types()
+    dls = make_dls(dtype=torch.float32)
+    learn = make_learner(dls=dls, model=make_model(torch.float32), precision=precision, cbs=types)
+    learn.fit(1)
+    assert learn.device.type == "cuda"
+    assert types.inside == {INSIDE[precision]}
+    assert types.seen == {torch.float32}

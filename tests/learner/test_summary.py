@@ -83,7 +83,7 @@ def test_the_training_loop_is_shown_with_the_callbacks_at_their_events(capsys: p
     learn.show_training_loop()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Learner.fit"
-    assert "  before_fit              Recorder" in lines
+    assert "  before_fit              Recorder, SkippedSamples" in lines
     [after_loss] = [line for line in lines if line.strip().startswith("after_loss") and "on(" in line][:1]
     assert after_loss.split()[0] == "after_loss"
     assert "skip" in after_loss
