@@ -80,3 +80,22 @@ class Spy(Callback):
         self.log: list[str] = []
         for event in EVENTS:
             setattr(self, event, lambda event=event: self.log.append(event))
+
+
+class Stop(Exception):
+    """The end of a process, for a test that cannot afford one."""
+
+
+class StopAt(Callback):
+    """Ends the program before a training batch, counted over all fits."""
+
+    may_cancel = False
+
+    def __init__(self, batch: int) -> None:
+        self.left = batch
+
+    def before_batch(self) -> None:
+        if self.state.training:
+            if self.left == 0:
+                raise Stop
+            self.left -= 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from toy import NUM_STEPS, give_back_run_directories, make_dls, make_learner, make_model, weights_of
+from toy import NUM_STEPS, Stop, StopAt, give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import Callback
 from dist_ai.checkpoint import Run
@@ -23,25 +23,6 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.learner import Learner, keeper
 from dist_ai.metrics import accuracy
 from dist_ai.optimizer import Adam
-
-
-class Stop(Exception):
-    """The end of a process, for a test that cannot afford one."""
-
-
-class StopAt(Callback):
-    """Ends the program before a training step, counted over all fits."""
-
-    may_cancel = False
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def before_batch(self) -> None:
-        if self.state.training:
-            if self.left == 0:
-                raise Stop
-            self.left -= 1
 
 
 class Counting(Callback):

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from toy import NUM_STEPS, NUM_TRAIN, Spy, give_back_run_directories, make_dls, make_learner, make_model, weights_of
+from toy import (
+    NUM_STEPS,
+    NUM_TRAIN,
+    Spy,
+    Stop,
+    StopAt,
+    give_back_run_directories,
+    make_dls,
+    make_learner,
+    make_model,
+    weights_of,
+)
 
 from dist_ai.callbacks import Callback, CancelEpoch, CancelFit, CancelTrain, GradientAccumulation, GradientClip, on
 from dist_ai.data import DataLoaders
@@ -182,25 +193,6 @@ def test_a_schedule_spans_the_steps_of_the_fit(method: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ going on
-
-
-class Stop(Exception):
-    """The end of a process, for a test that cannot afford one."""
-
-
-class StopAt(Callback):
-    """Ends the program before a training step, counted from here."""
-
-    may_cancel = False
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def before_batch(self) -> None:
-        if self.state.training:
-            if self.left == 0:
-                raise Stop
-            self.left -= 1
 
 
 FITS: dict[str, Callable[[Any], None]] = {
