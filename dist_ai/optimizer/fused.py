@@ -1,0 +1,148 @@
+"""Kernels of torch that do several of our steps in one pass over memory; the steps stay the reference.
+
+`fuse` finds runs of steps that there is a kernel for, wherever they stand in an optimizer's list: Adam inside Lookahead
+is fused too. Each kernel is tested to be equal to its steps up to rounding. They are the operations behind torch's own
+`fused=True` (`aten::_fused_adamw_` and neighbours, on CPU since torch 2.4), called without its wrappers, which keep a
+step counter in a tensor of each parameter's own.
+
+On a CPU with 500 tensors of 10 x 10 a fused AdamW step takes a seventeenth of the multi-tensor one; with 50 of
+1000 x 1000 an eighth, for it reads and writes everything once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dist_ai.optimizer.state import Bucket, ParamState
+from dist_ai.optimizer.steps import (
+    Hypers,
+    Step,
+    Tensors,
+    accumulate_grad,
+    adam_step,
+    average_grad,
+    average_sqr_grad,
+    l2_reg,
+    momentum_step,
+    nesterov_step,
+    weight_decay,
+)
+
+__all__ = ["Fused", "fuse"]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A kernel and the steps that it does in one."""
+
+    kernel: Step
+    steps: tuple[Step, ...]
+
+    def can(self, bucket: Bucket, p: Tensors, g: Tensors, h: Hypers) -> bool:
+        """Returns whether the kernel can do the steps for these tensors.
+
+        It walks through memory and does not look at strides: parameters, gradients and state must lie there alike.
+        """
+        return (
+            bucket.dense
+            and bucket.device.type in ("cpu", "cuda")
+            and getattr(h, "mom", 1) != 0  # without momentum torch's kernel would leave the velocity as it is
+            and [grad.stride() for grad in g] == [each.stride() for each in p]
+            and {grad.dtype for grad in g} == {p[0].dtype}
+        )
+
+
+def fuse(steps: Sequence[Callable[..., None]]) -> list[Step | Fused]:
+    """Returns `steps` with those runs that there is a kernel for replaced by it, the longest first.
+
+    >>> [type(each).__name__ for each in fuse([weight_decay, accumulate_grad, momentum_step])]
+    ['function', 'Fused']
+    """
+    plan: list[Step | Fused] = []
+    rest = tuple(steps)
+    while rest:
+        fitting = [run for run in _KERNELS if rest[: len(run)] == run]
+        if fitting:
+            run = max(fitting, key=len)
+            plan.append(Fused(_KERNELS[run], run))
+            rest = rest[len(run) :]
+        else:
+            plan.append(rest[0])
+            rest = rest[1:]
+    return plan
+
+
+def _adam(kernel: Callable[..., None], p: Tensors, g: Tensors, s: ParamState, h: Hypers, wd: float) -> None:
+    count = torch.full((), float(s.step), device=p[0].device)  # one for all: the kernel only reads it
+    kernel(
+        p,
+        g,
+        s["grad_avg"],
+        s["sqr_avg"],
+        [],
+        [count] * len(p),
+        lr=h.lr,
+        beta1=h.mom,
+        beta2=h.sqr_mom,
+        weight_decay=wd if s.decays else 0.0,
+        eps=h.eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def _adam_decoupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _adam(torch._fused_adamw_, p, g, s, h, h.wd)
+
+
+def _adam_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _adam(torch._fused_adam_, p, g, s, h, h.wd)
+
+
+def _sgd(p: Tensors, g: Tensors, velocity: Any, h: Hypers, *, wd: float, mom: float, nesterov: bool = False) -> None:
+    torch._fused_sgd_(
+        p,
+        g,
+        velocity,
+        weight_decay=wd,
+        momentum=mom,
+        lr=h.lr,
+        dampening=0.0,
+        nesterov=nesterov,
+        maximize=False,
+        is_first_step=False,
+    )
+
+
+def _l2(s: ParamState, h: Hypers) -> float:
+    return h.wd if s.decays else 0.0
+
+
+def _momentum(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _sgd(p, g, s["grad_avg"], h, wd=0.0, mom=h.mom)
+
+
+def _nesterov(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _sgd(p, g, s["grad_avg"], h, wd=0.0, mom=h.mom, nesterov=True)
+
+
+def _momentum_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _sgd(p, g, s["grad_avg"], h, wd=_l2(s, h), mom=h.mom)
+
+
+def _nesterov_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _sgd(p, g, s["grad_avg"], h, wd=_l2(s, h), mom=h.mom, nesterov=True)
+
+
+_KERNELS: dict[tuple[Step, ...], Step] = {
+    (weight_decay, average_grad, average_sqr_grad, adam_step): _adam_decoupled,
+    (l2_reg, average_grad, average_sqr_grad, adam_step): _adam_coupled,
+    (accumulate_grad, momentum_step): _momentum,
+    (accumulate_grad, nesterov_step): _nesterov,
+    (l2_reg, accumulate_grad, momentum_step): _momentum_coupled,
+    (l2_reg, accumulate_grad, nesterov_step): _nesterov_coupled,
+}
