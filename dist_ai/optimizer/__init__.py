@@ -20,7 +20,22 @@ from dist_ai.optimizer.recipes import (
     RMSProp,
     ScheduleFreeAdamW,
 )
-from dist_ai.optimizer.schedules import combine, constant, cosine, one_cycle
+from dist_ai.optimizer.schedules import (
+    combine,
+    combine_steps,
+    constant,
+    cosine,
+    exponential,
+    flat_cos,
+    linear,
+    one_cycle,
+    plot_schedules,
+    polynomial,
+    scaled,
+    schedule_from_plain,
+    sgdr,
+    warmup_stable_decay,
+)
 from dist_ai.optimizer.torch_optimizer import TorchOptimizer
 
 __all__ = [
@@ -43,8 +58,18 @@ __all__ = [
     "ScheduleFreeAdamW",
     "TorchOptimizer",
     "combine",
+    "combine_steps",
     "constant",
     "cosine",
+    "exponential",
+    "flat_cos",
     "is_matrix",
+    "linear",
     "one_cycle",
+    "plot_schedules",
+    "polynomial",
+    "scaled",
+    "schedule_from_plain",
+    "sgdr",
+    "warmup_stable_decay",
 ]
