@@ -678,7 +678,8 @@ class Learner:
         def write() -> None:
             save_export(directory, model=self.model, spec=self.spec, recipe=self.dls.recipe, loss_func=self.loss_func)
 
-        on_main(self.collectives, write, what=f"the export to {directory}")
+        with self._set_aside():  # in a fit too, with the weights to evaluate with
+            on_main(self.collectives, write, what=f"the export to {directory}")
         return Path(directory)
 
     def save_checkpoint(self) -> None:
@@ -854,7 +855,10 @@ class Learner:
 
     @contextlib.contextmanager
     def _set_aside(self) -> Iterator[None]:
-        """Lends the model and the state to something else in the middle of a fit, and puts them back afterwards."""
+        """Lends the model, with the weights to evaluate with, and in the middle of a fit puts it and the state back."""
+        opt_trains = self._opt is not None and self._opt.training
+        if self._opt is not None:
+            self._opt.eval()
         if not self._fitting:
             yield
             return
@@ -864,6 +868,8 @@ class Learner:
             with self.decisions.set_aside():
                 yield
         finally:
+            if opt_trains:
+                self.opt.train()
             self.state.become(state)
             for module, training in modes:
                 module.training = training

@@ -83,8 +83,13 @@ class Optimizer:
         average: a function of (parameters, state, hyper-parameters) that returns the weights to evaluate with, where
             those are not the weights that are trained; `eval` and `train` put them in and out.
         sparse: whether the steps can take sparse gradients.
-        fused: run steps that torch has a kernel for in that kernel, which computes the same in one pass; see `fused.py`.
         hypers: defaults of the hyper-parameters that the steps read.
+
+    Attributes:
+        groups: the parameters, with their hyper-parameters.
+        fused: steps that torch has a kernel for run in that kernel, which computes the same in one pass (`fused.py`);
+            set it to False to run the steps as they are written.
+        training: whether the weights that are trained are in the model, and not those to evaluate with.
 
     Parameters without a gradient are left alone, and their state does not age. State has its parameter's dtype, as
     torch's has, and is sharded as its parameter is.
@@ -106,15 +111,14 @@ class Optimizer:
         *,
         average: Callable[..., list[torch.Tensor]] | None = None,
         sparse: bool = False,
-        fused: bool = True,
         **hypers: float,
     ) -> None:
         self.groups = as_groups(params)
         self.steps = list(steps)
-        self.average, self.sparse, self.fused = average, sparse, fused
+        self.average, self.sparse = average, sparse
         self.defaults = dict(hypers)
-        self.training = True
-        self._plan = fuse(self.steps) if fused else list(self.steps)
+        self.fused = self.training = True
+        self._plan = fuse(self.steps)
         for group in self.groups:
             for name in vars(group.h):
                 self._check_name(name)
@@ -144,7 +148,7 @@ class Optimizer:
         for step in self._plan:
             if not isinstance(step, Fused):
                 step(p, g, state, hypers)
-            elif step.can(bucket, p, g, hypers):
+            elif self.fused and step.can(bucket, p, g, hypers):
                 step.kernel(p, g, state, hypers)
             else:
                 for each in step.steps:

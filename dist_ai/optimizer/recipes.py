@@ -407,7 +407,7 @@ def Lookahead(opt: Optimizer, k: int = 6, alpha: float = 0.5) -> Optimizer:
         raise ConfigError("Lookahead wraps an optimizer that has taken no step; wrap it when it is made")
     steps = [lookahead_begin, *opt.steps, lookahead_step]
     hypers: dict[str, Any] = {**opt.defaults, "k": k, "alpha": alpha}
-    return Optimizer(opt.groups, steps, average=opt.average, fused=opt.fused, **hypers)
+    return Optimizer(opt.groups, steps, average=opt.average, sparse=opt.sparse, **hypers)
 
 
 def Ranger(
