@@ -168,7 +168,7 @@ class Optimizer:
                 for p, state in bucket.aged():
                     averages = self.average(p, state, group.h)
                     torch._foreach_copy_(state.begin(_TRAINED, p), p)
-                    torch._foreach_copy_(p, averages)
+                    torch._foreach_copy_(_unwatched(p), averages)
         self.training = False
 
     @torch.no_grad()
@@ -177,7 +177,7 @@ class Optimizer:
         if not self.training and self.average is not None:
             for _, bucket in self._all():
                 for p, state in bucket.aged():
-                    torch._foreach_copy_(p, state[_TRAINED])
+                    torch._foreach_copy_(_unwatched(p), state[_TRAINED])
                 bucket.forget(_TRAINED)
         self.training = True
 
@@ -360,6 +360,14 @@ class Optimizer:
 _TRAINED = (
     "trained"  # the state that keeps the weights that are trained, while those to evaluate with are in their place
 )
+
+
+def _unwatched(p: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Returns the same tensors without autograd's watch over changes.
+
+    One may validate between a forward and its backward: by then the weights are back, and backward need not complain.
+    """
+    return [each.data for each in p]
 
 
 def _restored(key: str, value: torch.Tensor, bucket: Bucket, i: int) -> torch.Tensor:
