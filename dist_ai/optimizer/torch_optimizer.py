@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
 from dist_ai.errors import ConfigError, did_you_mean
-from dist_ai.optimizer.groups import HyperValue, Params, as_groups, spread
+from dist_ai.optimizer.groups import HyperValue, ParamGroup, Params, as_groups, spread
 from dist_ai.optimizer.optimizer import AnyOptimizer, check_kind
 
 __all__ = ["TorchOptimizer", "as_opt_func"]
@@ -32,6 +33,9 @@ class TorchOptimizer:
             `no_decay` get a torch group of their own, without decay.
         hypers: hyper-parameters under our names (`lr`, `wd`, `mom`, `sqr_mom`) or torch's.
 
+    Raises:
+        ConfigError: the optimizer has no such hyper-parameter, or needs a closure (`torch.optim.LBFGS`).
+
     >>> w = torch.nn.Parameter(torch.ones(1))
     >>> opt = TorchOptimizer(torch.optim.SGD, [w], lr=0.5)
     >>> w.sum().backward(); opt.step(); w.item()
@@ -50,10 +54,45 @@ class TorchOptimizer:
                     torch_groups.append({"params": some, "_decays": decays})
                     self._owner.append(number)
         self.torch = make(torch_groups)
+        if inspect.signature(type(self.torch).step).parameters["closure"].default is inspect.Parameter.empty:
+            raise ConfigError(
+                f"{self.kind} computes the loss several times a step, by a function that a training loop has not to give; "
+                "take another optimizer"
+            )
         for name, value in hypers.items():
             self.set_hyper(name, value)
         if self._place("wd"):  # torch's own default must not reach what is exempt either
             self.set_hyper("wd", self.get_hyper("wd"))
+
+    @classmethod
+    def around(
+        cls, optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, torch.nn.Parameter]]
+    ) -> TorchOptimizer:
+        """Returns a torch optimizer that was made already, with its groups, under our names.
+
+        Args:
+            optimizer: any of `torch.optim`'s, or of a class derived from it.
+            named_parameters: ``model.named_parameters()``, for the names.
+
+        Raises:
+            ConfigError: it has a parameter that is not among those.
+
+        >>> model = torch.nn.Linear(2, 1)
+        >>> opt = TorchOptimizer.around(torch.optim.NAdam(model.parameters(), lr=0.1), model.named_parameters())
+        >>> opt.get_hyper("lr"), opt.groups[0].names
+        ([0.1], ['weight', 'bias'])
+        """
+        names = {id(p): name for name, p in named_parameters}
+        groups = []
+        for number, torch_group in enumerate(optimizer.param_groups):
+            if unknown := [p for p in torch_group["params"] if id(p) not in names]:
+                raise ConfigError(
+                    f"group {number} of the optimizer has a parameter of shape {tuple(unknown[0].shape)} that is not "
+                    "among the named parameters; give those of the model that it was made for"
+                )
+            torch_group["_decays"] = True
+            groups.append(ParamGroup({names[id(p)]: p for p in torch_group["params"]}))
+        return cls(lambda _: optimizer, groups)
 
     def step(self) -> None:
         """Updates every parameter that has a gradient."""

@@ -568,6 +568,40 @@ def test_a_complex_parameter_that_is_sharded_is_refused() -> None:
         opt.step()
 
 
+# ------------------------------------------------------------------------------------ on a GPU
+
+
+@pytest.mark.gpu
+@every_optimizer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_a_gpu_the_kernels_and_the_steps_as_written_walk_as_on_a_cpu(case: Case, dtype: torch.dtype) -> None:
+    walks = []
+    for device, fused in (("cpu", False), ("cuda", False), ("cuda", True)):
+        params = {name: nn.Parameter(p.detach().to(device)) for name, p in make_params(dtype).items()}
+        opt = case.make(exempting(params))
+        opt.fused = fused
+        walk(opt, params, range(10))
+        walks.append({name: p.detach().float().cpu() for name, p in params.items()})
+    tol = 0.05 if dtype == torch.bfloat16 or case.tol > 1e-6 else 1e-4
+    for got in walks[1:]:
+        for name, p in walks[0].items():
+            torch.testing.assert_close(got[name], p, rtol=tol, atol=tol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.gpu
+@every_optimizer
+def test_on_a_gpu_no_step_waits_for_the_device(case: Case) -> None:
+    params = {name: nn.Parameter(p.detach().cuda()) for name, p in make_params(torch.float32).items()}
+    opt = case.make(exempting(params))
+    walk(opt, params, range(8))  # state is there
+    set_grads(params, 8)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        opt.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # ------------------------------------------------------------------------------------ errors
 
 
