@@ -1,8 +1,9 @@
 """Optimizers: a generic one made of pure steps, recipes over it, `torch.optim`'s by one wrapper, and schedules."""
 
+from dist_ai.optimizer.either import Either
 from dist_ai.optimizer.groups import ParamGroup
+from dist_ai.optimizer.muon import is_matrix
 from dist_ai.optimizer.optimizer import Optimizer
-from dist_ai.optimizer.orthogonal import is_matrix
 from dist_ai.optimizer.recipes import (
     LAMB,
     LARC,
@@ -46,6 +47,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "Either",
     "Lion",
     "Lookahead",
     "Muon",

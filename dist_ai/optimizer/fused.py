@@ -12,12 +12,13 @@ one pass over memory instead of seven.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from dist_ai.optimizer.state import Bucket, ParamState
+from dist_ai.optimizer.either import Either
+from dist_ai.optimizer.state import ParamState
 from dist_ai.optimizer.steps import (
     Hypers,
     Step,
@@ -37,42 +38,50 @@ __all__ = ["Fused", "fuse"]
 
 @dataclass(frozen=True)
 class Fused:
-    """A kernel and the steps that it does in one."""
+    """A step that does a run of steps by a kernel, where that can, and as they are written where it cannot."""
 
     kernel: Step
     steps: tuple[Step, ...]
 
-    def can(self, bucket: Bucket, p: Tensors, g: Tensors, h: Hypers) -> bool:
-        """Returns whether the kernel can do the steps for these tensors.
-
-        It walks through memory and does not look at strides: parameters, gradients and state must lie there alike.
-        """
-        return (
-            bucket.dense
-            and bucket.device.type in ("cpu", "cuda")
-            and getattr(h, "mom", 1) != 0  # without momentum torch's kernel would leave the velocity as it is
-            and [grad.stride() for grad in g] == [each.stride() for each in p]
-            and {grad.dtype for grad in g} == {p[0].dtype}
-        )
+    def __call__(self, p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+        """Runs the kernel or the steps."""
+        for step in (self.kernel,) if _can(p, g, s, h) else self.steps:
+            step(p, g, s, h)
 
 
-def fuse(steps: Sequence[Callable[..., None]]) -> list[Step | Fused]:
-    """Returns `steps` with those runs that there is a kernel for replaced by it, the longest first.
+def _can(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> bool:
+    """Returns whether a kernel can take these tensors.
+
+    It walks through memory and does not look at strides: parameters, gradients and state must lie there alike.
+    """
+    return (
+        s.dense
+        and p[0].device.type in ("cpu", "cuda")
+        and h.mom != 0  # without momentum torch's kernel of SGD would leave the velocity as it is
+        and [grad.stride() for grad in g] == [each.stride() for each in p]
+        and {grad.dtype for grad in g} == {p[0].dtype}
+    )
+
+
+def fuse(steps: Sequence[Step]) -> list[Step]:
+    """Returns `steps` with those runs that there is a kernel for replaced by a `Fused`, the longest first.
 
     >>> [type(each).__name__ for each in fuse([weight_decay, accumulate_grad, momentum_step])]
     ['function', 'Fused']
     """
-    plan: list[Step | Fused] = []
+    plan: list[Step] = []
     rest = tuple(steps)
     while rest:
-        fitting = [run for run in _KERNELS if rest[: len(run)] == run]
-        if fitting:
+        if fitting := [run for run in _KERNELS if rest[: len(run)] == run]:
             run = max(fitting, key=len)
             plan.append(Fused(_KERNELS[run], run))
             rest = rest[len(run) :]
-        else:
-            plan.append(rest[0])
-            rest = rest[1:]
+            continue
+        step, *others = rest
+        if isinstance(step, Either):
+            step = replace(step, these=fuse(step.these), those=fuse(step.those))
+        plan.append(step)
+        rest = tuple(others)
     return plan
 
 
@@ -93,6 +102,10 @@ def _adam(kernel: Callable[..., None], p: Tensors, g: Tensors, s: ParamState, h:
         amsgrad=False,
         maximize=False,
     )
+
+
+def _adam_alone(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
+    _adam(torch._fused_adamw_, p, g, s, h, 0.0)
 
 
 def _adam_decoupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
@@ -139,6 +152,7 @@ def _nesterov_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
 
 
 _KERNELS: dict[tuple[Step, ...], Step] = {
+    (average_grad, average_sqr_grad, adam_step): _adam_alone,
     (weight_decay, average_grad, average_sqr_grad, adam_step): _adam_decoupled,
     (l2_reg, average_grad, average_sqr_grad, adam_step): _adam_coupled,
     (accumulate_grad, momentum_step): _momentum,

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from dist_ai.errors import ArtifactError, ConfigError, did_you_mean
-from dist_ai.optimizer.fused import Fused, fuse
+from dist_ai.optimizer.fused import fuse
 from dist_ai.optimizer.groups import HyperValue, ParamGroup, Params, as_groups, freeze_groups, spread
 from dist_ai.optimizer.state import Bucket, ParamState, buckets_of
 
@@ -140,19 +140,13 @@ class Optimizer:
         for group, buckets in zip(self.groups, self._buckets, strict=True):
             for bucket in buckets:
                 for p, g, state in bucket.ready():
-                    self._run(bucket, p, g, state, group.h)
+                    self._run(p, g, state, group.h)
 
-    def _run(self, bucket: Bucket, p: Any, g: Any, state: ParamState, hypers: SimpleNamespace) -> None:
+    def _run(self, p: Any, g: Any, state: ParamState, hypers: SimpleNamespace) -> None:
         if any([grad.is_sparse for grad in g]):  # noqa: C419  # a list is quicker than a generator
             self._check_sparse(g, state)
-        for step in self._plan:
-            if not isinstance(step, Fused):
-                step(p, g, state, hypers)
-            elif self.fused and step.can(bucket, p, g, hypers):
-                step.kernel(p, g, state, hypers)
-            else:
-                for each in step.steps:
-                    each(p, g, state, hypers)
+        for step in self._plan if self.fused else self.steps:
+            step(p, g, state, hypers)
 
     def zero_grad(self) -> None:
         """Drops the gradients, which frees their memory."""

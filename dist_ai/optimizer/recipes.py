@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from dist_ai.errors import ConfigError
+from dist_ai.optimizer.either import Either
 from dist_ai.optimizer.groups import Params
+from dist_ai.optimizer.muon import is_matrix, muon_step
 from dist_ai.optimizer.optimizer import Optimizer
-from dist_ai.optimizer.orthogonal import Either, is_matrix, muon_step
 from dist_ai.optimizer.steps import (
     Step,
     accumulate_grad,
@@ -385,7 +386,8 @@ def Lookahead(opt: Optimizer, k: int = 6, alpha: float = 0.5) -> Optimizer:
     are the weights as they are, as in fastai; right after such a step they are the slow ones.
 
     Args:
-        opt: any optimizer of this room; it is not to be used any more.
+        opt: any optimizer made of steps; it is not to be used any more. A Learner's is
+            ``opt_func=lambda params, lr: Lookahead(Adam(params, lr))``.
         k: steps between.
         alpha: part of the way.
 

@@ -28,6 +28,7 @@ class Bucket:
         numbers: by name, a number for each parameter.
         complete: names of `tensors` that have one for every parameter.
         ages: how many steps each parameter has taken.
+        dense: whether state lies in memory as its parameter does, without gaps.
     """
 
     def __init__(self, names: Sequence[str], params: Sequence[torch.nn.Parameter], decays: bool) -> None:
@@ -43,10 +44,7 @@ class Bucket:
         self.tensors: dict[str, list[torch.Tensor | None]] = {}
         self.numbers: dict[str, list[float | None]] = {}
         self.complete: set[str] = set()
-        # The fused kernels walk through memory and do not look at strides: state must lie there as the parameter does.
-        shards = self.local(self.params)
-        self.strides = [p.stride() for p in shards]
-        self.dense = all(torch.empty_like(p).stride() == stride for p, stride in zip(shards, self.strides, strict=True))
+        self.dense = all(torch.empty_like(p).stride() == p.stride() for p in self.local(self.params))
 
     def local(self, tensors: Sequence[torch.Tensor]) -> Tensors:
         """Returns a list of the tensors as steps see them: this rank's shard of each, and real. They share memory."""
@@ -104,13 +102,14 @@ class ParamState:
     Attributes:
         step: the number of this step, from 1.
         decays: whether weight decay applies.
+        dense: whether state lies in memory as its parameter does, without gaps.
     """
 
-    __slots__ = ("_bucket", "_params", "_places", "decays", "step")
+    __slots__ = ("_bucket", "_params", "_places", "decays", "dense", "step")
 
     def __init__(self, bucket: Bucket, places: list[int] | None, params: Tensors, step: int) -> None:
         self._bucket, self._places, self._params = bucket, places, params
-        self.step, self.decays = step, bucket.decays
+        self.step, self.decays, self.dense = step, bucket.decays, bucket.dense
 
     def __getitem__(self, name: str) -> Tensors:
         return self._tensors(name, None)

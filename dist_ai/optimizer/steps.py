@@ -231,7 +231,7 @@ def _layer_rate(p: Tensors, g: Tensors, s: ParamState, h: Hypers, *, clip: bool)
 
 def _scale(tensors: Tensors | tuple[torch.Tensor, ...], by: torch.Tensor) -> None:
     """Multiplies each tensor by its number, without waiting for the device to say what those are."""
-    torch._foreach_mul_(tensors, list(by.to(tensors[0].dtype).unbind()))
+    torch._foreach_mul_(tensors, list(by.unbind()))
 
 
 # ------------------------------------------------------------------------------------ two sets of weights

@@ -131,3 +131,17 @@ def test_a_run_that_was_killed_ends_with_the_bits_of_an_undisturbed_one(tmp_path
         run("killed", step)
     assert torch.equal(run("killed", None), undisturbed)
     assert torch.equal(run("killed", None), undisturbed)  # all fits are done: their result is restored
+
+
+def train_on_ranks() -> tuple[list[float], list[float], list[float]]:
+    """Returns the fitted weights, the losses of the steps and the last validation."""
+    learn = learner()
+    learn.fit(3)
+    return weights_of(learn.model).tolist(), learn.recorder.losses, learn.validate()
+
+
+def test_one_process_and_two_have_the_same_average(spawn: Any) -> None:
+    [alone] = spawn(1, train_on_ranks)
+    for rank in spawn(2, train_on_ranks):
+        for got, expected in zip(rank, alone, strict=True):
+            assert got == pytest.approx(expected, rel=1e-9, abs=1e-12)

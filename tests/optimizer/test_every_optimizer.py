@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ from dist_ai.optimizer import (
     RMSProp,
     ScheduleFreeAdamW,
 )
+from dist_ai.optimizer.steps import lamb_step
 
 Params = dict[str, nn.Parameter]
 
@@ -209,6 +212,13 @@ def test_it_learns(case: Case) -> None:
         opt.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
+
+
+def test_lamb_fits_in_a_dozen_lines() -> None:
+    [function] = ast.parse(inspect.getsource(lamb_step)).body
+    assert isinstance(function, ast.FunctionDef)
+    code = function.body[1:]  # without its docstring
+    assert code[-1].end_lineno - code[0].lineno + 1 <= 12  # type: ignore[operator]
 
 
 # ------------------------------------------------------------------------------------ saving
