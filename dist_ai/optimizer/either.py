@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dist_ai.optimizer.state import ParamState
-from dist_ai.optimizer.steps import Hypers, Step, Tensors
+from dist_ai.optimizer.state import ParamState, Tensors
+from dist_ai.optimizer.steps import Hypers, Step
 
 __all__ = ["Either"]
 

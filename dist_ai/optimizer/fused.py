@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from dist_ai.optimizer.either import Either
-from dist_ai.optimizer.state import ParamState
+from dist_ai.optimizer.state import ParamState, Tensors
 from dist_ai.optimizer.steps import (
     Hypers,
     Step,
-    Tensors,
     accumulate_grad,
     adam_step,
     average_grad,
@@ -116,13 +115,13 @@ def _adam_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
     _adam(torch._fused_adam_, p, g, s, h, h.wd)
 
 
-def _sgd(p: Tensors, g: Tensors, velocity: Any, h: Hypers, *, wd: float, mom: float, nesterov: bool = False) -> None:
+def _sgd(p: Tensors, g: Tensors, velocity: Any, h: Hypers, *, wd: float, nesterov: bool = False) -> None:
     torch._fused_sgd_(
         p,
         g,
         velocity,
         weight_decay=wd,
-        momentum=mom,
+        momentum=h.mom,
         lr=h.lr,
         dampening=0.0,
         nesterov=nesterov,
@@ -136,19 +135,19 @@ def _l2(s: ParamState, h: Hypers) -> float:
 
 
 def _momentum(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
-    _sgd(p, g, s["grad_avg"], h, wd=0.0, mom=h.mom)
+    _sgd(p, g, s["grad_avg"], h, wd=0.0)
 
 
 def _nesterov(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
-    _sgd(p, g, s["grad_avg"], h, wd=0.0, mom=h.mom, nesterov=True)
+    _sgd(p, g, s["grad_avg"], h, wd=0.0, nesterov=True)
 
 
 def _momentum_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
-    _sgd(p, g, s["grad_avg"], h, wd=_l2(s, h), mom=h.mom)
+    _sgd(p, g, s["grad_avg"], h, wd=_l2(s, h))
 
 
 def _nesterov_coupled(p: Tensors, g: Tensors, s: ParamState, h: Hypers) -> None:
-    _sgd(p, g, s["grad_avg"], h, wd=_l2(s, h), mom=h.mom, nesterov=True)
+    _sgd(p, g, s["grad_avg"], h, wd=_l2(s, h), nesterov=True)
 
 
 _KERNELS: dict[tuple[Step, ...], Step] = {

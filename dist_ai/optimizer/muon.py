@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from dist_ai.optimizer.state import ParamState
-from dist_ai.optimizer.steps import Hypers, Tensors
+from dist_ai.optimizer.state import ParamState, Tensors
+from dist_ai.optimizer.steps import Hypers
 
 __all__ = ["is_matrix", "muon_step", "orthogonalize"]
 

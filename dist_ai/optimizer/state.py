@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -12,9 +12,9 @@ from dist_ai.errors import ConfigError
 from dist_ai.optimizer.groups import ParamGroup
 from dist_ai.optimizer.shards import Sharding
 
-__all__ = ["Bucket", "ParamState", "buckets_of"]
+__all__ = ["Bucket", "ParamState", "Tensors", "buckets_of"]
 
-Tensors = list[torch.Tensor]
+Tensors: TypeAlias = list[torch.Tensor]
 
 
 class Bucket:
@@ -138,7 +138,7 @@ class ParamState:
 
     @property
     def whole_params(self) -> list[torch.nn.Parameter]:
-        """The parameters themselves, to look at: not what steps change but what it is a part or a view of."""
+        """The parameters themselves, to look at; steps change this rank's shard or the real view of each."""
         return [self._bucket.params[i] for i in self._range()]
 
     def norms(self, tensors: Tensors) -> torch.Tensor:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import torch
 
-from dist_ai.optimizer.state import ParamState
+from dist_ai.optimizer.state import ParamState, Tensors
 
 __all__ = [
     "Step",
@@ -46,7 +46,6 @@ __all__ = [
     "weight_decay",
 ]
 
-Tensors: TypeAlias = list[torch.Tensor]
 Hypers: TypeAlias = SimpleNamespace
 Step: TypeAlias = Callable[[Tensors, Tensors, ParamState, Hypers], None]
 

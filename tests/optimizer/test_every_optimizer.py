@@ -592,6 +592,38 @@ def test_sharded_parameters_walk_as_whole_ones_do_and_read_each_others_state() -
 
 
 @pytest.mark.world_size(2)
+def test_a_model_under_fsdp_walks_as_the_whole_one_does() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    def make_model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+    join()
+    mesh = init_device_mesh("cpu", (2,))
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for name, case in CASES.items():
+        whole, sharded = make_model(), make_model()
+        fully_shard(sharded[0], mesh=mesh)  # type: ignore[index]
+        fully_shard(sharded, mesh=mesh)
+        opts = [case.make(model.named_parameters(), lr=0.01) for model in (whole, sharded)]
+        for _ in range(5):
+            for model, opt in zip((whole, sharded), opts, strict=True):
+                model(x).square().sum().backward()  # of the same data on both ranks, whose gradients are averaged
+                opt.step()
+                opt.zero_grad()
+        for opt in opts:
+            opt.eval()
+        for (key, p), q in zip(whole.named_parameters(), sharded.parameters(), strict=True):
+            tol = 1e-4 if name == "Muon" else 1e-11
+            got: Any = q.detach()
+            torch.testing.assert_close(
+                got.full_tensor(), p.detach(), rtol=tol, atol=tol, msg=lambda text, at=(name, key): f"{at}: {text}"
+            )
+
+
+@pytest.mark.world_size(2)
 def test_a_complex_parameter_that_is_sharded_is_refused() -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
