@@ -53,7 +53,7 @@ def as_groups(params: Params) -> list[ParamGroup]:
     Raises:
         ConfigError: there are none, a parameter is there twice, or it is something else.
 
-    >>> as_groups(torch.nn.Linear(2, 1).named_parameters())
+    >>> as_groups(nn.Linear(2, 1).named_parameters())
     [ParamGroup(2 parameters, {})]
     """
     given: list[Any] = list(params.items() if isinstance(params, Mapping) else params)
