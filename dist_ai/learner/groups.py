@@ -12,10 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dist_ai.errors import ConfigError
-from dist_ai.optimizer import ParamGroup
+from dist_ai.optimizer import ParamGroup, TorchOptimizer
 from dist_ai.optimizer.groups import HyperValue, freeze_groups, spread
 from dist_ai.optimizer.optimizer import AnyOptimizer
-from dist_ai.optimizer.torch_optimizer import TorchOptimizer
 
 __all__ = [
     "LearningRate",
@@ -80,15 +79,7 @@ def as_optimizer(model: nn.Module, given: AnyOptimizer | torch.optim.Optimizer) 
         raise ConfigError(
             f"the optimizer has {foreign} parameter(s) that are not the model's; make it of learn.model.parameters()"
         )
-    if not isinstance(given, torch.optim.Optimizer):
-        return given
-
-    def take(_: object) -> torch.optim.Optimizer:
-        for group in given.param_groups:
-            group["_decays"] = True  # as it was made: each group has its own decay already
-        return given
-
-    return TorchOptimizer(take, [ParamGroup({names[id(p)]: p for p in group["params"]}) for group in groups])
+    return TorchOptimizer.around(given, model.named_parameters()) if isinstance(given, torch.optim.Optimizer) else given
 
 
 def freeze_to(model: nn.Module, splitter: Splitter, n: int, *, train_bn: bool) -> None:

@@ -30,6 +30,10 @@ class Sharding:
     mesh: Any
     placements: tuple[Any, ...]
 
+    def __deepcopy__(self, memo: object) -> Sharding:
+        """A mesh is of processes, and cannot be copied; nor need it be, for it does not change."""
+        return self
+
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Sharding | None:
         """Returns how `tensor` is sharded; None for a plain tensor."""
