@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dist_ai.errors import ConfigError
-from dist_ai.optimizer.optimizer import AnyOptimizer, ParamGroup
-from dist_ai.optimizer.torch_optimizer import TorchOptimizer
+from dist_ai.optimizer import ParamGroup, TorchOptimizer
+from dist_ai.optimizer.groups import HyperValue, freeze_groups, spread
+from dist_ai.optimizer.optimizer import AnyOptimizer
 
 __all__ = [
     "LearningRate",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 Splitter: TypeAlias = Callable[[Any], list[list[nn.Parameter]]]
-LearningRate: TypeAlias = float | slice | Sequence[float]
+LearningRate: TypeAlias = HyperValue
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -78,15 +79,7 @@ def as_optimizer(model: nn.Module, given: AnyOptimizer | torch.optim.Optimizer) 
         raise ConfigError(
             f"the optimizer has {foreign} parameter(s) that are not the model's; make it of learn.model.parameters()"
         )
-    if not isinstance(given, torch.optim.Optimizer):
-        return given
-
-    def take(_: object) -> torch.optim.Optimizer:
-        for group in given.param_groups:
-            group["_decays"] = True  # as it was made: each group has its own decay already
-        return given
-
-    return TorchOptimizer(take, [ParamGroup({names[id(p)]: p for p in group["params"]}) for group in groups])
+    return TorchOptimizer.around(given, model.named_parameters()) if isinstance(given, torch.optim.Optimizer) else given
 
 
 def freeze_to(model: nn.Module, splitter: Splitter, n: int, *, train_bn: bool) -> None:
@@ -94,14 +87,8 @@ def freeze_to(model: nn.Module, splitter: Splitter, n: int, *, train_bn: bool) -
 
     With `train_bn` BatchNorm layers go on learning in frozen groups: their statistics must fit the new data.
     """
-    groups = layer_groups(model, splitter)
-    if not -len(groups) < n < len(groups):
-        raise ConfigError(f"freeze_to({n}) of {len(groups)} group(s): expected {1 - len(groups)} to {len(groups) - 1}")
     always = _norm_names(model, (_BatchNorm,)) if train_bn else set()
-    first = n % len(groups)
-    for number, group in enumerate(groups):
-        for name, p in group.items():
-            p.requires_grad_(number >= first or name in always)
+    freeze_groups(layer_groups(model, splitter), n, always=always)
 
 
 def learning_rates(lr: LearningRate, count: int) -> list[float]:
@@ -119,7 +106,7 @@ def learning_rates(lr: LearningRate, count: int) -> list[float]:
     [0.0001, 0.001, 0.01]
     """
     if isinstance(lr, slice):
-        rates = _sliced(lr, count)
+        rates = spread(lr, count, "lr")
     elif isinstance(lr, int | float):
         rates = [float(lr)] * count
     elif len(lr) == count:
@@ -131,17 +118,6 @@ def learning_rates(lr: LearningRate, count: int) -> list[float]:
     if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
         raise ConfigError(f"lr={lr}: a learning rate is finite, and 0 or more")
     return rates
-
-
-def _sliced(lr: slice, count: int) -> list[float]:
-    if lr.stop is None or lr.step is not None:
-        raise ConfigError(f"lr={lr} is not slice(last) or slice(first, last)")
-    if lr.stop <= 0 or (lr.start is not None and lr.start <= 0):
-        raise ConfigError(f"lr={lr}: the learning rates of a slice are more than 0")
-    if lr.start is None:
-        return [lr.stop / 10] * (count - 1) + [lr.stop]
-    ratio = (lr.stop / lr.start) ** (1 / max(1, count - 1))
-    return [float(f"{lr.start * ratio**i:.12g}") for i in range(count)] if count > 1 else [lr.stop]
 
 
 def _norm_names(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[str]:

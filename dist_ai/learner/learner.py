@@ -58,7 +58,7 @@ from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_state
 from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss, loss_metrics
 from dist_ai.metrics import as_metrics
-from dist_ai.optimizer import Adam, combine, constant, cosine, one_cycle
+from dist_ai.optimizer import Adam, flat_cos, one_cycle, sgdr
 from dist_ai.optimizer.optimizer import AnyOptimizer
 from dist_ai.optimizer.schedules import Schedule
 from dist_ai.optimizer.torch_optimizer import as_opt_func
@@ -273,9 +273,7 @@ class Learner:
             raise ConfigError(f"pct_start={pct_start} is the share of the constant part: expected between 0 and 1")
         self._prepare_opt(reset_opt)
         rates = learning_rates(self.lr if lr is None else lr, len(self.opt.groups))
-        falls = [
-            combine([(pct_start, constant(rate)), (1 - pct_start, cosine(rate, rate / div_final))]) for rate in rates
-        ]
+        falls = [flat_cos(rate, rate / div_final, pct_start) for rate in rates]
         facts = {"div_final": div_final, "pct_start": pct_start}
         scheduled = [ParamScheduler({"lr": falls}), *_listed(cbs)]
         self._fit("fit_flat_cos", length, rates, wd, scheduled, False, valid_every, **facts)
@@ -306,7 +304,7 @@ class Learner:
         self._prepare_opt(reset_opt)
         peaks = learning_rates(self.lr if lr_max is None else lr_max, len(self.opt.groups))
         lengths = [cycle_len * cycle_mult**cycle for cycle in range(n_cycles)]
-        cycles = [combine([(each / sum(lengths), cosine(peak, 0.0)) for each in lengths]) for peak in peaks]
+        cycles = [sgdr(peak, num_cycles=n_cycles, mult=cycle_mult) for peak in peaks]
         facts = {"n_cycles": n_cycles, "cycle_len": cycle_len, "cycle_mult": cycle_mult}
         scheduled = [ParamScheduler({"lr": cycles}), *_listed(cbs)]
         self._fit("fit_sgdr", Length(n_epoch=sum(lengths)), peaks, wd, scheduled, False, valid_every, **facts)
@@ -689,7 +687,8 @@ class Learner:
         def write() -> None:
             save_export(directory, model=self.model, spec=self.spec, recipe=self.dls.recipe, loss_func=self.loss_func)
 
-        on_main(self.collectives, write, what=f"the export to {directory}")
+        with self._set_aside():  # in a fit too, with the weights to evaluate with
+            on_main(self.collectives, write, what=f"the export to {directory}")
         return Path(directory)
 
     def save_checkpoint(self) -> None:
@@ -872,7 +871,10 @@ class Learner:
 
     @contextlib.contextmanager
     def _set_aside(self) -> Iterator[None]:
-        """Lends the model and the state to something else in the middle of a fit, and puts them back afterwards."""
+        """Lends the model, with the weights to evaluate with, and in the middle of a fit puts it and the state back."""
+        opt_trains = self._opt is not None and self._opt.training
+        if self._opt is not None:
+            self._opt.eval()
         if not self._fitting:
             yield
             return
@@ -882,6 +884,8 @@ class Learner:
             with self.decisions.set_aside():
                 yield
         finally:
+            if opt_trains:
+                self.opt.train()
             self.state.become(state)
             for module, training in modes:
                 module.training = training

@@ -129,6 +129,7 @@ class Loop:
             self.strategy.unwrap()
             self.module = self.model
             try:
+                self.opt.eval()  # what is exported, predicted with or saved from here on
                 self.events.finish("after_fit", state.exception)  # callbacks give back here what they took
             finally:
                 seed_dropout(self._seeded, None)
@@ -198,6 +199,8 @@ class Loop:
 
     def _validate(self, loader: Loader, epoch: int) -> None:
         self.model.eval()
+        if self.state.fitting:
+            self.opt.eval()
         self.strategy.sync_buffers(self.model)
         state = self.state
         state.training, state.microbatch, state.last_microbatch = False, 0, True
@@ -209,6 +212,7 @@ class Loop:
 
     def _train_mode(self) -> None:
         self.model.train()
+        self.opt.train()
         self.state.training = True
 
     def _ends_before(self, step: int) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
 from dist_ai.errors import ConfigError, did_you_mean
-from dist_ai.optimizer.optimizer import AnyOptimizer, ParamGroup, check_kind, spread
+from dist_ai.optimizer.groups import HyperValue, ParamGroup, Params, as_groups, spread
+from dist_ai.optimizer.optimizer import AnyOptimizer, check_kind
 
 __all__ = ["TorchOptimizer", "as_opt_func"]
 
@@ -27,32 +29,70 @@ class TorchOptimizer:
     Args:
         make: the class, or a function of torch's parameter groups: ``torch.optim.AdamW`` or
             ``partial(torch.optim.SGD, momentum=0.9)``.
-        groups: the parameters. Those in `no_decay` get a torch group of their own, without decay.
+        params: the parameters: groups, ``model.named_parameters()``, or ``model.parameters()``. Those in a group's
+            `no_decay` get a torch group of their own, without decay.
         hypers: hyper-parameters under our names (`lr`, `wd`, `mom`, `sqr_mom`) or torch's.
 
+    Raises:
+        ConfigError: the optimizer has no such hyper-parameter, or needs a closure (`torch.optim.LBFGS`).
+
     >>> w = torch.nn.Parameter(torch.ones(1))
-    >>> opt = TorchOptimizer(torch.optim.SGD, [ParamGroup({"w": w})], lr=0.5)
+    >>> opt = TorchOptimizer(torch.optim.SGD, [w], lr=0.5)
     >>> w.sum().backward(); opt.step(); w.item()
     0.5
     """
 
-    def __init__(
-        self, make: Callable[..., torch.optim.Optimizer], groups: Sequence[ParamGroup], **hypers: float
-    ) -> None:
-        self.groups = list(groups)
+    def __init__(self, make: Callable[..., torch.optim.Optimizer], params: Params, **hypers: float) -> None:
+        self.groups = as_groups(params)
+        self.training = True
         torch_groups = []
         self._owner: list[int] = []
         for number, group in enumerate(self.groups):
             for decays in (True, False):
-                params = [p for p, d in zip(group.params, group.decays, strict=True) if d == decays]
-                if params or decays:  # the decaying one is always there, to hold the group's hyper-parameters
-                    torch_groups.append({"params": params, "_decays": decays})
+                some = [p for p, d in zip(group.params, group.decays, strict=True) if d == decays]
+                if some or decays:  # the decaying one is always there, to hold the group's hyper-parameters
+                    torch_groups.append({"params": some, "_decays": decays})
                     self._owner.append(number)
         self.torch = make(torch_groups)
+        if inspect.signature(type(self.torch).step).parameters["closure"].default is inspect.Parameter.empty:
+            raise ConfigError(
+                f"{self.kind} computes the loss several times a step, by a function that a training loop has not to give; "
+                "take another optimizer"
+            )
         for name, value in hypers.items():
             self.set_hyper(name, value)
         if self._place("wd"):  # torch's own default must not reach what is exempt either
             self.set_hyper("wd", self.get_hyper("wd"))
+
+    @classmethod
+    def around(
+        cls, optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, torch.nn.Parameter]]
+    ) -> TorchOptimizer:
+        """Returns a torch optimizer that was made already, with its groups, under our names.
+
+        Args:
+            optimizer: any of `torch.optim`'s, or of a class derived from it.
+            named_parameters: ``model.named_parameters()``, for the names.
+
+        Raises:
+            ConfigError: it has a parameter that is not among those.
+
+        >>> model = torch.nn.Linear(2, 1)
+        >>> opt = TorchOptimizer.around(torch.optim.NAdam(model.parameters(), lr=0.1), model.named_parameters())
+        >>> opt.get_hyper("lr"), opt.groups[0].names
+        ([0.1], ['weight', 'bias'])
+        """
+        names = {id(p): name for name, p in named_parameters}
+        groups = []
+        for number, torch_group in enumerate(optimizer.param_groups):
+            if unknown := [p for p in torch_group["params"] if id(p) not in names]:
+                raise ConfigError(
+                    f"group {number} of the optimizer has a parameter of shape {tuple(unknown[0].shape)} that is not "
+                    "among the named parameters; give those of the model that it was made for"
+                )
+            torch_group["_decays"] = True
+            groups.append(ParamGroup({names[id(p)]: p for p in torch_group["params"]}))
+        return cls(lambda _: optimizer, groups)
 
     def step(self) -> None:
         """Updates every parameter that has a gradient."""
@@ -62,7 +102,19 @@ class TorchOptimizer:
         """Drops the gradients."""
         self.torch.zero_grad(set_to_none=True)
 
-    def set_hyper(self, name: str, value: float | Sequence[float]) -> None:
+    def train(self) -> None:
+        """Puts the weights to train with in the model, if the optimizer has others to evaluate with (schedule-free)."""
+        if not self.training and hasattr(self.torch, "train"):
+            self.torch.train()
+        self.training = True
+
+    def eval(self) -> None:
+        """Puts the weights to evaluate with in the model, if the optimizer has such."""
+        if self.training and hasattr(self.torch, "eval"):
+            self.torch.eval()
+        self.training = False
+
+    def set_hyper(self, name: str, value: HyperValue) -> None:
         """Sets a hyper-parameter, for all groups or one value each; see `Optimizer.set_hyper`."""
         key, position = self._require(name)
         values = spread(value, len(self.groups), name)

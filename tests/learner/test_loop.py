@@ -69,7 +69,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     ("opt_func", "make", "wd"),
     [
         (SGD, partial(torch.optim.SGD, lr=0.1), 0.0),
-        (partial(SGD, mom=0.9), partial(torch.optim.SGD, lr=0.1, momentum=0.9), 0.0),
+        (partial(SGD, mom=0.9), partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True), 0.0),
         (partial(SGD, decouple_wd=False), partial(torch.optim.SGD, lr=0.1), 0.1),
         (torch.optim.SGD, partial(torch.optim.SGD, lr=0.1), 0.0),
         (partial(torch.optim.SGD, momentum=0.9), partial(torch.optim.SGD, lr=0.1, momentum=0.9), 0.1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,14 +14,17 @@ from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.errors import ConfigError, DistAIError
 from dist_ai.learner import Learner
 from dist_ai.losses import CrossEntropyLoss
-from dist_ai.optimizer import SGD
+from dist_ai.optimizer import SGD, ScheduleFreeAdamW
+
+OPT_FUNCS: dict[str, Any] = {"SGD": SGD, "schedule-free": partial(ScheduleFreeAdamW, mom=0.8)}
 
 
-def learner(**options: Any) -> Learner:
+def learner(opt: str = "SGD", **options: Any) -> Learner:
     x, y = make_data()
     loaders = DataLoaders(DataLoader(TensorData(x, y), 4, shuffle=True), DataLoader(TensorData(x, y), 4))
     model = make_model(batch_norm=True)
-    return Learner(loaders, model, CrossEntropyLoss(), opt_func=SGD, lr=0.1, run_dir=None, progress=False, **options)
+    defaults: dict[str, Any] = {"opt_func": OPT_FUNCS[opt], "lr": 0.1, "run_dir": None, "progress": False}
+    return Learner(loaders, model, CrossEntropyLoss(), **{**defaults, **options})
 
 
 class LooksAside(Callback):
@@ -34,17 +38,18 @@ class LooksAside(Callback):
             self.learn.get_preds()  # type: ignore[attr-defined]
 
 
-def train(aside: bool) -> list[float]:
-    learn = learner(cbs=[LooksAside()] if aside else [])
+def train(aside: bool, opt: str) -> list[float]:
+    learn = learner(opt, cbs=[LooksAside()] if aside else [])
     learn.fit(2)
     parameters = [p.detach().ravel() for p in learn.model.parameters()]
     return torch.cat(parameters).tolist() + learn.recorder.losses
 
 
-def test_validating_in_the_middle_of_a_batch_changes_nothing(spawn: Any) -> None:
+@pytest.mark.parametrize("opt", OPT_FUNCS)
+def test_validating_in_the_middle_of_a_batch_changes_nothing(spawn: Any, opt: str) -> None:
     for world_size in (1, 2):
-        [plainly, *_] = spawn(world_size, train, aside=False)
-        for rank in spawn(world_size, train, aside=True):
+        [plainly, *_] = spawn(world_size, train, aside=False, opt=opt)
+        for rank in spawn(world_size, train, aside=True, opt=opt):
             assert rank == plainly
 
 

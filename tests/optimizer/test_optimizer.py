@@ -220,3 +220,20 @@ def test_a_step_of_ones_own_reads_and_writes_state_by_name() -> None:
         opt.step()
     assert opt.state()[0]["signs.w"].tolist() == [3.0, -3.0]
     assert repr(opt) == "Optimizer([weight_decay, count_signs, sgd_step], 1 group(s), {'lr': 1.0, 'wd': 0.0})"
+
+
+def test_a_step_may_ask_for_state_at_any_time() -> None:
+    def count_later(p: Any, g: Any, s: Any, h: Any) -> None:
+        if s.step >= 2:
+            torch._foreach_add_(s["count"], 1)
+            s.keep("sum", [number + 0.5 for number in s.numbers("sum", 1.0)])
+
+    params = {name: torch.nn.Parameter(torch.ones(1)) for name in "ab"}
+    opt = Optimizer(params, [count_later], lr=1.0)
+    for step in range(4):
+        for name, p in params.items():
+            p.grad = torch.ones(1) if name == "a" or step >= 2 else None
+        opt.step()
+    tensors, plain = opt.state()
+    assert {name: tensor.item() for name, tensor in tensors.items()} == {"count.a": 3.0, "count.b": 1.0}
+    assert plain["numbers"] == {"sum.a": 2.5, "sum.b": 1.5}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toy import make_learner, make_model, weights_of
 
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.optimizer import SGD, ParamGroup, TorchOptimizer
@@ -23,6 +24,14 @@ FAMILY: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": torch.optim.AdamW,
     "RMSprop": partial(torch.optim.RMSprop, momentum=0.5),
     "Adagrad": torch.optim.Adagrad,
+    "Adadelta": torch.optim.Adadelta,
+    "Adafactor": torch.optim.Adafactor,
+    "Adamax": torch.optim.Adamax,
+    "ASGD": torch.optim.ASGD,
+    "NAdam": torch.optim.NAdam,
+    "RAdam": partial(torch.optim.RAdam, decoupled_weight_decay=True),
+    "AMSGrad": partial(torch.optim.Adam, amsgrad=True),
+    "fused AdamW": partial(torch.optim.AdamW, fused=True),
 }
 every_optimizer = pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY.keys())
 
@@ -190,3 +199,66 @@ def test_an_opt_func_may_be_a_recipe_a_torch_class_or_a_partial_of_either() -> N
     assert isinstance(as_opt_func(torch.optim.AdamW)(groups, lr=0.1), TorchOptimizer)
     opt = as_opt_func(partial(torch.optim.SGD, momentum=0.5))(groups, lr=0.1)
     assert (opt.get_hyper("mom"), opt.get_hyper("lr")) == ([0.5], [0.1])
+
+
+def test_an_optimizer_that_was_made_already_trains_a_learner_with_its_groups() -> None:
+    learn, plain = make_learner(), make_model()
+    opt = torch.optim.Adamax(
+        [{"params": learn.model[0].parameters()}, {"params": learn.model[2].parameters(), "eps": 1e-3}]
+    )
+    learn.opt = TorchOptimizer.around(opt, learn.model.named_parameters())
+    learn.fit(2, [0.1, 0.2])
+    theirs = torch.optim.Adamax(
+        [{"params": plain[0].parameters(), "lr": 0.1}, {"params": plain[2].parameters(), "lr": 0.2, "eps": 1e-3}]
+    )
+    for epoch in range(2):
+        for _, (x, y) in learn.dls.train.batches(epoch):
+            theirs.zero_grad()
+            torch.nn.functional.cross_entropy(plain(x), y).backward()
+            theirs.step()
+    assert torch.equal(weights_of(learn.model), weights_of(plain))
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    opt = torch.optim.SGD(torch.nn.Linear(2, 3).parameters())
+    with pytest.raises(
+        ConfigError, match=r"group 0 of the optimizer has a parameter of shape \(3, 2\) that is not among"
+    ):
+        TorchOptimizer.around(opt, torch.nn.Linear(2, 3).named_parameters())
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"torch\.optim\.LBFGS computes the loss several times a step, by a function that"
+    ):
+        TorchOptimizer(torch.optim.LBFGS, one_group(make_params())[0].params)
+
+
+def test_sparse_adam_takes_sparse_gradients() -> None:
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    before = table.weight.detach().clone()
+    opt = TorchOptimizer(torch.optim.SparseAdam, table.named_parameters(), lr=0.1)
+    table(torch.tensor([3])).sum().backward()
+    opt.step()
+    assert (table.weight != before).any(1).tolist() == [False, False, False, True, False]
+
+
+class Averaging(torch.optim.SGD):
+    """Has two sets of weights, as those of the schedulefree package have."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr)
+        self.calls: list[str] = []
+
+    def train(self) -> None:
+        self.calls.append("train")
+
+    def eval(self) -> None:
+        self.calls.append("eval")
+
+
+def test_a_torch_optimizer_with_weights_to_evaluate_with_is_told_when() -> None:
+    opt = TorchOptimizer(Averaging, make_params())
+    for change in (opt.train, opt.eval, opt.eval, opt.train):
+        change()
+    assert opt.torch.calls == ["eval", "train"]  # type: ignore[attr-defined]
