@@ -51,8 +51,8 @@ class TrainState:
         yb: targets, a tuple of plain tensors; empty where there are none.
         pred: what the model returned; floating-point tensors are float32 also where the model computes in less.
         loss: loss of this rank's share, on its device; write to it to change what is back-propagated. The mean over the
-            samples that count, over all ranks, is that of the global batch; so in training on several ranks a weighted
-            mean is divided by the batch's weight, not by the share's.
+            samples that count, over all batches of the step and all ranks, is the step's loss; so in training a weighted mean
+            is divided by the weight of the step, not by that of the share.
         loss_parts: what the loss is made of, if it is a weighted mean; otherwise None.
         save: True if the ranks agreed to write a checkpoint at the end of this step.
         leave: the number of the signal for which all ranks leave at the end of this step; 0 for none.
