@@ -54,11 +54,11 @@ from dist_ai.learner.groups import (
 from dist_ai.learner.keeper import Beginning, Keeper, run_directory
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop, back_propagate
-from dist_ai.learner.lr_finder import LRFinder, LRFinding, growing, random_states, set_random_states
+from dist_ai.learner.lr_finder import LRFinder, LRFinding, random_states, set_random_states
 from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss, loss_metrics
 from dist_ai.metrics import as_metrics
-from dist_ai.optimizer import Adam, flat_cos, one_cycle, sgdr
+from dist_ai.optimizer import Adam, exponential, flat_cos, one_cycle, sgdr
 from dist_ai.optimizer.optimizer import AnyOptimizer
 from dist_ai.optimizer.schedules import Schedule
 from dist_ai.optimizer.torch_optimizer import as_opt_func
@@ -374,7 +374,7 @@ class Learner:
             finder = LRFinder(stop_div=stop_div)
             with self.added_cbs(cbs), self._nothing_happened():
                 taking_part = [each for each in self.callbacks if each.phase < Phase.RECORD]
-                grows = ParamScheduler({"lr": growing(start_lr, end_lr)})
+                grows = ParamScheduler({"lr": exponential(start_lr, end_lr)})
                 events = Callbacks([*taking_part, grows, finder], self)
                 self._loop(self._steps(), events=events).fit(Length(steps=num_it), Cursor())
             return {"lrs": finder.lrs, "losses": finder.losses}

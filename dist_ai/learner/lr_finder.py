@@ -181,11 +181,6 @@ class LRFinder(Callback):
         raise CancelValidate
 
 
-def growing(start: float, end: float) -> Callable[[float], float]:
-    """Returns the schedule from `start` to `end` that grows evenly in ratio."""
-    return lambda done: start * (end / start) ** done
-
-
 def random_states() -> tuple[Any, ...]:
     """Returns the states of all generators that a model or its data may draw from; `set_random_states` puts them back."""
     import random

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from toy import make_dls, make_learner, make_model, weights_of
+from toy import make_data, make_dls, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import GradientAccumulation, GradientClip
+from dist_ai.callbacks.clipping import clip_grad_norm
 from dist_ai.errors import ConfigError
 
 
@@ -77,3 +78,26 @@ def test_limits_that_cannot_be_are_refused(options: dict[str, float], message: s
     with pytest.raises(ConfigError) as refused:
         GradientClip(**options)
     assert str(refused.value) == message
+
+
+@pytest.mark.world_size(2)
+def test_sharded_gradients_are_clipped_by_the_norm_of_the_whole() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from dist_ai.distributed import join
+
+    join()
+    x, y = make_data()
+    whole, sharded = make_model(), make_model()
+    for layer in (sharded[0], sharded[2]):
+        fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
+    for model in (whole, sharded):
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+    expected = clip_grad_norm(list(whole.parameters()), 0.1)
+    got = clip_grad_norm(list(sharded.parameters()), 0.1)
+    torch.testing.assert_close(got, expected)
+    assert expected > 0.1
+    for mine, theirs in zip(sharded.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad.full_tensor(), theirs.grad)  # type: ignore[union-attr]

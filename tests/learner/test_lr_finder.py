@@ -16,7 +16,7 @@ from toy import give_back_run_directories, make_dls, make_learner, make_model, w
 from dist_ai.callbacks import Callback, GradientAccumulation, Phase, on
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.learner.lr_finder import LRFinding
-from dist_ai.optimizer import SGD, Adam
+from dist_ai.optimizer import SGD, Adam, Muon, Ranger, ScheduleFreeAdamW
 
 
 def find(accumulate: int = 1) -> dict[str, Any]:
@@ -72,7 +72,11 @@ def generators() -> list[Any]:
     return [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()]
 
 
-@pytest.mark.parametrize("opt_func", [SGD, Adam, torch.optim.AdamW], ids=["SGD", "Adam", "torch AdamW"])
+@pytest.mark.parametrize(
+    "opt_func",
+    [SGD, Adam, torch.optim.AdamW, Ranger, ScheduleFreeAdamW, Muon],
+    ids=["SGD", "Adam", "torch AdamW", "Ranger", "ScheduleFreeAdamW", "Muon"],
+)
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_weights_optimizer_randomness_and_callbacks_are_left_to_the_bit(
