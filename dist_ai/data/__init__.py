@@ -1,5 +1,6 @@
 """The data layer: sources, splitters, labellers, the epoch plan, data sets and loaders."""
 
+from dist_ai.data.archive import ArchiveLimits, extract
 from dist_ai.data.block import (
     CategoryBlock,
     DataBlock,
@@ -9,6 +10,7 @@ from dist_ai.data.block import (
 )
 from dist_ai.data.collate import collate
 from dist_ai.data.datasets import Datasets, Subset, TensorData
+from dist_ai.data.downloads import download, untar_data
 from dist_ai.data.folds import KFoldSplitter
 from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
 from dist_ai.data.labellers import RegexLabeller, parent_label
@@ -52,6 +54,7 @@ from dist_ai.data.transforms import (
 )
 
 __all__ = [
+    "ArchiveLimits",
     "AttrGetter",
     "Categorize",
     "CategoryBlock",
@@ -105,10 +108,13 @@ __all__ = [
     "class_counts",
     "collate",
     "dataset_stats",
+    "download",
+    "extract",
     "get_files",
     "get_image_files",
     "get_text_files",
     "parent_label",
     "plot_class_balance",
     "sample_data",
+    "untar_data",
 ]
