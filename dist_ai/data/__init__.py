@@ -9,10 +9,11 @@ from dist_ai.data.block import (
     TransformBlock,
 )
 from dist_ai.data.collate import collate
-from dist_ai.data.datasets import Datasets, Subset, TensorData
+from dist_ai.data.datasets import Datasets, Subset, TensorData, TfmdLists
 from dist_ai.data.downloads import download, untar_data
 from dist_ai.data.folds import KFoldSplitter
 from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
+from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.labellers import RegexLabeller, parent_label
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
@@ -78,6 +79,7 @@ __all__ = [
     "ImageGetter",
     "IndexSplitter",
     "ItemGetter",
+    "IterableLoader",
     "KFoldSplitter",
     "LengthOrder",
     "MaskSplitter",
@@ -99,6 +101,7 @@ __all__ = [
     "Subset",
     "Table",
     "TensorData",
+    "TfmdLists",
     "TokenStreams",
     "TrainTestSplitter",
     "TransformBlock",
