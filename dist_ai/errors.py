@@ -5,6 +5,7 @@ DistAIError
 ├── ConfigError (ValueError)              an argument or setting that cannot work
 ├── DataError (ValueError)                a source, split or batch that cannot work
 │   └── BadSampleError                    one sample that cannot be read; names its file
+├── UnknownLengthError (TypeError)        data that only its end tells how long it is
 ├── ArtifactError (ValueError)            a checkpoint or export that is damaged, missing or foreign
 ├── WorldError (RuntimeError)             the processes of a run cannot work together
 │   ├── RendezvousError                   they did not find each other
@@ -32,6 +33,7 @@ __all__ = [
     "DistAIError",
     "MissingDependencyError",
     "RendezvousError",
+    "UnknownLengthError",
     "WorkerError",
     "WorldError",
     "did_you_mean",
@@ -52,6 +54,13 @@ class DataError(DistAIError, ValueError):
 
 class BadSampleError(DataError):
     """One sample could not be read or transformed; the message names its file or index."""
+
+
+class UnknownLengthError(DistAIError, TypeError):
+    """The length of data was asked for that only its end will tell.
+
+    A `TypeError`, as Python's own of what has no ``len()``: ``list(loader)`` asks for the length, and can do without.
+    """
 
 
 class ArtifactError(DistAIError, ValueError):

@@ -165,7 +165,7 @@ def test_nothing_is_unpickled() -> None:
 def test_rank_and_run_variables_are_named_in_one_file() -> None:
     # By the strings, whatever is done with them: os.environ, getenv, a mapping that is passed on, a constant.
     mine = re.compile(r"(DIST_AI|TORCHELASTIC|SLURM)_\w+|NODE_RANK|MASTER_(ADDR|PORT)|" + "|".join(RANK_VARIABLES))
-    allowed = {"distributed/environment.py": None, "data/samples/__init__.py": {"DIST_AI_CACHE"}}
+    allowed = {"distributed/environment.py": None, "data/cache.py": {"DIST_AI_CACHE"}}
     assert all(mine.fullmatch(name) for name in OWN_VARIABLES)
     for file in FILES:
         named = {
@@ -185,9 +185,9 @@ def test_the_environment_is_touched_in_few_files() -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "putenv", "unsetenv")
     }
     touching |= {place(file) for file in FILES if {"os.environ", "os.getenv"} & set(imports(file))}
-    # The launchers pass the whole environment on and ask for other libraries' variables; the sample data asks where the
+    # The launchers pass the whole environment on and ask for other libraries' variables; the data layer asks where the
     # user's cache is; the doctor tells what is set for other libraries.
-    allowed = {"distributed/environment.py", "data/samples/__init__.py", "cli/doctor.py"}
+    allowed = {"distributed/environment.py", "data/cache.py", "cli/doctor.py"}
     assert {file for file in touching if not file.startswith("distributed/launchers/")} <= allowed
 
 

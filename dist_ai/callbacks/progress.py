@@ -93,7 +93,7 @@ class ProgressBar(Callback):
         self._stop()
         self._active = False
 
-    def _start(self, what: str, total: int, done: int) -> None:
+    def _start(self, what: str, total: int | None, done: int) -> None:
         self._stop()
         if not (self._active and (self.console.is_terminal or self.console.is_jupyter)):
             return

@@ -19,6 +19,7 @@ class ParamScheduler(Callback):
 
     Raises:
         ConfigError: when a fit begins: the optimizer has no such hyper-parameter, or another number of groups.
+        UnknownLengthError: when a fit begins: it is not known how many steps it has.
     """
 
     phase: ClassVar[Phase] = Phase.PREPARE
@@ -29,6 +30,7 @@ class ParamScheduler(Callback):
 
     def before_fit(self) -> None:
         """Sets the values at the beginning, so that what cannot be set shows here."""
+        _ = self.state.pct_train  # as what cannot be known does
         self._set(0.0)
 
     def before_batch(self) -> None:

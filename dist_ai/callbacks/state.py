@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from dist_ai.data.plan import Share
+from dist_ai.errors import UnknownLengthError
 
 __all__ = ["LossParts", "TrainState"]
 
@@ -34,15 +35,17 @@ class TrainState:
 
     Attributes:
         n_epoch: epochs of this fit, the last of which may be cut short; None for a fit that ends by the clock.
-        num_steps: steps in a whole epoch.
-        total_steps: steps in the whole fit; None for a fit that ends by the clock.
-        num_valid_steps: batches of the validation under way.
+        num_steps: steps in a whole epoch; None if only its end tells.
+        total_steps: steps in the whole fit; None for a fit that ends by the clock, or with data of unknown length.
+        num_valid_steps: batches of the validation under way; None if only its end tells.
+        steps_before: steps of the fit's earlier epochs; where `num_steps` is None, those that this process has seen.
         epoch: the epoch under way, from 0.
         step: the step under way in this epoch, from 0; in validation, the batch.
         next_step: the step of this epoch that a checkpoint of this moment goes on with.
         microbatch: the batch under way in this step, from 0.
         last_microbatch: whether the step follows this batch; True unless gradients are accumulated.
         fitting: True in a fit's own training and validation, False in a validation on its own, also in the middle of a fit.
+        goes_on: whether the epoch's training is under way, also while it validates in between.
         training: True in a training batch, False in a validation batch.
         share: which samples of the batch this rank has, and how many count.
         num_global: samples in the step, over all its microbatches and all ranks.
@@ -61,15 +64,17 @@ class TrainState:
     """
 
     n_epoch: int | None = 0
-    num_steps: int = 0
+    num_steps: int | None = 0
     total_steps: int | None = 0
-    num_valid_steps: int = 0
+    num_valid_steps: int | None = 0
+    steps_before: int = 0
     epoch: int = 0
     step: int = 0
     next_step: int = 0
     microbatch: int = 0
     last_microbatch: bool = True
     fitting: bool = False
+    goes_on: bool = False
     training: bool = False
     share: Share | None = None
     num_global: int = 0
@@ -87,17 +92,28 @@ class TrainState:
     @property
     def train_step(self) -> int:
         """The step under way, counted over the whole fit, from 0; outside training, the next one."""
-        return self.epoch * self.num_steps + (self.step if self.training else self.next_step)
+        return self.steps_before + (self.step if self.training else self.next_step)
 
     @property
     def mid_epoch(self) -> bool:
         """Whether training goes on in this epoch, after a validation of the fit."""
-        return self.fitting and self.next_step < self.num_steps
+        return self.fitting and self.goes_on
 
     @property
     def pct_train(self) -> float:
-        """How much of the fit's training is done, 0 to 1."""
-        return self.progress if self.total_steps is None else self.train_step / max(1, self.total_steps)
+        """How much of the fit's training is done, 0 to 1.
+
+        Raises:
+            UnknownLengthError: only the end of the training data tells how long it is, and the fit does not end by the clock.
+        """
+        if self.total_steps is not None:
+            return self.train_step / max(1, self.total_steps)
+        if self.n_epoch is None:
+            return self.progress
+        raise UnknownLengthError(
+            "how much of the fit is done is not known: only the end of the training data tells how long it is. A schedule "
+            "needs to know: give the loader num_samples=..., the samples of an epoch, or train by fit()"
+        )
 
     @property
     def weight(self) -> float:

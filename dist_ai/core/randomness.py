@@ -25,7 +25,18 @@ from dist_ai.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Draw", "borrowed_generators", "mix64", "mix64_int", "mix64_tensor", "name_key", "sample_keys", "signed"]
+__all__ = [
+    "Draw",
+    "OwnGenerators",
+    "borrowed_generators",
+    "mix64",
+    "mix64_int",
+    "mix64_tensor",
+    "name_key",
+    "sample_keys",
+    "seed_generators",
+    "signed",
+]
 
 UInt64Array: TypeAlias = npt.NDArray[np.uint64]
 
@@ -74,6 +85,13 @@ def signed(bits: int) -> int:
     return bits - (1 << 64) if bits >> 63 else bits
 
 
+def seed_generators(key: int) -> None:
+    """Seeds Python's, NumPy's and torch's (CPU) own generators by a 64-bit key, within `borrowed_generators`; 15 us."""
+    random.seed(key)
+    np.random.seed(key & 0xFFFF_FFFF)
+    torch.default_generator.manual_seed(key)  # torch.manual_seed would also queue a call for every GPU
+
+
 @contextlib.contextmanager
 def borrowed_generators() -> Iterator[Callable[[int], None]]:
     """Lends Python's, NumPy's and torch's (CPU) own generators, for code that draws from them; gives them back as they were.
@@ -88,19 +106,42 @@ def borrowed_generators() -> Iterator[Callable[[int], None]]:
     >>> random.getstate() == before
     True
     """
-
-    def seed(key: int) -> None:
-        random.seed(key)
-        np.random.seed(key & 0xFFFF_FFFF)
-        torch.default_generator.manual_seed(key)  # torch.manual_seed would also queue a call for every GPU
-
-    states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    states = _generator_states()
     try:
-        yield seed
+        yield seed_generators
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        _set_generator_states(states)
+
+
+class OwnGenerators:
+    """Python's, NumPy's and torch's own generators as one piece of code leaves them, whatever others draw in between.
+
+    For code that draws from them bit by bit, such as somebody's generator function.
+    """
+
+    def __init__(self) -> None:
+        self._states: tuple[Any, Any, torch.Tensor] | None = None
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lends them as they were left here; costs 0.2 ms."""
+        with borrowed_generators():
+            if self._states is not None:
+                _set_generator_states(self._states)
+            try:
+                yield
+            finally:
+                self._states = _generator_states()
+
+
+def _generator_states() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+
+
+def _set_generator_states(states: tuple[Any, Any, torch.Tensor]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 class Draw:

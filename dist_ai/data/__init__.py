@@ -1,5 +1,6 @@
 """The data layer: sources, splitters, labellers, the epoch plan, data sets and loaders."""
 
+from dist_ai.data.archive import ArchiveLimits, extract
 from dist_ai.data.block import (
     CategoryBlock,
     DataBlock,
@@ -8,9 +9,11 @@ from dist_ai.data.block import (
     TransformBlock,
 )
 from dist_ai.data.collate import collate
-from dist_ai.data.datasets import Datasets, Subset, TensorData
+from dist_ai.data.datasets import Datasets, Subset, TensorData, TfmdLists
+from dist_ai.data.downloads import download, untar_data
 from dist_ai.data.folds import KFoldSplitter
 from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
+from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.labellers import RegexLabeller, parent_label
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.loaders import DataLoaders
@@ -52,6 +55,7 @@ from dist_ai.data.transforms import (
 )
 
 __all__ = [
+    "ArchiveLimits",
     "AttrGetter",
     "Categorize",
     "CategoryBlock",
@@ -75,6 +79,7 @@ __all__ = [
     "ImageGetter",
     "IndexSplitter",
     "ItemGetter",
+    "IterableLoader",
     "KFoldSplitter",
     "LengthOrder",
     "MaskSplitter",
@@ -96,6 +101,7 @@ __all__ = [
     "Subset",
     "Table",
     "TensorData",
+    "TfmdLists",
     "TokenStreams",
     "TrainTestSplitter",
     "TransformBlock",
@@ -105,10 +111,13 @@ __all__ = [
     "class_counts",
     "collate",
     "dataset_stats",
+    "download",
+    "extract",
     "get_files",
     "get_image_files",
     "get_text_files",
     "parent_label",
     "plot_class_balance",
     "sample_data",
+    "untar_data",
 ]

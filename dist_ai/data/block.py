@@ -21,15 +21,17 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from dist_ai.core.transform import Pipeline, Transform
+from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
 from dist_ai.data.datasets import Datasets
 from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.getters import Getter, ItemGetter
-from dist_ai.data.loaders import DataLoaders
+from dist_ai.data.iterables import IterableLoader, first_of
+from dist_ai.data.loaders import DataLoaders, Weights
+from dist_ai.data.recipe import SampleRecipe
 from dist_ai.data.splitters import RandomSplitter, Splitter, check_split
 from dist_ai.data.summary import Report
 from dist_ai.data.table import as_items
@@ -220,8 +222,13 @@ class DataBlock:
         bad_samples: BadSamples = "raise",
         seed: int = 0,
         device: torch.device | str | None = None,
+        weights: Weights = None,
+        num_samples: int | None = None,
     ) -> DataLoaders:
-        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_datasets`."""
+        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_datasets`.
+
+        ``weights="balanced"`` shows every class equally often, ``num_samples=`` makes epochs of so many samples.
+        """
         return DataLoaders.from_dblock(
             self,
             source,
@@ -232,7 +239,78 @@ class DataBlock:
             bad_samples=bad_samples,
             seed=seed,
             device=device,
+            weights=weights,
+            num_samples=num_samples,
         )
+
+    def stream_dataloaders(
+        self,
+        train: Any,
+        valid: Any,
+        *,
+        bs: int = 64,
+        val_bs: int | None = None,
+        shuffle_buffer: int = 1000,
+        num_samples: int | None = None,
+        drop_last: bool = False,
+        num_workers: int | None = None,
+        bad_samples: Literal["raise", "skip"] = "raise",
+        seed: int = 0,
+        device: torch.device | str | None = None,
+    ) -> DataLoaders:
+        """Returns loaders of items that are only iterated over, such as a streamed Hugging Face data set.
+
+        Args:
+            train, valid: the items for training and for validation; see `IterableLoader`. `get_items` and `splitter` are not
+                asked.
+            bs, val_bs: samples in a global batch, in training and in validation.
+            shuffle_buffer, num_samples, drop_last: of the training loader; see `IterableLoader`.
+            num_workers, bad_samples, seed, device: see `DataLoader`.
+
+        Transforms are set up on the first 64 training items, so what must see all of them must be told.
+
+        Raises:
+            ConfigError: a block learns its classes from the training items; give it its vocab.
+
+        >>> block = DataBlock((TransformBlock, CategoryBlock(["a", "b"])), get_x=str.upper)
+        >>> dls = block.stream_dataloaders(lambda: iter(["a", "b"]), lambda: iter("b"), bs=2, num_workers=0)
+        >>> next(iter(dls.valid))
+        (['B'], TensorCategory([1]))
+        """
+        pipelines = [Pipeline(each) for each in self._type_tfms()]
+        if any(getattr(tfm, "vocab", None) == [] for pipeline in pipelines for tfm in pipeline.tfms):
+            raise ConfigError(
+                "a block learns its classes from the training items, and only the end of a stream tells which there are; give "
+                "them: CategoryBlock(vocab=[...])"
+            )
+        few = first_of(train, 64)
+        for pipeline in pipelines:
+            pipeline.setup(few)
+        recipe = SampleRecipe(
+            inputs=pipelines[: self.num_inputs],
+            targets=pipelines[self.num_inputs :],
+            item_tfms=Pipeline(self.all_item_tfms),
+            batch_tfms=Pipeline(self.all_batch_tfms),
+        )
+        loaders = (
+            IterableLoader(
+                source,
+                size,
+                shuffle_buffer=0 if split_idx else shuffle_buffer,
+                num_samples=None if split_idx else num_samples,
+                drop_last=drop_last and not split_idx,
+                num_workers=num_workers,
+                pipelines=pipelines,
+                item_tfms=recipe.item_tfms.tfms,
+                batch_tfms=recipe.batch_tfms.tfms,
+                bad_samples=bad_samples,
+                seed=seed,
+                split_idx=split_idx,
+                device=device,
+            )
+            for source, size, split_idx in ((train, bs, TRAIN), (valid, val_bs or bs, VALID))
+        )
+        return DataLoaders(*loaders, recipe=recipe, n_inp=self.num_inputs)
 
     def summary(self, source: Any, *, bs: int = 4) -> None:
         """Prints what each step makes of one training sample, and of a batch; where one fails, what it was given and why.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 
 from dist_ai.errors import DataError
 
-__all__ = ["collate", "structure"]
+__all__ = ["collate", "elements", "structure"]
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Returns the samples stacked: tuples, lists and dicts are kept, tensors and arrays gain a first dimension.
+    """Returns the samples stacked: tuples, lists, dicts and dataclasses are kept, tensors and arrays gain a first dimension.
 
     Semantic tensors keep their type. Numbers become tensors (int64, float32, bool); strings stay a list. Nothing is
     converted to fit: the type of a batch must not depend on which samples happen to come together.
@@ -55,10 +56,32 @@ def collate(samples: Sequence[Any]) -> Any:
             raise DataError(f"samples of different numbers of elements: {sorted(lengths)}")
         columns = [collate(column) for column in zip(*samples, strict=True)]
         return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first)]
+        return dataclasses.replace(
+            first, **{name: collate([getattr(sample, name) for sample in samples]) for name in names}
+        )
     raise DataError(
         f"a sample holds a {type(first).__name__}, which does not stack into a batch; make it a tensor, an array or a "
         "number with a transform, or give DataLoader(collate=...)"
     )
+
+
+def elements(batch: Any) -> tuple[Any, ...]:
+    """Returns the elements of a batch, inputs before targets: of a tuple or list, the values of a dict, a dataclass's fields.
+
+    Anything else is one element.
+
+    >>> elements({"text": 1, "label": 2})
+    (1, 2)
+    """
+    if isinstance(batch, tuple | list):
+        return tuple(batch)
+    if isinstance(batch, Mapping):
+        return tuple(batch.values())
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return tuple(getattr(batch, field.name) for field in dataclasses.fields(batch))
+    return (batch,)
 
 
 def structure(sample: Any) -> Any:

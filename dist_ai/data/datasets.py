@@ -13,7 +13,7 @@ from dist_ai.data.splitters import check_split
 from dist_ai.data.table import as_items
 from dist_ai.errors import DataError
 
-__all__ = ["Datasets", "Subset", "TensorData"]
+__all__ = ["Datasets", "Subset", "TensorData", "TfmdLists"]
 
 Tfms = Sequence[Transform | type[Transform] | Callable[[Any], Any]]
 
@@ -91,6 +91,96 @@ class Datasets:
     def valid(self) -> Subset:
         """The validation part."""
         return self.subsets[1]
+
+    def decode(self, sample: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns a sample, or the first elements of one, with what can be undone undone.
+
+        >>> from dist_ai.data.transforms import Categorize
+        >>> dsets = Datasets(["a", "b"], [[str.upper], [Categorize]], splits=([0, 1], [1]))
+        >>> dsets.decode(dsets.valid[0])
+        ('B', 'b')
+        """
+        return tuple(pipeline.decode(x) for pipeline, x in zip(self.pipelines, sample, strict=False))
+
+
+class TfmdLists:
+    """The parts of a collection of items seen through one pipeline, which makes a whole sample.
+
+    For samples whose elements are made together, such as a pair of images and whether they show the same; where each is
+    made on its own, `Datasets` has a pipeline for each.
+
+    Args:
+        items: what the samples are made from; see `as_items`.
+        tfms: the transforms; they learn from the training part.
+        splits: as of `Datasets`; by default all items are for training and none for validation.
+
+    Attributes:
+        subsets: the parts, in the order of `splits`.
+
+    Raises:
+        DataError: a part is empty or has an index that no item has; or `items` is no collection.
+
+    >>> from dist_ai.data.transforms import Categorize
+    >>> labels = TfmdLists(["cat", "dog", "cat"], [Categorize], splits=([0, 1], [2]))
+    >>> labels.valid[0], labels.decode(labels.valid[0])
+    (TensorCategory(0), 'cat')
+    """
+
+    def __init__(self, items: Any, tfms: Tfms, splits: Sequence[Sequence[int]] | None = None) -> None:
+        self.items = as_items(items)
+        if splits is None:
+            splits = (range(len(self.items)),)
+            if not len(self.items):
+                raise DataError("no items; there is nothing to learn from")
+        else:
+            splits = check_split(splits, len(self.items), may_overlap=True)
+        self.splits = splits
+        self.pipeline = Pipeline(tfms)
+        self.pipeline.setup(_Chosen(self.items, splits[0]))
+        self.subsets = [
+            TfmdList(self.items, indices, self.pipeline, split_idx=VALID if k else TRAIN)
+            for k, indices in enumerate(splits)
+        ]
+
+    @property
+    def train(self) -> TfmdList:
+        """The training part."""
+        return self.subsets[0]
+
+    @property
+    def valid(self) -> TfmdList:
+        """The validation part.
+
+        Raises:
+            DataError: no splits were given.
+        """
+        if len(self.subsets) < 2:
+            raise DataError("there is no validation part: no splits were given; give TfmdLists(splits=...)")
+        return self.subsets[1]
+
+    def decode(self, sample: Any) -> Any:
+        """Returns a sample with what can be undone undone."""
+        return self.pipeline.decode(sample)
+
+
+class TfmdList(Sequence[Any]):
+    """Some items of a collection seen through one pipeline; `part.item(i)` is the item itself."""
+
+    def __init__(self, items: Sequence[Any], indices: Sequence[int], pipeline: Pipeline, split_idx: int) -> None:
+        self.items = items
+        self.indices = indices
+        self.pipeline = pipeline
+        self.split_idx = split_idx
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def item(self, index: int) -> Any:
+        """Returns the untransformed item, for messages."""
+        return self.items[self.indices[index]]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.pipeline(self.item(index), split_idx=self.split_idx)
 
 
 class _Chosen(Sequence[Any]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -17,7 +19,7 @@ from dist_ai.data.plan import Share, epoch_key
 from dist_ai.data.table import Row
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 
-__all__ = ["BadSamples", "Fetched", "Fetcher"]
+__all__ = ["BadSamples", "Excerpt", "Fetched", "Fetcher", "received"]
 
 BadSamples: TypeAlias = Literal["raise", "skip"]
 """What a sample that cannot be read does: raise an error that names it, or be skipped and counted."""
@@ -35,6 +37,46 @@ class Fetched(NamedTuple):
     batch: Any
     share: Share | None = None
     skipped: tuple[str, ...] = ()
+
+
+def received(came: tuple[Share, Fetched], skipped: Counter[str]) -> tuple[Share, Any]:
+    """Returns share and batch of what came; what was skipped is warned of once and counted in `skipped`."""
+    share, fetched = came
+    for message in fetched.skipped:
+        if message not in skipped:
+            warnings.warn(f"skipped: {message}", stacklevel=5)
+        skipped[message] += 1
+    return share if fetched.share is None else fetched.share, fetched.batch
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What one batch needs of a stream, by number, seen through pipelines as the items of a `Subset` are.
+
+    Attributes:
+        samples: what came out of the stream.
+        spares: numbers of some that may take the place of one that cannot be read.
+        pipelines: one for each element of a sample; none if the stream gives samples.
+        split_idx: whose transforms run: 0 training's, 1 validation's.
+    """
+
+    samples: dict[int, Any]
+    spares: tuple[int, ...] = ()
+    pipelines: tuple[Pipeline, ...] = ()
+    split_idx: int = 1
+
+    def __getitem__(self, number: int) -> Any:
+        item = self.samples[number]
+        if not self.pipelines:
+            return item
+        return tuple(pipeline(item, split_idx=self.split_idx) for pipeline in self.pipelines)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def item(self, number: int) -> str:
+        """Returns what a sample is in short, for messages."""
+        return f"{self.samples[number]!r:.100}"
 
 
 @dataclass
@@ -130,9 +172,10 @@ class Fetcher:
     def _another(self, index: int, key: int, epoch: int, error: BadSampleError) -> Any:
         """Returns a sample that can be read instead of `index`, at the first of some random distances that leads to one."""
         distances = epoch_key(self.seed, epoch)
+        others = self.dataset.spares if isinstance(self.dataset, Excerpt) else range(len(self.dataset))
         for attempt in range(_TRIES):
             try:
-                return self._fitting((index + mix64_int(distances + attempt)) % len(self.dataset), key, epoch)
+                return self._fitting(others[(index + mix64_int(distances + attempt)) % len(others)], key, epoch)
             except BadSampleError as another:
                 error = another
         raise BadSampleError(f"{_TRIES + 1} samples in a row cannot be read; the last: {error}") from error

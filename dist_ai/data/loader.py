@@ -14,8 +14,6 @@ that a worker makes a complete batch.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -29,13 +27,13 @@ from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
 from dist_ai.data.device import DeviceStage
-from dist_ai.data.fetcher import BadSamples, Fetched, Fetcher
+from dist_ai.data.fetcher import BadSamples, Fetched, Fetcher, received
 from dist_ai.data.plan import EpochPlan, Order, Share
-from dist_ai.data.workers import Workers
+from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World, current_world
-from dist_ai.errors import ConfigError, DataError
+from dist_ai.errors import ConfigError, DataError, UnknownLengthError
 
-__all__ = ["DataLoader", "Loader", "Tfms", "as_list"]
+__all__ = ["DataLoader", "Loader", "Tfms", "as_list", "known_length"]
 
 Tfms = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform
 
@@ -44,17 +42,25 @@ class Loader(Protocol):
     """What a Learner needs of a loader."""
 
     def __len__(self) -> int:
-        """Number of global batches in an epoch."""
+        """Number of global batches in an epoch; raises `UnknownLengthError` where only the end tells."""
         ...
 
     @property
-    def num_samples(self) -> int:
-        """Number of samples in an epoch, over all ranks."""
+    def num_samples(self) -> int | None:
+        """Number of samples in an epoch, over all ranks; None where only the end tells."""
         ...
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Share, Any]]:
         """Yields (share, batch) for this rank, from global batch `start` of the epoch on."""
         ...
+
+
+def known_length(loader: Loader) -> int | None:
+    """Returns the number of global batches in an epoch, or None where only the end tells."""
+    try:
+        return len(loader)
+    except UnknownLengthError:
+        return None
 
 
 class DataLoader:
@@ -116,8 +122,8 @@ class DataLoader:
             raise ConfigError(f"num_workers={num_workers}: expected 0 (load in this process) or more")
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise ConfigError(
-                f"{type(dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; "
-                "give a map-style data set: one with len() and [i]"
+                f"{type(dataset).__name__} has no length and no samples by number; give what is iterated over to an "
+                "IterableLoader, or a map-style data set (with len() and [i]) here"
             )
         if order is not None and shuffle:
             raise ConfigError(
@@ -145,9 +151,11 @@ class DataLoader:
             alike=order is None,
         )
         self.bad_samples = bad_samples
-        self.num_workers = self._default_workers() if num_workers is None else num_workers
+        if num_workers is None:
+            num_workers = 0 if self.fetcher.whole_batches else default_num_workers(self.world)
+        self.num_workers = num_workers
         self._epoch = 0
-        self._workers: Workers | None = None
+        self._workers: Workers[Share] | None = None
         self.skipped: Counter[str] = Counter()
         self._check()
 
@@ -232,7 +240,7 @@ class DataLoader:
         """
         plan = self.plan(epoch)
         fetched = self._fetch_here(plan, start) if self.num_workers == 0 else self._fetch_in_workers(plan, start)
-        return self.stage.run(map(self._received, fetched))
+        return self.stage.run(received(came, self.skipped) for came in fetched)
 
     def one_batch(self) -> Any:
         """Returns the first batch of epoch 0, made in this process."""
@@ -240,17 +248,8 @@ class DataLoader:
 
     def load(self, share: Share) -> tuple[Share, Any]:
         """Returns any share with its batch, made in this process; bad samples may leave less of it, and are not counted."""
-        share, batch = self._received((share, self.fetcher.load(share)), count=False)
+        share, batch = received((share, self.fetcher.load(share)), Counter())
         return share, self.stage(batch, share)
-
-    def _received(self, came: tuple[Share, Fetched], *, count: bool = True) -> tuple[Share, Any]:
-        """Returns share and batch of what came, with what was skipped taken down."""
-        share, fetched = came
-        for message in fetched.skipped:
-            if message not in self.skipped:
-                warnings.warn(f"skipped: {message}", stacklevel=4)
-            self.skipped[message] += count
-        return share if fetched.share is None else fetched.share, fetched.batch
 
     def _fetch_here(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
         load, expect = self.fetcher.load, self.fetcher.expect
@@ -264,14 +263,10 @@ class DataLoader:
 
     def _fetch_in_workers(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
         if self._workers is None or self._workers.ended:
-            self._workers = Workers(self.fetcher, self.num_workers, pin_memory=self.device.type == "cuda")
+            self._workers = Workers(
+                self.fetcher.load, self.num_workers, seed=self.seed, pin_memory=self.device.type == "cuda"
+            )
         return self._workers.run(plan.shares(start))
-
-    def _default_workers(self) -> int:
-        if self.fetcher.whole_batches:
-            return 0
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-        return max(0, min(16, cores // self.world.local_world_size - 1))
 
     def _check(self) -> None:
         num_samples = self._num_ordered

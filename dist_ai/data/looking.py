@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dist_ai.core.types import SemanticTensor, plain
+from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.recipe import SampleRecipe
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "AnyLoader",
     "as_target",
     "chosen_samples",
     "decoded_samples",
-    "elements_of",
     "first_samples",
     "one_or_several",
     "same_sample",
@@ -28,9 +29,13 @@ __all__ = [
     "spread_samples",
 ]
 
+AnyLoader = DataLoader | IterableLoader
 
-def first_samples(loader: DataLoader, n: int) -> Any:
+
+def first_samples(loader: AnyLoader, n: int) -> Any:
     """Returns a batch of the first `n` samples, at most, of the loader's first batch; only these are loaded."""
+    if isinstance(loader, IterableLoader):
+        return _begin(loader, n).one_batch()
     share = loader.plan(0).share(0)
     num_local = min(share.num_local, n)
     few = share._replace(
@@ -39,15 +44,20 @@ def first_samples(loader: DataLoader, n: int) -> Any:
     return loader.load(few)[1]
 
 
-def same_sample(loader: DataLoader, n: int) -> list[Any]:
+def same_sample(loader: AnyLoader, n: int) -> list[Any]:
     """Returns `n` batches of the loader's first sample alone, as `n` epochs draw it."""
+    if isinstance(loader, IterableLoader):
+        one_each = _begin(loader, 1, shuffle_buffer=0, num_samples=None)
+        return [next(one_each.batches(epoch))[1] for epoch in range(n)]
     share = loader.plan(0).share(0)
     one = share._replace(indices=share.indices[:1], positions=share.positions[:1], keys=share.keys[:1], num_local=1)
     return [loader.load(one._replace(epoch=epoch))[1] for epoch in range(n)]
 
 
-def spread_samples(loader: DataLoader, n: int) -> Any:
+def spread_samples(loader: AnyLoader, n: int) -> Any:
     """Returns a batch of `n` samples, at most, from all over the data set: its first ones are often of one class."""
+    if isinstance(loader, IterableLoader):
+        return _begin(loader, n).one_batch()  # it has no middle that could be reached
     num_samples = len(loader.dataset)
     n = min(n, num_samples)
     return chosen_samples(loader, np.arange(n, dtype=np.int64) * num_samples // n)
@@ -60,11 +70,6 @@ def chosen_samples(loader: DataLoader, indices: npt.NDArray[np.int64]) -> Any:
         loader.plan(0).share(0)._replace(indices=indices, positions=indices, keys=indices, num_local=n, num_global=n)
     )
     return loader.load(share)[1]
-
-
-def elements_of(batch: Any) -> tuple[Any, ...]:
-    """Returns the elements of a batch, inputs and targets: one if the batch is no plain tuple or list."""
-    return tuple(batch) if type(batch) in (tuple, list) else (batch,)
 
 
 def one_or_several(elements: tuple[Any, ...]) -> Any:
@@ -93,6 +98,13 @@ def sized(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
     if figsize is not None:
         figure.set_size_inches(*figsize)
     return figure
+
+
+def _begin(loader: IterableLoader, bs: int, **changes: Any) -> IterableLoader:
+    """Returns a loader of a stream's begin that reads no more than it gives, with the same transforms."""
+    begin = loader.new(bs=bs, drop_last=False, num_workers=0, split_idx=loader.split_idx, **changes)
+    begin.stage = loader.stage  # batch transforms may have been added to it
+    return begin
 
 
 def _at(value: Any, i: int) -> Any:

@@ -27,21 +27,29 @@ class SampleRecipe:
         targets: a pipeline for each target, from the item on; only their decoding is needed after training.
         item_tfms: transforms of one sample.
         batch_tfms: transforms of a batch, on the device.
+        labels_items: whether the targets can be made from an item, and not only be decoded, as after an export.
     """
 
     inputs: list[Pipeline] = field(default_factory=list)
     targets: list[Pipeline] = field(default_factory=list)
     item_tfms: Pipeline = field(default_factory=Pipeline)
     batch_tfms: Pipeline = field(default_factory=Pipeline)
+    labels_items: bool = True
 
-    def samples(self, items: Any) -> Subset:
-        """Returns new items as samples without targets, seen through the validation transforms.
+    def samples(self, items: Any, *, with_labels: bool = False) -> Subset:
+        """Returns new items as samples, seen through the validation transforms.
 
         Args:
             items: a list, or a table of any kind; see `as_items`.
+            with_labels: whether they have targets, as the training items do.
+
+        Raises:
+            DataError: the targets of an export are only known in one direction, from predictions to labels.
         """
         items = as_items(items)
-        return Subset(items, range(len(items)), self.inputs, split_idx=1)
+        if with_labels and not self.labels_items:
+            raise DataError("how an item gets its label is not part of an export; give items without with_labels")
+        return Subset(items, range(len(items)), [*self.inputs, *(self.targets if with_labels else ())], split_idx=1)
 
     def decode_batch(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns a batch's elements, or the first of them, with all that can be undone undone."""
@@ -108,4 +116,5 @@ class SampleRecipe:
             targets=[Pipeline.from_plain(each) for each in data["targets"]],
             item_tfms=Pipeline.from_plain(data["item_tfms"]),
             batch_tfms=Pipeline.from_plain(data["batch_tfms"]),
+            labels_items=False,
         )

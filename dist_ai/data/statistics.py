@@ -369,7 +369,12 @@ def _parts(source: Any) -> list[tuple[str, Any]]:
         names = ["train", "valid", *(f"part {k}" for k in range(2, len(source.subsets)))]
         return list(zip(names, source.subsets, strict=False))
     if hasattr(source, "train") and hasattr(source, "valid"):  # DataLoaders, which are made of what is here
-        return [("train", source.train.dataset), ("valid", source.valid.dataset)]
+        loaders = {"train": source.train, "valid": source.valid}
+        if streams := [name for name, loader in loaders.items() if not hasattr(loader, "dataset")]:
+            raise DataError(
+                f"the {streams[0]} samples are only iterated over, and statistics choose some by number; give a list of them"
+            )
+        return [(name, loader.dataset) for name, loader in loaders.items()]
     dataset = getattr(source, "dataset", source)
     return [({0: "train", 1: "valid"}.get(getattr(dataset, "split_idx", -1), "all"), dataset)]
 

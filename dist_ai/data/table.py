@@ -134,15 +134,17 @@ class Table(Sequence[Row]):
         header: bool = True,
         columns: Iterable[str] | None = None,
         text: Iterable[str] = (),
+        filesystem: Any = None,
     ) -> Table:
         """Returns the rows of a CSV file.
 
         Args:
-            file: the file; ``.gz`` and the like are unpacked.
+            file: the file, or its address (``s3://bucket/rows.csv``); ``.gz`` and the like are unpacked.
             delimiter: between the values.
             header: whether the first line has the columns' names; they are f0, f1, ... otherwise.
             columns: read only these; by default all.
             text: columns whose values stay text: "007" is 7 otherwise.
+            filesystem: a `pyarrow.fs.FileSystem` on which `file` is a path.
 
         An empty field is missing in a column of numbers and "" in one of text; "NA" and "null" are text like any other.
 
@@ -161,15 +163,22 @@ class Table(Sequence[Row]):
                 column_types=dict.fromkeys(text, pyarrow.string()),
             ),
         }
-        return cls.from_arrow(_read(lambda: csv.read_csv(_existing(file), **options), file, "CSV"))
+
+        def read() -> Any:
+            files, path = _existing(file, filesystem)
+            with files.open_input_stream(path) as stream:
+                return csv.read_csv(stream, **options)
+
+        return cls.from_arrow(_read(read, file, "CSV"))
 
     @classmethod
-    def from_parquet(cls, path: str | Path, *, columns: Iterable[str] | None = None) -> Table:
+    def from_parquet(cls, path: str | Path, *, columns: Iterable[str] | None = None, filesystem: Any = None) -> Table:
         """Returns the rows of a Parquet file, or of a folder of them in the order of their names, in memory.
 
         Args:
-            path: the file or folder.
+            path: the file or folder, or its address (``s3://bucket/folder``). Folders named ``label=cat`` make a column.
             columns: read only these; by default all.
+            filesystem: a `pyarrow.fs.FileSystem` on which `path` is; one of fsspec by `pyarrow.fs.PyFileSystem`.
 
         Raises:
             DataError: there is no such file, or it is not Parquet.
@@ -177,7 +186,12 @@ class Table(Sequence[Row]):
         from pyarrow import parquet
 
         names = list(columns) if columns is not None else None
-        return cls.from_arrow(_read(lambda: parquet.read_table(_existing(path), columns=names), path, "Parquet"))
+
+        def read() -> Any:
+            files, place = _existing(path, filesystem)
+            return parquet.read_table(place, columns=names, filesystem=files)
+
+        return cls.from_arrow(_read(read, path, "Parquet"))
 
     def __len__(self) -> int:
         return self._length
@@ -225,8 +239,8 @@ class Table(Sequence[Row]):
 def as_items(source: Any) -> Any:
     """Returns `source` as a collection of items, with `len()` and `[i]` for an integer i.
 
-    Data frames, Arrow tables and Hugging Face data sets become a `Table`. Lists, arrays and map-style `torch` data sets
-    are collections already and are returned as they are.
+    Data frames (also polars'), Arrow tables and data sets, and Hugging Face data sets become a `Table`. Lists, arrays and
+    map-style `torch` data sets are collections already and are returned as they are.
 
     Raises:
         DataError: it has no length, or its items cannot be numbered.
@@ -237,6 +251,12 @@ def as_items(source: Any) -> Any:
         return source.tolist()
     if hasattr(source, "column_names") and hasattr(source, "to_pylist"):
         return Table.from_arrow(source)
+    if hasattr(source, "to_table") and hasattr(source, "scanner"):  # a pyarrow.dataset.Dataset
+        return Table.from_arrow(source.to_table())
+    if hasattr(source, "__arrow_c_stream__"):  # what any other library of tables calls one
+        import pyarrow
+
+        return Table.from_arrow(pyarrow.table(source))
     if hasattr(source, "column_names") and hasattr(source, "features") and _has_length(source):
         return Table.from_hub(source)
     if isinstance(source, str | bytes | os.PathLike | Mapping):
@@ -246,7 +266,7 @@ def as_items(source: Any) -> Any:
         raise DataError(
             f"{type(source).__name__} has no length or no items by number, so it cannot be split and dealt out to ranks; "
             "give a list, a table, or a map-style data set (with len() and [i]). What is iterated over only can be made "
-            "one with list(...)"
+            "one with list(...) if it fits into memory; else give it to an IterableLoader"
         )
     return source
 
@@ -340,10 +360,17 @@ def _has_length(source: Any) -> bool:
     return True
 
 
-def _existing(file: str | Path) -> Path:
-    if not Path(file).exists():
+def _existing(file: str | Path, filesystem: Any) -> tuple[Any, str]:
+    """Returns the file system of a file or folder that is there, and its path on it."""
+    from pyarrow import fs
+
+    files, path = filesystem, str(file)
+    if files is None:
+        is_address = "://" in path and not Path(path).exists()
+        files, path = fs.FileSystem.from_uri(path) if is_address else (fs.LocalFileSystem(), path)
+    if files.get_file_info(path).type == fs.FileType.NotFound:
         raise DataError(f"no file at {file}")
-    return Path(file)
+    return files, path
 
 
 def _read(read: Any, file: str | Path, kind: str) -> Any:

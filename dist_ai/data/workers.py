@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from dist_ai.data.fetcher import Fetched, Fetcher
-from dist_ai.data.plan import Share
+from dist_ai.data.fetcher import Fetched
+from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError, DistAIError
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "default_num_workers"]
+
+Task = TypeVar("Task")
+
+
+def default_num_workers(world: World) -> int:
+    """Returns how many processes load for each rank of a machine: its cores dealt out, less one for the training itself."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(0, min(16, cores // world.local_world_size - 1))
 
 
 @dataclass
@@ -25,37 +34,37 @@ class _Failure:
     message: str
 
 
-class _Feed:
-    """The shares that are sent to workers, and those `under_way`. Apart from `Workers`, which a loader's going then ends."""
+class _Feed(Generic[Task]):
+    """The tasks that are sent to workers, and those `under_way`. Apart from `Workers`, which a loader's going then ends."""
 
     def __init__(self) -> None:
         self.begin(iter(()))
 
-    def begin(self, shares: Iterator[Share]) -> None:
+    def begin(self, tasks: Iterator[Task]) -> None:
         """Sends these from now on."""
-        self.shares = shares
-        self.under_way: deque[Share] = deque()
+        self.tasks = tasks
+        self.under_way: deque[Task] = deque()
 
-    def __iter__(self) -> Iterator[Share]:
-        for share in self.shares:
-            self.under_way.append(share)
-            yield share
+    def __iter__(self) -> Iterator[Task]:
+        for task in self.tasks:
+            self.under_way.append(task)
+            yield task
 
 
-class Workers:
-    """Worker processes that live as long as the loader and are fed shares.
+class Workers(Generic[Task]):
+    """Worker processes that live as long as the loader and are fed tasks: shares, or what else says what is in a batch.
 
     `ended` is True when one of them was killed; new ones must be made then.
 
-    torch's `DataLoader` runs them: its sampler yields shares, its data set makes a batch of one.
+    torch's `DataLoader` runs them: its sampler yields tasks, its data set makes a batch of one by `load`.
     """
 
-    def __init__(self, fetcher: Fetcher, num_workers: int, *, pin_memory: bool) -> None:
-        self._feed = _Feed()
+    def __init__(self, load: Callable[[Task], Fetched], num_workers: int, *, seed: int, pin_memory: bool) -> None:
+        self._feed: _Feed[Task] = _Feed()
         self._num_runs = 0
         self.ended = False
         self._loader = TorchDataLoader(
-            _ShareDataset(fetcher),
+            _TaskDataset(load),
             batch_size=None,
             sampler=self._feed,  # any iterable of what the data set takes is a sampler
             num_workers=num_workers,
@@ -63,11 +72,11 @@ class Workers:
             persistent_workers=True,
             pin_memory=pin_memory,
             # Each epoch draws a seed for the workers: from the global generator, it would change the model's dropout.
-            generator=torch.Generator().manual_seed(fetcher.seed & 0x7FFF_FFFF_FFFF_FFFF),
+            generator=torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF),
         )
 
-    def run(self, shares: Iterator[Share]) -> Iterator[tuple[Share, Fetched]]:
-        """Yields each share with what came of it, in order.
+    def run(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Fetched]]:
+        """Yields each task with what came of it, in order.
 
         Raises:
             ConfigError: another run was begun in the meantime; the workers serve one at a time.
@@ -75,7 +84,7 @@ class Workers:
         """
         self._num_runs += 1
         number = self._num_runs
-        self._feed.begin(shares)
+        self._feed.begin(tasks)
         batches: Iterator[Fetched | _Failure] | None = None
         while True:
             if number != self._num_runs:
@@ -102,12 +111,12 @@ class Workers:
 
 
 @dataclass
-class _ShareDataset(torch.utils.data.Dataset[Any]):
-    fetcher: Fetcher
+class _TaskDataset(torch.utils.data.Dataset[Any]):
+    load: Callable[[Any], Fetched]
 
-    def __getitem__(self, share: Share) -> Fetched | _Failure:
+    def __getitem__(self, task: Any) -> Fetched | _Failure:
         try:
-            return self.fetcher.load(share)
+            return self.load(task)
         except DistAIError as error:
             return _Failure(type(error), str(error))
 

@@ -22,8 +22,9 @@ import torch
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.core.show import show_results, words
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
+from dist_ai.data.collate import elements
 from dist_ai.data.loader import DataLoader
-from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, elements_of, one_or_several
+from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, one_or_several
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.learner.learner import Learner
 from dist_ai.losses import decodes, sample_losses
@@ -111,7 +112,7 @@ class Interpretation:
         if not len(samples):
             raise ConfigError("no samples to look at: give at least one")
         learn, n_inp = self.learn, self.learn.dls.n_inp
-        batch = elements_of(chosen_samples(self.dl, self.indices[list(samples)].numpy()))
+        batch = elements(chosen_samples(self.dl, self.indices[list(samples)].numpy()))
         modes = [(module, module.training) for module in learn.model.modules()]
         try:
             learn.model.eval()
@@ -403,6 +404,11 @@ class _Watch(Callback):
 
 def _watch(learn: Learner, dl: DataLoader | None, look: Callable[[Any, tuple[Any, ...], int], None]) -> Interpretation:
     loader = learn.validation_loader(dl)
+    if not isinstance(loader, DataLoader):
+        raise ConfigError(
+            f"an interpretation looks at samples by their number, and a {type(loader).__name__} has none; give a DataLoader of "
+            "a list of them"
+        )
     if loader.shuffle:
         raise ConfigError(
             "an interpretation keeps the order of the data, and this loader shuffles it; use shuffle=False"

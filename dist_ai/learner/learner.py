@@ -31,9 +31,10 @@ from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint
 from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
-from dist_ai.data.loader import DataLoader
-from dist_ai.data.loaders import DataLoaders
-from dist_ai.data.looking import as_target, decoded_samples, elements_of, one_or_several, sized, spread_samples
+from dist_ai.data.collate import elements
+from dist_ai.data.loader import known_length
+from dist_ai.data.loaders import AnyLoader, DataLoaders, as_loader
+from dist_ai.data.looking import as_target, decoded_samples, one_or_several, sized, spread_samples
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
@@ -491,7 +492,7 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------ evaluation
 
-    def validation_loader(self, dl: DataLoader | TorchDataLoader[Any] | None) -> DataLoader:
+    def validation_loader(self, dl: AnyLoader | TorchDataLoader[Any] | None) -> AnyLoader:
         """Returns the loader that a method was given, or else that of the validation data."""
         if dl is None:
             if self.dls.valid is None:
@@ -499,9 +500,9 @@ class Learner:
                     "there is no validation data; give DataLoaders(train, valid), or a loader to this method"
                 )
             return self.dls.valid
-        return DataLoader.from_torch(dl) if isinstance(dl, TorchDataLoader) else dl
+        return as_loader(dl, split_idx=1)
 
-    def validate(self, dl: DataLoader | TorchDataLoader[Any] | None = None) -> list[float]:
+    def validate(self, dl: AnyLoader | TorchDataLoader[Any] | None = None) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank."""
         loader = self.validation_loader(dl)
         with self._set_aside():
@@ -510,7 +511,7 @@ class Learner:
 
     def get_preds(
         self,
-        dl: DataLoader | TorchDataLoader[Any] | None = None,
+        dl: AnyLoader | TorchDataLoader[Any] | None = None,
         *,
         with_decoded: bool = False,
         with_loss: bool = False,
@@ -533,7 +534,7 @@ class Learner:
 
     def tta(
         self,
-        dl: DataLoader | TorchDataLoader[Any] | None = None,
+        dl: AnyLoader | TorchDataLoader[Any] | None = None,
         *,
         n: int = 4,
         beta: float = 0.25,
@@ -569,7 +570,7 @@ class Learner:
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            raw = self.precision.forward(self.model, plain(loader.one_batch()))
+            raw = self.precision.forward(self.model, tuple(map(plain, elements(loader.one_batch()))))
         decoded = decodes(self.loss_func, raw)
         labels = self.dls.recipe.decode_targets((decoded,)) if self.dls.recipe.targets else (decoded,)
         return labels[0][0], plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
@@ -578,7 +579,7 @@ class Learner:
         self,
         max_n: int = 9,
         *,
-        dl: DataLoader | None = None,
+        dl: AnyLoader | None = None,
         figsize: tuple[float, float] | None = None,
     ) -> Figure:
         """Returns a figure of validation samples from all over the data, each with its target and its prediction.
@@ -597,7 +598,7 @@ class Learner:
         """
         if max_n < 1:
             raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
-        batch = elements_of(spread_samples(self.validation_loader(dl), max_n))
+        batch = elements(spread_samples(self.validation_loader(dl), max_n))
         inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
         if not targets:
             raise DataError(
@@ -767,7 +768,8 @@ class Learner:
         """Returns how the training batches make up steps."""
         accumulation: GradientAccumulation | None = self.callbacks.find(GradientAccumulation)
         train = self.dls.train
-        return Steps(len(train), train.num_samples, train.bs, accumulation.batches_of(train.bs) if accumulation else 1)
+        batches = accumulation.batches_of(train.bs) if accumulation else 1
+        return Steps(known_length(train), train.num_samples, train.bs, batches)
 
     def _facts(self, steps: Steps) -> dict[str, Any]:
         """Returns what a fit's numbers depend on beside its own arguments: a run that goes on must have the same."""
@@ -816,7 +818,7 @@ class Learner:
         if not self._opt_is_given:  # what was assigned stays; it leaves alone what has no gradient
             self._opt = None
 
-    def _predictions(self, loader: DataLoader, *, with_loss: bool = False, epoch: int = 0) -> tuple[Any, Any, Any]:
+    def _predictions(self, loader: AnyLoader, *, with_loss: bool = False, epoch: int = 0) -> tuple[Any, Any, Any]:
         """Returns raw predictions, targets and losses for the samples of `loader`, in order."""
         if loader.shuffle:
             raise ConfigError(
@@ -830,7 +832,7 @@ class Learner:
     def _default_loss(self) -> Any:
         if not self.dls.has_data:
             raise ConfigError("no loss_func was given and there is no data to infer it from")
-        target = self.dls.one_batch()[self.dls.n_inp]
+        target = elements(self.dls.one_batch())[self.dls.n_inp]
         if default_loss.find(type(target)) is None:
             raise ConfigError(
                 f"no loss_func was given, and targets of type {type(target).__name__} have no default one; "

@@ -25,8 +25,9 @@ from dist_ai.callbacks.event import (
 from dist_ai.callbacks.state import LossParts, TrainState
 from dist_ai.core.randomness import sample_keys
 from dist_ai.core.types import plain
+from dist_ai.data.collate import elements
 from dist_ai.data.device import to_device
-from dist_ai.data.loader import Loader
+from dist_ai.data.loader import Loader, known_length
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
@@ -90,7 +91,7 @@ class Loop:
         self.model, self.dls, self.loss_func, self.opt = model, dls, loss_func, opt
         self.strategy, self.precision, self.state, self.events = strategy, precision, state, events
         self.decisions, self.seed, self.epochs_before = decisions, seed, epochs_before
-        self.steps = steps or Steps(0, 0, 1)
+        self.steps = Steps(0, 0, 1) if steps is None else steps
         self.valid_every = valid_every
         self.module = model  # what forward is called on: the model, or what the strategy wraps it in
         self._alone = strategy.collectives.world.world_size == 1
@@ -113,7 +114,7 @@ class Loop:
     def fit(self, length: Length, start: Cursor) -> None:
         """Trains from `start` to the end of the fit."""
         state = self.state
-        state.num_steps, state.progress = len(self.steps), start.progress
+        state.num_steps, state.progress, state.steps_before = self.steps.num_steps, start.progress, 0
         state.n_epoch, state.total_steps = length.in_epochs(self.steps)
         state.exception, state.save, state.leave, state.fitting = None, False, 0, True
         self._rhythm = Rhythm(length.time, start.progress, keeps_time=self.strategy.collectives.world.is_main)
@@ -144,6 +145,10 @@ class Loop:
         for epoch in itertools.count(start.epoch):
             if epoch == state.n_epoch or (state.n_epoch is None and state.progress >= 1):
                 break
+            if state.num_steps is not None:
+                state.steps_before = epoch * state.num_steps
+            elif epoch > start.epoch:
+                state.steps_before += state.next_step
             self._position = start if epoch == start.epoch else Cursor(epoch)
             state.epoch, state.step, state.next_step = epoch, self._position.step, self._position.step
             self._stage("epoch", self._epoch, CancelEpoch)
@@ -151,8 +156,10 @@ class Loop:
     def _epoch(self) -> None:
         state = self.state
         self._stage("train", self._train, CancelTrain)
-        state.next_step = state.num_steps
-        after = (state.epoch + 1) * state.num_steps
+        state.goes_on = False
+        if state.num_steps is not None:
+            state.next_step = state.num_steps
+        after = state.steps_before + state.next_step
         if self.dls.valid is not None and (self._ends_before(after) or after % (self.valid_every or 1) == 0):
             self._evaluate(self.dls.valid)
 
@@ -161,7 +168,8 @@ class Loop:
         self._train_mode()
         if self._position.cancel:
             raise CANCELS[self._position.cancel]
-        before, start = state.epoch * state.num_steps, self._position.step
+        before, start = state.steps_before, self._position.step
+        state.goes_on = True
         if self._ends_before(before + start):  # a fit that goes on at its very end
             return
         dropped = False
@@ -193,7 +201,7 @@ class Loop:
             self.state.drop_batch()
 
     def _evaluate(self, loader: Loader, epoch: int = 0) -> None:
-        self.state.num_valid_steps = len(loader)
+        self.state.num_valid_steps = known_length(loader)
         self._stage("validate", lambda: self._validate(loader, epoch), CancelValidate)
         self.state.share = None
 
@@ -225,7 +233,7 @@ class Loop:
     def _begin_step(self, share: Share, step: int, microbatch: int) -> None:
         state, per_step = self.state, self.steps.batches
         state.step, state.next_step, state.microbatch = step, step + 1, microbatch
-        state.last_microbatch = microbatch == per_step - 1 or share.step == self.steps.num_batches - 1
+        state.last_microbatch = microbatch == per_step - 1 or share.step + 1 == self.steps.num_batches
         state.num_global = share.num_global if per_step == 1 else self.steps.num_samples_of(step)
         self._to_come = ["after_backward", "before_step"] if state.last_microbatch else ["after_backward"]
         self._went_back = self._own_backward = False
@@ -243,7 +251,7 @@ class Loop:
 
     @staticmethod
     def _values(batch: Any) -> tuple[Any, ...]:
-        return tuple(plain(value) for value in batch) if isinstance(batch, tuple | list) else (plain(batch),)
+        return tuple(map(plain, elements(batch)))
 
     def _train_batch(self) -> None:
         state = self.state
@@ -320,7 +328,7 @@ class Loop:
         held: list[tuple[Share, Any]] = []
         for share, batch in batches:
             held.append((share, batch))
-            if (share.step + 1) % self.steps.batches == 0 or share.step == self.steps.num_batches - 1:
+            if (share.step + 1) % self.steps.batches == 0 or share.step + 1 == self.steps.num_batches:
                 found = [
                     (self._weighted_loss.weights(*self._values(b)[self.dls.n_inp :]), s.num_local) for s, b in held
                 ]

@@ -138,7 +138,7 @@ def _name(arch: Any) -> str | None:
 
 
 def _is_grey(dls: DataLoaders) -> bool:
-    pipelines = getattr(dls.train.dataset, "pipelines", ())
+    pipelines = getattr(getattr(dls.train, "dataset", None), "pipelines", ())
     return any(isinstance(tfm, OpenImage) and tfm.mode == "L" for pipeline in pipelines for tfm in pipeline.tfms)
 
 

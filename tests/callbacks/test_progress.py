@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from toy import make_learner
+from toy import make_data, make_learner
 
 from dist_ai.callbacks import ProgressBar
 from dist_ai.callbacks.progress import format_row
+from dist_ai.data import DataLoaders, IterableLoader
 from dist_ai.metrics import accuracy
 
 
-def fit_shown(*, terminal: bool = False, n_epoch: int = 2) -> str:
+def fit_shown(*, terminal: bool = False, n_epoch: int = 2, dls: DataLoaders | None = None) -> str:
     """Returns what a fit of 2 epochs and a validation write."""
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, highlight=False, color_system=None)
-    learn = make_learner(metrics=accuracy, cbs=ProgressBar(console))
+    learn = make_learner(metrics=accuracy, cbs=ProgressBar(console), dls=dls)
     learn.fit(n_epoch)
     learn.validate()
     return text.getvalue()
@@ -42,6 +43,13 @@ def test_a_terminal_gets_a_bar_for_training_and_validation_that_is_cleared() -> 
     rows = [line for line in visible.splitlines() if re.match(r"\s+\d\s+\d\.\d{6}", line)]
     assert len(rows) == 2
     assert text.count("\x1b[?25h") == text.count("\x1b[?25l") > 0  # the cursor is shown again as often as hidden
+
+
+def test_a_bar_shows_how_many_batches_there_were_where_only_the_end_tells() -> None:
+    loader = IterableLoader(lambda: zip(*make_data(), strict=True), 8, num_workers=0)
+    text = fit_shown(terminal=True, dls=DataLoaders(loader, loader))
+    for what in ("epoch 1/2 train", "epoch 2/2 valid", "1/?"):
+        assert what in text
 
 
 def test_a_terminals_bar_is_cleared_when_the_fit_fails() -> None:

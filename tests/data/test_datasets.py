@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dist_ai.core.transform import Transform
-from dist_ai.data import Categorize, ColReader, Datasets, Subset, TensorData
+from dist_ai.data import Categorize, ColReader, Datasets, Subset, TensorData, TfmdLists
 from dist_ai.errors import DataError
 
 
@@ -128,3 +128,50 @@ def test_tensors_on_another_device_are_fetched_there():
 def test_tensors_need_as_many_rows_each(lengths: tuple[int, ...], text: Any):
     with pytest.raises(DataError, match=re.escape(text) + ".*expected at least one tensor, and as many rows in each"):
         TensorData(*(torch.zeros(length) for length in lengths))
+
+
+# ------------------------------------------------------------------------------------ one pipeline for the whole sample
+
+
+@dataclass
+class PairUp(Transform):
+    """An item and the next one, and whether they begin alike."""
+
+    def encodes(self, x: str):
+        other = x[0] + str(int(x[1]) + 1)
+        return x, other, x[0] == other[0]
+
+
+def test_one_pipeline_makes_a_whole_sample_and_learns_from_the_training_part():
+    labels = TfmdLists(["a1", "b2", "z9"], [lambda x: x[0], Categorize], ([0, 1], [1, 2]))
+    assert labels.pipeline.tfms[-1].vocab == ["a", "b"]
+    with pytest.raises(DataError, match="label 'z' is not one of the 2 classes"):
+        labels.valid[1]
+    pairs = TfmdLists(["a1", "b2", "c3"], [PairUp], ([0, 2], [1]))
+    assert [len(part) for part in pairs.subsets] == [2, 1]
+    assert pairs.train[1] == ("c3", "c4", True)
+    assert pairs.valid[0] == ("b2", "b3", True)
+    assert pairs.valid.item(0) == "b2"
+    assert [pair[0] for pair in pairs.train] == ["a1", "c3"]
+
+
+def test_transforms_of_one_pipeline_run_by_the_part_and_can_be_undone():
+    lists = TfmdLists(["a", "b"], [MarkTraining], ([0, 1], [1]))
+    assert (lists.train[1], lists.valid[0]) == ("b (train)", "b")
+    labels = TfmdLists(["cat", "dog"], [Categorize])
+    assert labels.decode(labels.train[1]) == "dog"
+    with pytest.raises(
+        DataError, match=r"there is no validation part: no splits were given; give TfmdLists\(splits=...\)"
+    ):
+        _ = labels.valid
+
+
+def test_one_pipeline_needs_items():
+    with pytest.raises(DataError, match="no items; there is nothing to learn from"):
+        TfmdLists([], [Categorize])
+
+
+def test_a_sample_is_decoded_element_by_element(datasets: Datasets):
+    sample = datasets.valid[1]
+    assert datasets.decode(sample) == ("B2", "b")
+    assert datasets.decode(sample[:1]) == ("B2",)

@@ -404,7 +404,7 @@ class Endless:
 
 @pytest.mark.parametrize("dataset", [Stream(), Endless()], ids=lambda dataset: type(dataset).__name__)
 def test_data_without_a_length_is_refused(dataset: Any):
-    message = f"{type(dataset).__name__} has no length and no samples by number, so it cannot be dealt out to ranks; give a map"
+    message = f"{type(dataset).__name__} has no length and no samples by number; give what is iterated over to an IterableLoader"
     for item_tfms in ((), [len]):
         with pytest.raises(ConfigError, match=re.escape(message)):
             DataLoader(dataset, item_tfms=item_tfms)

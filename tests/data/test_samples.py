@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 import dist_ai.data.samples as samples
-from dist_ai.data.samples import cache_folder, sample_data
+from dist_ai.data.cache import cache_folder
+from dist_ai.data.samples import sample_data
 from dist_ai.data.samples.make_fashion_mnist import CLASS_NAMES, encode_png, first_of_each_class, make_fashion_mnist
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from pyarrow import parquet
+from pyarrow import dataset, fs, parquet
 
 from dist_ai.data import Table, as_items
 from dist_ai.data.table import Row, column_of
@@ -64,7 +65,36 @@ def every_kind(folder: Path) -> dict[str, Any]:
         "tsv": Table.from_csv(folder / "t.tsv.gz", delimiter="\t"),
         "parquet": Table.from_parquet(folder / "t.parquet"),
         "parquet folder": Table.from_parquet(folder / "parts"),
+        "parquet address": Table.from_parquet((folder / "parts").as_uri()),
+        "csv address": Table.from_csv((folder / "t.tsv.gz").as_uri(), delimiter="\t"),
+        "parquet elsewhere": Table.from_parquet("/bucket/parts", filesystem=_elsewhere(folder)),
+        "csv elsewhere": Table.from_csv("/bucket/t.csv", filesystem=_elsewhere(folder)),
+        "arrow data set": dataset.dataset(folder / "parts"),
+        "another library": OtherFrame(),
     }
+
+
+class OtherFrame:
+    """A data frame of a library that is not known here, such as polars."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return pa.table(COLUMNS).__arrow_c_stream__(requested_schema)
+
+
+def _elsewhere(folder: Path) -> fs.FileSystem:
+    """A file system that is not this machine's, with the files in a bucket."""
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/bucket", recursive=True)
+    return fs.PyFileSystem(fs.FSSpecHandler(memory))
+
+
+def test_folders_named_after_a_value_make_a_column(tmp_path: Path):
+    for label in ("cat", "dog"):
+        (tmp_path / f"label={label}").mkdir()
+        parquet.write_table(pa.table({"n": [len(label)]}), tmp_path / f"label={label}" / "part.parquet")
+    rows = Table.from_parquet(tmp_path)
+    assert [(row.n, row.label) for row in rows] == [(3, "cat"), (3, "dog")]
+    assert Table.from_parquet(tmp_path, columns=["label"]).column("label") == ["cat", "dog"]
 
 
 def test_rows_of_every_kind_of_table_read_alike(tmp_path: Path):
@@ -125,6 +155,10 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path):
         Table.from_parquet(tmp_path / "t")
     with pytest.raises(DataError, match=re.escape(f"no file at {tmp_path / 'gone.csv'}")):
         Table.from_csv(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match="no file at file:///nowhere/x"):
+        Table.from_parquet("file:///nowhere/x")
+    with pytest.raises(DataError, match="nosuch://bucket/x cannot be read as Parquet: "):
+        Table.from_parquet("nosuch://bucket/x")
 
 
 def test_columns_must_be_of_one_length_and_have_names_of_their_own():

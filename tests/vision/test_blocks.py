@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from dist_ai.data import (
 )
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 from dist_ai.export import Predictor
-from dist_ai.learner import Learner
+from dist_ai.learner import Learner, load_learner
 from dist_ai.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from dist_ai.vision import Flip, ImageBlock, MaskBlock, PointBlock, Resize, aug_transforms
 from dist_ai.vision.masks import OpenMask
@@ -355,3 +356,61 @@ def test_points_may_be_given_with_y_first():
 def test_flip_is_for_batches_of_masks_too():
     with pytest.raises(ConfigError, match="Flip draws for each sample of a batch; use it in batch_tfms"):
         Flip()(TensorMask(torch.zeros(2, 2, dtype=torch.uint8)))
+
+
+# ------------------------------------------------------------------------------------ streams
+
+
+def image_stream(root: Path, part: str) -> Callable[[], Iterator[dict[str, Any]]]:
+    """Rows of bytes and a class name, as a streamed data set gives them."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for file in sorted((root / part).rglob("*.png")):
+            yield {"image": file, "label": file.parent.name}
+
+    return rows
+
+
+def stream_block(vocab: list[str] | None) -> DataBlock:
+    return DataBlock(
+        (ImageBlock, CategoryBlock(vocab)),
+        get_x=ColReader("image"),
+        get_y=ColReader("label"),
+        item_tfms=Resize(24),
+        batch_tfms=aug_transforms(),
+    )
+
+
+def test_a_stream_goes_through_a_block_to_a_model_that_is_exported(tmp_path: Path):
+    image_folder(tmp_path / "data")
+    streams = [image_stream(tmp_path / "data", part) for part in ("train", "valid")]
+    classes = sorted({row["label"] for row in streams[0]()})
+    dls = stream_block(classes).stream_dataloaders(*streams, bs=8, num_samples=16, num_workers=0)
+    assert dls.vocab == classes
+    assert (len(dls.train), dls.train.shuffle, dls.valid.shuffle) == (2, True, False)
+    learn = small_learner(dls)
+    learn.fit_one_cycle(1)
+    file = next(streams[1]())["image"]
+    label, _, probabilities = learn.predict(file)
+    again = load_learner(learn.export(tmp_path / "export")).predict(file)
+    assert again[0] == label
+    assert torch.allclose(again[2], probabilities, atol=1e-6)
+    assert len(learn.get_preds()[0]) == sum(1 for _ in streams[1]())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_that_is_read_by_a_block_is_skipped_where_it_is_bad(tmp_path: Path, num_workers: int):
+    image_folder(tmp_path / "data")
+    rows = image_stream(tmp_path / "data", "train")
+    next(rows())["image"].write_bytes(b"no image")
+    dls = stream_block(["cat", "dog"]).stream_dataloaders(rows, rows, bs=8, bad_samples="skip", num_workers=num_workers)
+    with pytest.warns(UserWarning, match="skipped: sample 0: "):
+        num = sum(share.num_local for share, _ in dls.valid.batches())
+    assert num == sum(1 for _ in rows()) - 1
+    with pytest.raises(BadSampleError, match=r"sample 0: .*png"):
+        list(dls.valid.new(bad_samples="raise"))
+
+
+def test_a_block_cannot_learn_classes_from_a_stream(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"a block learns its classes .* give them: CategoryBlock\(vocab=\[...\]\)"):
+        stream_block(None).stream_dataloaders(lambda: iter([{"image": "a", "label": "b"}]), lambda: iter(()))

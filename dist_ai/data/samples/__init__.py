@@ -10,25 +10,20 @@ are `image` (the bytes of a PNG), `label` (a class name), `split` ("train" or "t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
-import shutil
-import time
-import uuid
 from pathlib import Path
 
+from dist_ai.data.cache import CACHE, cache_folder, partial_folder, put_in_place
 from dist_ai.errors import ArtifactError, ConfigError, DataError, did_you_mean
 
-__all__ = ["SAMPLES", "cache_folder", "sample_data"]
+__all__ = ["SAMPLES", "sample_data"]
 
 SAMPLES = {"fashion_mnist": "471b749867502ab27371f05e39e2598281a7029099fbd90707780725e1ef469c"}
 """The samples by name, with the SHA-256 of their Parquet file."""
 
-CACHE = "DIST_AI_CACHE"
-_PARTIAL = ".partial-"
-_PARTIAL_MAX_AGE_S = 3600.0
+_PARTIAL_MAX_AGE_S = 3600.0  # a younger one may still be at work: any number of processes unpack at once
 
 
 def sample_data(name: str = "fashion_mnist", dest: str | Path | None = None) -> Path:
@@ -68,14 +63,6 @@ def sample_data(name: str = "fashion_mnist", dest: str | Path | None = None) -> 
     return folder
 
 
-def cache_folder() -> Path:
-    """Returns where files stand that can be made again: ``$DIST_AI_CACHE``, else ``dist_ai`` in the user's cache."""
-    if chosen := os.environ.get(CACHE):
-        return Path(chosen).expanduser()
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "dist_ai"
-
-
 def _read(name: str) -> dict[str, bytes]:
     """Returns the files of a sample: path within its folder -> content."""
     import pyarrow.parquet as pq  # here: importing dist_ai.data stays quick for those who bring their own data
@@ -109,31 +96,9 @@ def _wrong(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     """Puts `files` into `folder`: in one step if it is absent, else file by file, each in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    partial = folder.with_name(f".{folder.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
-    try:
+    with partial_folder(folder, leftovers_after_s=_PARTIAL_MAX_AGE_S) as partial:
         for inside in {Path(path).parent for path in files}:
             (partial / inside).mkdir(parents=True, exist_ok=True)
         for path, image in files.items():
             (partial / path).write_bytes(image)
-        if not folder.exists():
-            try:
-                partial.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was first, and what it put there is whole
-                    raise
-            return
-        for path in files:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (partial / path).replace(folder / path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes left half-written; a younger one may still be at work."""
-    for path in folder.parent.glob(f".{folder.name}{_PARTIAL}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _PARTIAL_MAX_AGE_S:
-                shutil.rmtree(path, ignore_errors=True)
+        put_in_place(partial, folder, files)

@@ -1,0 +1,239 @@
+"""The loaders of a run: from which data, in what order, of new items; batches of any shape through a fit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import BS, NUM_TRAIN, make_data, make_dls, make_learner, make_model, weights_of
+
+from dist_ai.core.types import TensorCategory
+from dist_ai.data import (
+    Categorize,
+    CategoryBlock,
+    DataBlock,
+    DataLoader,
+    DataLoaders,
+    Datasets,
+    IndexSplitter,
+    MultiCategorize,
+    TfmdLists,
+    TransformBlock,
+    collate,
+)
+from dist_ai.data.recipe import SampleRecipe
+from dist_ai.errors import ConfigError, DataError
+
+ITEMS = ["a"] * 12 + ["b"] * 4 + ["c"] * 2  # 18, of which the last of each class are for validation
+VALID = [11, 15, 17]
+
+
+def number(item: str) -> float:
+    return float(ord(item))
+
+
+def block(**facts: Any) -> DataBlock:
+    return DataBlock((TransformBlock, CategoryBlock), get_x=number, splitter=IndexSplitter(VALID), **facts)
+
+
+def trained_on(dls: DataLoaders, epochs: int = 1) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for epoch in range(epochs):
+        for share, (_, y) in dls.train.batches(epoch):
+            counts.update(dls.vocab[i] for i in y[: share.num_local].tolist())
+    return counts
+
+
+# ------------------------------------------------------------------------------------ which samples, how often
+
+
+def test_balanced_classes_come_equally_often_and_validation_stays_as_it_is():
+    dls = block().dataloaders(ITEMS, bs=50, weights="balanced", num_samples=3000, num_workers=0)
+    counts = trained_on(dls)
+    assert sum(counts.values()) == 3000
+    assert all(abs(count - 1000) < 120 for count in counts.values())
+    assert [y.tolist() for _, y in dls.valid] == [[0, 1, 2]]
+
+
+def test_weights_are_of_the_training_samples_or_of_all_items():
+    of_items = np.array([0.0] * 12 + [1.0] * 4 + [1e-9] * 2)
+    of_training = np.delete(of_items, VALID)
+    seen = [
+        trained_on(block().dataloaders(ITEMS, bs=4, weights=weights, num_workers=0))
+        for weights in (of_items, of_training.tolist())
+    ]
+    assert seen[0] == seen[1] == {"b": 15}
+
+
+def test_epochs_of_a_part_go_through_all_samples():
+    dls = block().dataloaders(ITEMS, bs=4, num_samples=5, num_workers=0)
+    assert (dls.train.num_samples, len(dls.train)) == (4, 1)  # a last batch of one is left out, as always
+    dls = block().dataloaders(ITEMS, bs=4, num_samples=5, drop_last=False, num_workers=0)
+    assert (dls.train.num_samples, len(dls.train)) == (5, 2)
+    assert trained_on(dls, 3) == {"a": 11, "b": 3, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        (
+            [1.0, 2.0],
+            "weights of shape (2,) for 15 training samples, of 18 items; expected one number for each of the one or",
+        ),
+        ("balance", "weights='balance': expected a number for each training sample, or 'balanced'"),
+        ([-1.0] * 18, "weights: -1.0; expected one finite number a sample"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(weights: Any, text: str):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        block().dataloaders(ITEMS, weights=weights)
+
+
+def test_only_single_classes_can_be_balanced():
+    several = Datasets([["a"], ["b"]], [[len], [MultiCategorize]], ([0, 1], [0]))
+    with pytest.raises(
+        ConfigError, match=r"needs targets of one class each, and there is TensorCategory\(\[0\], num_classes=2\); give"
+    ):
+        DataLoaders.from_datasets(several, weights="balanced")
+    with pytest.raises(ConfigError, match="balances the classes of the first target, and there is no target"):
+        DataLoaders.from_datasets(Datasets(ITEMS, [[number]], (range(4), [5])), weights="balanced")
+
+
+def train_weighted() -> Any:
+    x, y = make_data()
+    items = list(range(len(x)))
+    dsets = Datasets(items, [[x.__getitem__], [y.__getitem__, TensorCategory]], (items[:NUM_TRAIN], items[NUM_TRAIN:]))
+    dls = DataLoaders.from_datasets(dsets, bs=BS, weights="balanced", num_samples=20, num_workers=0)
+    learn = make_learner(dls=dls)
+    learn.fit(2)
+    return weights_of(learn.model).numpy(), learn.recorder.losses
+
+
+def test_three_ranks_draw_what_one_draws(spawn: Callable[..., list[Any]]):
+    weights, losses = train_weighted()
+    for other, other_losses in spawn(3, train_weighted):
+        assert np.allclose(other, weights, rtol=0, atol=1e-12)
+        assert other_losses == pytest.approx(losses, abs=1e-12)
+
+
+# ------------------------------------------------------------------------------------ from which data
+
+
+def test_any_two_data_sets_make_loaders():
+    lists = TfmdLists(ITEMS, [lambda item: (number(item), item == "a")], (range(12), range(12, 18)))
+    dls = DataLoaders.from_dsets(lists.train, lists.valid, bs=5, val_bs=4, num_workers=0, item_tfms=[])
+    assert (len(dls.train), len(dls.valid), dls.train.shuffle, dls.valid.shuffle) == (3, 2, True, False)
+    assert (dls.train_ds, dls.valid_ds) == (lists.train, lists.valid)
+    assert (dls[0], dls[1], len(dls), [*dls]) == (dls.train, dls.valid, 2, [dls.train, dls.valid])
+    x, y = dls.one_batch()
+    assert (x.tolist(), y.tolist()) == ([97.0] * 5, [True] * 5)
+    assert not DataLoaders.from_dsets(lists.train, lists.valid, shuffle=False).train.shuffle
+
+
+def test_new_items_are_loaded_with_or_without_labels():
+    dls = block().dataloaders(ITEMS, bs=4, num_workers=0)
+    assert [len(batch) for batch in dls.test_dl(["b", "c"], num_workers=0)] == [1]
+    ((x, y),) = list(dls.test_dl(["b", "c"], with_labels=True, num_workers=0))
+    assert (x.tolist(), y.tolist()) == ([98.0, 99.0], [1, 2])
+    after_export = SampleRecipe.from_plain(
+        SampleRecipe(targets=[Datasets(ITEMS, [[Categorize]], ([0], [1])).pipelines[0]]).to_plain()
+    )
+    with pytest.raises(
+        DataError, match="how an item gets its label is not part of an export; give items without with_labels"
+    ):
+        DataLoaders.without_data(after_export).test_dl(["b"], with_labels=True)
+
+
+def test_new_items_with_labels_are_validated_on():
+    x, y = make_data()
+    items = list(range(len(x)))
+    dsets = Datasets(items, [[x.__getitem__], [y.__getitem__, TensorCategory]], (items[:NUM_TRAIN], items[NUM_TRAIN:]))
+    learn = make_learner(dls=DataLoaders.from_datasets(dsets, bs=BS, num_workers=0))
+    again = learn.dls.test_dl(items[NUM_TRAIN:], with_labels=True, num_workers=0)
+    assert learn.validate(again) == learn.validate()
+
+
+# ------------------------------------------------------------------------------------ batches of any shape
+
+
+@dataclass
+class Sample:
+    x: Any
+    label: Any
+
+
+class Shaped(torch.utils.data.Dataset[Any]):
+    """The toy's samples in a shape of their own."""
+
+    def __init__(self, make: Callable[[Any, Any], Any], part: slice) -> None:
+        x, y = make_data()
+        self.x, self.y, self.make = x[part], y[part], make
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.x[index], TensorCategory(self.y[index]))
+
+
+SHAPES: dict[str, Callable[[Any, Any], Any]] = {
+    "tuple": lambda x, y: (x, y),
+    "dict": lambda x, y: {"x": x, "label": y},
+    "dataclass": Sample,
+}
+
+
+def train_on_shapes(shape: str) -> Any:
+    sets = [Shaped(SHAPES[shape], part) for part in (slice(0, NUM_TRAIN), slice(NUM_TRAIN, None))]
+    dls = DataLoaders.from_dsets(*sets, bs=BS, val_bs=5, shuffle=False, num_workers=0)
+    learn = make_learner(dls=dls, loss_func=None)
+    learn.fit(2)
+    return weights_of(learn.model).numpy(), learn.validate(), learn.get_preds()[0].numpy()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_fit_takes_batches_of_every_shape(shape: str, spawn: Callable[..., list[Any]]):
+    learn = make_learner(dls=make_dls(shuffle=False))
+    learn.fit(2)
+    for weights, final, preds in [train_on_shapes(shape), *(spawn(2, train_on_shapes, shape=shape))]:
+        assert np.allclose(weights, weights_of(learn.model), rtol=0, atol=1e-12)
+        assert final == pytest.approx(learn.validate(), abs=1e-12)
+        assert np.allclose(preds, learn.get_preds()[0], atol=1e-12)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = make_model()
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return self.model(x * scale[:, None])
+
+
+def test_the_first_values_of_a_dict_are_the_inputs():
+    def make(x: Any, y: Any) -> Any:
+        return {"x": x / 2, "scale": torch.tensor(2.0, dtype=torch.float64), "label": y}
+
+    sets = [Shaped(make, part) for part in (slice(0, NUM_TRAIN), slice(NUM_TRAIN, None))]
+    dls = DataLoaders.from_dsets(*sets, bs=BS, val_bs=5, shuffle=False, num_workers=0, n_inp=2)
+    learn, same = make_learner(dls=dls, model=TwoInputs()), make_learner(dls=make_dls(shuffle=False))
+    learn.fit(1)
+    same.fit(1)
+    assert torch.allclose(weights_of(learn.model), weights_of(same.model), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_dataclasses_are_collated_field_by_field(num_workers: int):
+    samples = [Sample(torch.tensor([1.0, i]), i) for i in range(4)]
+    (batch,) = list(DataLoader(samples, bs=4, num_workers=num_workers))
+    assert isinstance(batch, Sample)
+    assert (batch.x.shape, batch.label.tolist()) == ((4, 2), [0, 1, 2, 3])
+    with pytest.raises(DataError, match="samples of different types do not stack into a batch: Sample, tuple"):
+        collate([samples[0], (1, 2)])
