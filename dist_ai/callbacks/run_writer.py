@@ -77,6 +77,11 @@ class RunWriter(Callback):
             finally:
                 self.close()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Writes what the recorder has just read for a checkpoint: a run that goes on from it does not write it again."""
+        self._write_steps()
+        return {}
+
     def _write_rows(self) -> None:
         if self._active and (rows := self._recorder.epochs[self.num_epochs :]):
             self._write_steps()

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from toy import make_learner
 
-from dist_ai.callbacks import Callback, CancelFit
+from dist_ai.callbacks import Callback, CancelFit, Phase, on
 from dist_ai.metrics import accuracy
 
 
@@ -122,3 +122,14 @@ def test_many_steps_are_written_once_each_while_they_come(tmp_path: Path, count:
     steps = [entry["step"] for entry in read(tmp_path) if entry["kind"] == "step"]
     assert steps == list(range(17 * (count // 17 + 1)))
     assert max(seen) > 17
+
+
+def test_a_checkpoint_holds_no_step_that_the_log_lacks(tmp_path: Path) -> None:
+    seen = []
+
+    def look(learn: Any) -> None:  # right after the checkpoint of this step, where a kill may come
+        seen.append((len((tmp_path / "log.jsonl").read_text().splitlines()), learn.state.step + 1))
+
+    learn = make_learner(run_dir=tmp_path, checkpoint_every_s=None, checkpoint_every_steps=1)
+    learn.fit(1, cbs=on("after_batch", look, training=True, phase=Phase.SAVE))
+    assert seen == [(1, 1), (2, 2), (3, 3)]
