@@ -38,7 +38,8 @@ from dist_ai.data.looking import as_target, decoded_samples, one_or_several, siz
 from dist_ai.distributed.collectives import join, on_main
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
-from dist_ai.distributed.strategies import PrecisionName, for_world, precision_of
+from dist_ai.distributed.sharded import gather
+from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
 from dist_ai.export.artifact import load_tensors
@@ -89,8 +90,9 @@ class Learner:
         wd_bn_bias: whether normalisation layers and biases decay too.
         train_bn: whether BatchNorm layers learn in frozen groups.
         sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
-        find_unused_parameters: the model has parameters that take no part in the loss, in some steps at least; several
-            processes must know, one need not. Costs one small exchange a step.
+        strategy: how several processes hold the model: ``"ddp"`` (each holds all of it), ``"fsdp"`` (they share it) or
+            their options, `DDP(...)` and `FSDP(...)`. ``"auto"`` chooses by the model's size and the devices' memory;
+            ``learn.strategy.why`` says why.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
             written.
@@ -130,7 +132,7 @@ class Learner:
         wd_bn_bias: bool = False,
         train_bn: bool = True,
         sync_bn: bool = True,
-        find_unused_parameters: bool = False,
+        strategy: AnyConfig = "auto",
         run_dir: str | Path | Literal["auto"] | None = "auto",
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
@@ -144,7 +146,8 @@ class Learner:
         self._opt: AnyOptimizer | None = None
         self._opt_is_given = False
         self.collectives = join()
-        self.strategy = for_world(self.collectives, sync_bn=sync_bn, find_unused_parameters=find_unused_parameters)
+        choice = choose(strategy, model, self.collectives)
+        self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
         self.decisions = Decisions(self.collectives)
         self.state = TrainState()
         self.loss_func = loss_func if loss_func is not None else self._default_loss()
@@ -168,10 +171,9 @@ class Learner:
         self._fitting = False
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
         self.precision = precision_of(precision, self.device)
-        model.to(self.device)
         if isinstance(self.loss_func, nn.Module):
             self.loss_func.to(self.device)  # its class weights
-        self.strategy.sync(model)
+        self.strategy.prepare(model, self.device)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -685,8 +687,17 @@ class Learner:
         """
         self.strategy.sync_buffers(self.model)
 
+        state = gather(self.model.state_dict(), keep=self.collectives.world.is_main)
+
         def write() -> None:
-            save_export(directory, model=self.model, spec=self.spec, recipe=self.dls.recipe, loss_func=self.loss_func)
+            save_export(
+                directory,
+                model=self.model,
+                state=state,
+                spec=self.spec,
+                recipe=self.dls.recipe,
+                loss_func=self.loss_func,
+            )
 
         with self._set_aside():  # in a fit too, with the weights to evaluate with
             on_main(self.collectives, write, what=f"the export to {directory}")

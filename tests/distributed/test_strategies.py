@@ -12,7 +12,7 @@ from torch import nn
 from dist_ai.data import EpochPlan
 from dist_ai.distributed import join
 from dist_ai.distributed.environment import RANK_VARIABLES, World
-from dist_ai.distributed.strategies import Single, for_world
+from dist_ai.distributed.strategies import DDP, Single, for_world
 from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
 from dist_ai.distributed.strategies.sync_batch_norm import SyncBatchNorm
 from dist_ai.errors import ConfigError, WorldError
@@ -200,14 +200,14 @@ def test_a_parameter_without_a_part_in_the_loss_is_named_after_the_first_backwar
         strategy.check_gradients(model)
     assert str(refused.value) == (
         "2 parameter(s) have no part in the loss, so several workers would wait for their gradients: idle.weight, "
-        "idle.bias; freeze them with requires_grad_(False), or give Learner(find_unused_parameters=True), which costs one "
-        "small exchange a step"
+        "idle.bias; freeze them with requires_grad_(False), or give Learner(strategy=DDP(find_unused_parameters=True)), "
+        "which costs one small exchange a step"
     )
 
 
 @pytest.mark.world_size(2)
 def test_parameters_without_a_part_in_the_loss_can_be_expected() -> None:
-    model, strategy = _Idle(), for_world(join(), find_unused_parameters=True)
+    model, strategy = _Idle(), for_world(join(), DDP(find_unused_parameters=True))
     module = strategy.wrap(model)
     for _ in range(2):
         module(torch.ones(2, 4)).sum().backward()
@@ -217,11 +217,11 @@ def test_parameters_without_a_part_in_the_loss_can_be_expected() -> None:
 
 
 @pytest.mark.world_size(2)
-def test_sync_gives_all_ranks_rank_0s_model_before_it_is_used() -> None:
+def test_a_prepared_model_is_rank_0s_before_it_is_used() -> None:
     ranks = join()
     torch.manual_seed(ranks.world.rank)  # as in a program that forgets to seed
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    for_world(ranks).sync(model)
+    for_world(ranks).prepare(model, torch.device("cpu"))
     torch.manual_seed(0)
     assert torch.equal(model[0].weight, nn.Linear(4, 3).weight)
 

@@ -6,15 +6,32 @@ import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute_in_backward
 
 __all__ = ["Single"]
 
 
 class Single:
-    """Trains the model as it is, in one process."""
+    """Trains the model as it is, in one process.
 
-    def __init__(self, collectives: Collectives) -> None:
+    Args:
+        collectives: this process alone.
+        recompute: compute the activations of these blocks again in backward; none by default.
+        min_block_parameters: how many parameters a block has at least, where they are found by themselves.
+    """
+
+    forward_is_collective = False
+    why = "one process holds the whole model"
+
+    def __init__(self, collectives: Collectives, *, recompute: Blocks = (), min_block_parameters: int = 0) -> None:
         self.collectives = collectives
+        self.recompute, self.min_block_parameters = recompute, min_block_parameters
+
+    def prepare(self, model: nn.Module, device: torch.device) -> None:
+        """Moves the model to the device."""
+        model.to(device)
+        if self.recompute:
+            recompute_in_backward(find_blocks(model, self.recompute, min_parameters=self.min_block_parameters))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model`."""
@@ -36,9 +53,6 @@ class Single:
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns `tensor`."""
         return tensor
-
-    def sync(self, model: nn.Module) -> None:
-        """Does nothing."""
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Does nothing."""
