@@ -33,6 +33,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def gather(tensors: Mapping[str, torch.Tensor], *, keep: bool = True) -> dict[str, torch.Tensor]:
     """Returns all of `tensors` on the CPU, one at a time, so a device needs room for one of them only. Collective.
 
+    What is whole and on the CPU already is not copied.
+
     Args:
         tensors: by name, the same names on all ranks: a state dict, say.
         keep: whether this rank wants the result; where it is False it takes part and returns nothing.

@@ -35,7 +35,7 @@ from dist_ai.data.collate import elements
 from dist_ai.data.loader import known_length
 from dist_ai.data.loaders import AnyLoader, DataLoaders, as_loader
 from dist_ai.data.looking import as_target, decoded_samples, one_or_several, sized, spread_samples
-from dist_ai.distributed.collectives import join, on_main
+from dist_ai.distributed.collectives import join, on_main, require_same
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
 from dist_ai.distributed.sharded import gather
@@ -173,6 +173,7 @@ class Learner:
         self.precision = precision_of(precision, self.device)
         if isinstance(self.loss_func, nn.Module):
             self.loss_func.to(self.device)  # its class weights
+        self._require_same()
         self.strategy.prepare(model, self.device)
 
     # ------------------------------------------------------------------------------------------------ training
@@ -752,6 +753,7 @@ class Learner:
         self.opt.set_hyper("lr", rates)
         if (decay := self.wd if wd is None else wd) is not None:
             self.opt.set_hyper("wd", decay)
+        self._require_same(fit=method, **length.plain(), **{"learning rates": rates})
         self._num_fits += 1
         self.recorder.fit = self._num_fits
         begin = Beginning(Cursor())
@@ -774,6 +776,15 @@ class Learner:
                 self._num_epochs += (n_epoch := self.state.epoch + 1 if n_epoch is None else n_epoch)
             if self._keeper is not None:
                 self._keeper.save(Cursor(n_epoch), finished=True)
+
+    def _require_same(self, **fit: Any) -> None:
+        """Checks that all ranks have the same data and do the same: else they would wait for each other. Collective."""
+        require_same(
+            self.collectives,
+            {**self.dls.facts(), **fit},
+            what="the fit" if fit else "the data",
+            remedy="every rank runs the same program on the same files, and it is the loaders that give each its share",
+        )
 
     def _steps(self) -> Steps:
         """Returns how the training batches make up steps."""

@@ -134,7 +134,8 @@ class DDPStrategy:
             bucket_cap_mb=config.bucket_cap_mb,
         )
         if (hook := _hook(config)) is not None:
-            module.register_comm_hook(config.hook_state, hook)  # type: ignore[operator]
+            # Without annotations: torch refuses those that `from __future__ import annotations` makes strings of.
+            module.register_comm_hook(config.hook_state, lambda state, bucket: hook(state, bucket))  # type: ignore[operator]
         self._wrapped = module
         return module
 

@@ -118,6 +118,8 @@ class FSDPStrategy:
     def unwrap(self) -> None:
         """Leaves the model sharded; see `Strategy`."""
         self.begin_batch(num_local=self._share_size.num_local)
+        if hasattr(self._sharded, "reset_iter_state"):  # torch 2.14: forgets what an error left of a backward
+            self._sharded.reset_iter_state()
         self._sharded = None
 
     def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:

@@ -349,3 +349,42 @@ def test_a_world_that_accelerate_does_not_see_is_an_error_and_never_silently_alo
         "Accelerate sees rank 0 of 1, and this is rank 1 of 2 on cpu (single process); "
         "start the processes with `dist-ai launch`, torchrun or Ray Train, which set RANK and WORLD_SIZE"
     ]
+
+
+def _compressed_and_hooked() -> dict[str, Any]:
+    """Returns the gradients of a step, with DDP as it is, with each compression, and with a hook that counts buckets."""
+    ranks = join()
+    buckets: list[int] = []
+
+    def hook(state: list[int], bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+        state.append(bucket.buffer().numel())
+        return allreduce_hook(None, bucket)
+
+    grads = {}
+    for name, config in {
+        "exact": DDP(),
+        "bf16": DDP(gradient_compression="bf16"),
+        "fp16": DDP(gradient_compression="fp16"),
+        "hook": DDP(communication_hook=hook, hook_state=buckets),
+    }.items():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        strategy = for_world(ranks, config)
+        strategy.prepare(model, torch.device("cpu"))
+        x = torch.randn(6, 4, generator=torch.Generator().manual_seed(ranks.world.rank))
+        strategy.wrap(model)(x).square().mean().backward()
+        strategy.unwrap()
+        grads[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).numpy()
+    return {"buckets": buckets, **grads}
+
+
+def test_gradients_can_be_compressed_or_exchanged_by_a_hook_of_ones_own(spawn: Any) -> None:
+    first, second = spawn(2, _compressed_and_hooked)
+    assert first["buckets"] == second["buckets"] == [58]  # parameters, in one bucket
+    assert (first["hook"] == first["exact"]).all()
+    for kind, tol in (("bf16", 2**-7), ("fp16", 2**-9)):
+        assert (first[kind] == second[kind]).all()
+        assert first[kind] == pytest.approx(first["exact"], rel=tol, abs=tol / 10)
+        assert (first[kind] != first["exact"]).any()
