@@ -16,7 +16,7 @@ Blocks: TypeAlias = Literal["auto"] | Sequence[str | type[nn.Module]]
 
 # Their forward reads the parameters of the modules inside without calling these.
 _INDIVISIBLE = (nn.MultiheadAttention, nn.RNNBase)
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_WITHOUT_FORWARD = (nn.ModuleList, nn.ModuleDict)
 
 
 def find_blocks(model: nn.Module, blocks: Blocks = "auto", *, min_parameters: int = 1_000_000) -> list[nn.Module]:
@@ -47,17 +47,17 @@ def num_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def recompute_in_backward(blocks: Sequence[nn.Module]) -> None:
+def recompute_in_backward(model: nn.Module, blocks: Blocks = "auto") -> None:
     """Keeps of each block's forward only its input, and computes the rest again in backward (Chen et al., arXiv:1604.06174).
 
     Costs one more forward; saves the memory of all activations inside blocks but one's. A block that does so already
-    is left alone.
+    is left alone. ``"auto"`` takes blocks of any size, but no single layers, which keep nothing but their input anyway.
     """
     # Hooks, and no wrapper around each block, which would change the parameters' names.
     from torch.distributed._composable import checkpoint
 
-    for block in blocks:
-        if checkpoint.state(block) is None:
+    for block in find_blocks(model, blocks, min_parameters=1):
+        if checkpoint.state(block) is None and not (blocks == "auto" and _is_layer(block)):
             checkpoint(block)
 
 
@@ -66,23 +66,28 @@ def _automatic(model: nn.Module, min_parameters: int) -> Iterator[nn.Module]:
     repeated = {kind for kind, count in Counter(type(module) for module in large).items() if count > 1}
     sizable = {id(module) for module in large}
 
+    def is_block(parent: nn.Module, child: nn.Module) -> bool:
+        if isinstance(child, nn.Sequential):  # a block where it stands in a row of its like, and is no stage of blocks
+            inside = any(type(each) in repeated and not _is_layer(each) for each in child if id(each) in sizable)
+            return isinstance(parent, (nn.Sequential, nn.ModuleList)) and type(child) in repeated and not inside
+        return _is_layer(child) or (type(child) in repeated and not isinstance(child, _WITHOUT_FORWARD))
+
     def visit(parent: nn.Module) -> Iterator[nn.Module]:
         for child in parent.children():
             if id(child) not in sizable:
                 continue
-            is_leaf = isinstance(child, _INDIVISIBLE) or not any(True for _ in child.children())
-            if is_leaf or (type(child) in repeated and not isinstance(child, _CONTAINERS)):
+            if is_block(parent, child):
                 yield child
-            elif _has_large_child(child, sizable):
+            elif any(id(each) in sizable for each in child.children()):
                 yield from visit(child)
-            elif not isinstance(child, (nn.ModuleList, nn.ModuleDict)):  # these have no forward
+            elif not isinstance(child, _WITHOUT_FORWARD):
                 yield child
 
     return visit(model)
 
 
-def _has_large_child(module: nn.Module, sizable: set[int]) -> bool:
-    return any(id(child) in sizable for child in module.children())
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, _INDIVISIBLE) or not any(True for _ in module.children())
 
 
 def _named(model: nn.Module, blocks: Sequence[str | type[nn.Module]]) -> list[nn.Module]:

@@ -91,8 +91,7 @@ def for_world(
     """
     config = config or DDP()
     if collectives.world.world_size == 1:
-        recompute = config.blocks if config.activation_checkpointing else ()
-        return Single(collectives, recompute=recompute, min_block_parameters=config.min_block_parameters)
+        return Single(collectives, recompute=config.blocks if config.activation_checkpointing else None)
     if isinstance(config, FSDP):
         return FSDPStrategy(collectives, config, sync_bn=sync_bn, why=why)
     return DDPStrategy(collectives, config, sync_bn=sync_bn, why=why)

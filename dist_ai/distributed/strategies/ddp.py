@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
-from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute_in_backward
+from dist_ai.distributed.strategies.blocks import Blocks, recompute_in_backward
 from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
 from dist_ai.distributed.strategies.sync_batch_norm import (
     Replaced,
@@ -43,7 +43,7 @@ class DDP:
         hook_state: the hook's first argument.
         activation_checkpointing: keep only the inputs of blocks and compute their activations again in backward: one
             more forward for much less memory.
-        blocks, min_block_parameters: which blocks; see `find_blocks`.
+        blocks: which blocks; see `find_blocks`.
 
     Raises:
         ConfigError: options that do not go together.
@@ -58,7 +58,6 @@ class DDP:
     hook_state: Any = None
     activation_checkpointing: bool = False
     blocks: Blocks = "auto"
-    min_block_parameters: int = 1_000_000
 
     def __post_init__(self) -> None:
         if self.gradient_compression not in (None, "bf16", "fp16"):
@@ -109,9 +108,7 @@ class DDPStrategy:
         model.to(device)
         take_rank_0s(self.collectives, model)
         if self.config.activation_checkpointing:
-            recompute_in_backward(
-                find_blocks(model, self.config.blocks, min_parameters=self.config.min_block_parameters)
-            )
+            recompute_in_backward(model, self.config.blocks)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model` in a `DistributedDataParallel`; see `Strategy`."""

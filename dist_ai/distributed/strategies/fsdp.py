@@ -101,9 +101,9 @@ class FSDPStrategy:
             # Now, and not for each fit: once sharded, parameters are tied to the very layers that hold them.
             replace_batch_norms(model, self._share_size)
         config = self.config
-        blocks = find_blocks(model, config.blocks, min_parameters=config.min_block_parameters)
         if config.activation_checkpointing:
-            recompute_in_backward(blocks)
+            recompute_in_backward(model, config.blocks)
+        blocks = find_blocks(model, config.blocks, min_parameters=config.min_block_parameters)
         options = self._options()
         for block in reversed(blocks):  # inner before outer
             fully_shard(block, **options)

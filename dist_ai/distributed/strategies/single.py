@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
-from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute_in_backward
+from dist_ai.distributed.strategies.blocks import Blocks, recompute_in_backward
 
 __all__ = ["Single"]
 
@@ -17,21 +17,20 @@ class Single:
     Args:
         collectives: this process alone.
         recompute: compute the activations of these blocks again in backward; none by default.
-        min_block_parameters: how many parameters a block has at least, where they are found by themselves.
     """
 
     forward_is_collective = False
     why = "one process holds the whole model"
 
-    def __init__(self, collectives: Collectives, *, recompute: Blocks = (), min_block_parameters: int = 0) -> None:
+    def __init__(self, collectives: Collectives, *, recompute: Blocks | None = None) -> None:
         self.collectives = collectives
-        self.recompute, self.min_block_parameters = recompute, min_block_parameters
+        self.recompute = recompute
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Moves the model to the device."""
         model.to(device)
-        if self.recompute:
-            recompute_in_backward(find_blocks(model, self.recompute, min_parameters=self.min_block_parameters))
+        if self.recompute is not None:
+            recompute_in_backward(model, self.recompute)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18, vit_b_16
+from torchvision.models import efficientnet_b0, resnet18, vit_b_16
 
 from dist_ai.distributed.strategies.blocks import find_blocks, num_parameters, recompute_in_backward
 from dist_ai.errors import ConfigError
@@ -22,6 +22,19 @@ def test_a_resnets_blocks_are_its_residual_blocks() -> None:
     found = names(model, find_blocks(model, min_parameters=50_000))
     assert found == [*(f"layer{i}.{j}" for i in range(1, 5) for j in range(2)), "fc"]
     assert names(model, find_blocks(model)) == ["layer3.1", "layer4.0", "layer4.1"]  # those of a million parameters
+
+
+def test_rows_of_layers_are_blocks_and_stages_of_blocks_are_not() -> None:
+    def row() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+
+    model = nn.Sequential(nn.Sequential(row(), row()), nn.Sequential(row(), row()), nn.Linear(4, 4))
+    assert names(model, find_blocks(model, min_parameters=10)) == ["0.0", "0.1", "1.0", "1.1", "2"]
+    with torch.device("meta"):
+        efficient = efficientnet_b0()
+    found = names(efficient, find_blocks(efficient, min_parameters=100_000))
+    assert found[0] == "features.4.1"
+    assert found[-1] == "classifier.1"
 
 
 def test_a_transformers_blocks_are_its_layers() -> None:
@@ -79,9 +92,8 @@ def test_activations_computed_again_give_the_same_gradients_under_the_same_names
     for again in (False, True):
         model = make()
         if again:
-            blocks = find_blocks(model, [nn.Sequential])
-            recompute_in_backward(blocks)
-            recompute_in_backward(blocks)  # a second time changes nothing
+            recompute_in_backward(model, [nn.Sequential])
+            recompute_in_backward(model, [nn.Sequential])  # a second time changes nothing
         saved: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
