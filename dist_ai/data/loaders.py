@@ -255,6 +255,8 @@ class DataLoaders:
             return {}
         facts: dict[str, Any] = {"the number of inputs": self.n_inp}
         for name, loader in (("training", self.train), ("validation", self.valid)):
+            if loader is None:
+                continue
             facts[f"the number of {name} samples"] = loader.num_samples
             facts[f"the {name} batch size"] = loader.bs
             facts[f"the {name} seed"] = loader.seed
