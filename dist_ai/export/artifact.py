@@ -116,7 +116,8 @@ def save_export(
             f"the arguments of {spec} cannot be written to a file ({error}); give numbers, strings, lists and dicts"
         ) from error
     tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in (state or model.state_dict()).items()
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in (model.state_dict() if state is None else state).items()
     }
     _check_builds(spec, tensors)
     with seal(directory, "export") as folder:

@@ -190,3 +190,20 @@ def test_ddp_and_fsdp_train_as_one_process_does(spawn: Any, world_size: int) -> 
         for kind, strategy, opt in cases:
             case = f"{kind}, {strategy}, {opt}"
             assert_same(rank[kind, strategy, opt], alone[kind, "ddp", opt], {"sgd": 1e-5, "adam": 1e-4}[opt], case)
+
+
+@pytest.mark.slow
+def test_in_float64_they_agree_to_the_last_digits(spawn: Any) -> None:
+    [alone] = spawn(1, train_all, cases=ALONE, dtype="float64")
+    for rank in spawn(3, train_all, cases=CASES, dtype="float64"):
+        for kind, strategy, opt in CASES:
+            assert_same(rank[kind, strategy, opt], alone[kind, "ddp", opt], 1e-9, f"{kind}, {strategy}, {opt}")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="ranks cannot share a GPU: this needs two")
+def test_on_gpus_ddp_and_fsdp_train_as_one_process_does(spawn: Any) -> None:
+    [alone] = spawn(1, train_all, cases=ALONE)
+    for rank in spawn(2, train_all, cases=CASES):
+        for kind, strategy, opt in CASES:  # convolutions are in TF32 by default
+            assert_same(rank[kind, strategy, opt], alone[kind, "ddp", opt], 1e-3, f"{kind}, {strategy}, {opt}")
