@@ -1,6 +1,6 @@
-"""Tensors of which each rank holds a part (torch's `DTensor`), made whole again.
+"""Tensors of which each rank holds a part (torch's `DTensor`), made whole and taken apart again.
 
-Plain tensors pass through everything here, so what saves a model need not ask which strategy trains it.
+Plain tensors pass through everything here, so what saves or loads a model need not ask which strategy trains it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "whole"]
+__all__ = ["gather", "part_like", "whole"]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -45,6 +45,25 @@ def gather(tensors: Mapping[str, torch.Tensor], *, keep: bool = True) -> dict[st
         if keep:
             kept[name] = value.cpu()
     return kept
+
+
+def part_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Returns `tensor`, of which every rank holds all, sharded over the ranks as `like` is; no exchange.
+
+    One of another shape than `like` is returned as it is.
+
+    >>> part_like(torch.ones(2), torch.zeros(2))
+    tensor([1., 1.])
+    """
+    parts = _sharded(like)
+    if parts is None or tensor.shape != like.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    on_device = tensor.to(parts.device_mesh.device_type)
+    # src_data_rank=None: each rank cuts its part out of its own copy.
+    cut = distribute_tensor(on_device, parts.device_mesh, parts.placements, src_data_rank=None)
+    return cut.to(like.device)
 
 
 def _sharded(tensor: torch.Tensor) -> DTensor | None:

@@ -38,7 +38,7 @@ from dist_ai.data.looking import as_target, decoded_samples, one_or_several, siz
 from dist_ai.distributed.collectives import join, on_main, require_same
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
-from dist_ai.distributed.sharded import gather
+from dist_ai.distributed.sharded import gather, part_like
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
@@ -659,6 +659,7 @@ class Learner:
         groups, state = {"model": self.model.state_dict()}, {}
         if with_opt:
             groups["optimizer"], state["optimizer"] = self.opt.state()
+        groups = {name: gather(group, keep=self.collectives.world.is_main) for name, group in groups.items()}
         on_main(self.collectives, lambda: Checkpoint(groups, state).write(directory), what=f"saving to {directory}")
         return directory
 
@@ -670,10 +671,16 @@ class Learner:
         """
         directory = self._saved(name)
         saved = Checkpoint.read(directory)
-        load_tensors(self.model, saved.tensors["model"], str(directory), "Load it into the model that it was saved of")
+        live, model = self.model.state_dict(), saved.tensors["model"]
+        model = {name: part_like(each, live[name]) if name in live else each for name, each in model.items()}
+        load_tensors(self.model, model, str(directory), "Load it into the model that it was saved of")
         if with_opt and "optimizer" in saved.state:
             self._drop_opt()  # a fresh one has no state beside what is loaded
-            self.opt.load_state(saved.tensors.get("optimizer", {}), saved.state["optimizer"])
+            tensors = saved.tensors.get(
+                "optimizer", {}
+            )  # by names such as "grad_avg.0.weight", and lying as "0.weight" does
+            tensors = {name: part_like(each, live[name.split(".", 1)[1]]) for name, each in tensors.items()}
+            self.opt.load_state(tensors, saved.state["optimizer"])
         return self
 
     def _saved(self, name: str | Path) -> Path:
@@ -687,7 +694,6 @@ class Learner:
         `dist_ai.export.Predictor` read it. Rank 0 writes; all wait, and fail if it fails. Collective.
         """
         self.strategy.sync_buffers(self.model)
-
         state = gather(self.model.state_dict(), keep=self.collectives.world.is_main)
 
         def write() -> None:

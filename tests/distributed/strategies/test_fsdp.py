@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from typing import Any
 
 import pytest
@@ -189,6 +191,33 @@ def test_blocks_compute_in_bf16_while_the_ranks_keep_float32() -> None:
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     torch.testing.assert_close(weights(model), weights(exact.model), rtol=0.02, atol=0.02)
+
+
+def saved_and_found(folder: str) -> list[list[float]]:
+    """Returns, for each strategy, losses of lr_find and of a fit that goes on from what another strategy saved."""
+    numbers = []
+    for strategy, other in ((SMALL, DDP()), (DDP(), SMALL)):
+        learn = make_learner(strategy=strategy, opt_func=torch.optim.Adam, lr=0.01)
+        before = weights(learn.model)
+        found = learn.lr_find(num_it=6)
+        assert torch.equal(weights(learn.model), before)
+        learn.fit(1)
+        path = learn.save(f"{folder}/{type(strategy).__name__}")
+        loaded = make_learner(strategy=other, opt_func=torch.optim.Adam, lr=0.01).load(path)
+        assert torch.equal(weights(loaded.model), weights(learn.model))
+        loaded.fit(1)
+        numbers.append([*[float(each) for each in found.losses], *loaded.recorder.losses])
+    return numbers
+
+
+@pytest.mark.world_size(2)
+def test_a_search_for_the_rate_leaves_no_trace_and_what_one_strategy_saved_another_goes_on_with() -> None:
+    folder = join().broadcast_json(tempfile.mkdtemp())
+    one, other = saved_and_found(folder)
+    assert one == pytest.approx(other, rel=1e-10)
+    join().barrier()
+    if join().world.is_main:
+        shutil.rmtree(folder)
 
 
 class _Ranked(nn.Module):
