@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from dist_ai.callbacks import GradientAccumulation
 from dist_ai.core.transform import Pipeline
 from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.data.recipe import SampleRecipe
@@ -99,6 +100,7 @@ def build(kind: str, dtype: str) -> nn.Module:
     return Network(kind).to(getattr(torch, dtype))
 
 
+Case: TypeAlias = tuple[str, str, str, int]
 SHARED: dict[str, Any] = {"min_block_parameters": 50}
 STRATEGIES: dict[str, Any] = {
     "ddp": "ddp",
@@ -111,7 +113,7 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-def train(kind: str, strategy: str, opt: str = "sgd", dtype: str = "float32") -> dict[str, Any]:
+def train(kind: str, strategy: str, opt: str, batches: int, dtype: str = "float32") -> dict[str, Any]:
     """Trains for 2 epochs; returns all numbers that must not depend on the ranks or the strategy."""
     floating = getattr(torch, dtype)
     generator = torch.Generator().manual_seed(0)
@@ -129,6 +131,7 @@ def train(kind: str, strategy: str, opt: str = "sgd", dtype: str = "float32") ->
         opt_func={"sgd": SGD, "adam": Adam}[opt],
         metrics=accuracy,
         strategy=STRATEGIES[strategy],
+        cbs=[GradientAccumulation(batches=batches)],
         run_dir=None,
         progress=False,
         spec=ModelSpec("strategies_network", {"kind": kind, "dtype": dtype}),
@@ -150,7 +153,7 @@ def train(kind: str, strategy: str, opt: str = "sgd", dtype: str = "float32") ->
     }
 
 
-def train_all(cases: list[tuple[str, str, str]], dtype: str = "float32") -> dict[tuple[str, str, str], Any]:
+def train_all(cases: list[Case], dtype: str = "float32") -> dict[Case, Any]:
     return {case: train(*case, dtype=dtype) for case in cases}
 
 
@@ -170,40 +173,55 @@ def close(got: Any, expected: Any, rtol: float, what: str) -> None:
     )
 
 
+# What is trained, how the ranks hold it, the optimizer, and how many batches a step takes.
 KINDS = ("plain", "batch_norm", "transformer", "lstm")
-CASES = [(kind, strategy, "sgd") for kind in KINDS for strategy in ("ddp", "fsdp")] + [
-    ("batch_norm", "ddp with options", "sgd"),
-    ("lstm", "fsdp, one block", "sgd"),
-    ("transformer", "fsdp, whole between", "sgd"),
-    ("batch_norm", "fsdp, activations again", "sgd"),
-    ("transformer", "fsdp, activations again", "sgd"),
-    *[(kind, strategy, "adam") for kind in ("plain", "transformer") for strategy in ("ddp", "fsdp")],
+CASES: list[Case] = [
+    *[(kind, strategy, "sgd", 1) for kind in KINDS for strategy in ("ddp", "fsdp")],
+    *[(kind, strategy, "adam", 1) for kind in ("plain", "transformer") for strategy in ("ddp", "fsdp")],
+    ("batch_norm", "ddp with options", "sgd", 1),
+    ("lstm", "fsdp, one block", "sgd", 1),
+    ("transformer", "fsdp, whole between", "sgd", 1),
+    ("batch_norm", "fsdp, activations again", "sgd", 1),
+    ("transformer", "fsdp, activations again", "sgd", 1),
+    ("transformer", "ddp", "sgd", 3),
+    ("batch_norm", "fsdp", "sgd", 3),
+    ("lstm", "fsdp", "adam", 3),
 ]
-ALONE = sorted({(kind, "ddp", opt) for kind, _, opt in CASES})
+HYBRID: list[Case] = [("batch_norm", "hsdp", "sgd", 1), ("lstm", "hsdp", "sgd", 3)]
+
+
+def alone_of(case: Case) -> Case:
+    """Returns what one process trains, for which the strategy does not matter."""
+    kind, _, opt, batches = case
+    return kind, "ddp", opt, batches
+
+
+ALONE = sorted({alone_of(case) for case in [*CASES, *HYBRID]})
+TOLERANCE = {"sgd": 1e-5, "adam": 1e-4}
+
+
+def assert_all_same(ranks: list[dict[Case, Any]], alone: dict[Case, Any], tolerance: dict[str, float]) -> None:
+    for rank in ranks:
+        for case, got in rank.items():
+            assert_same(got, alone[alone_of(case)], tolerance[case[2]], str(case))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_ddp_and_fsdp_train_as_one_process_does(spawn: Any, world_size: int) -> None:
     [alone] = spawn(1, train_all, cases=ALONE)
-    cases = CASES + [(kind, "hsdp", "sgd") for kind in ("batch_norm", "lstm") if world_size == 4]
-    for rank in spawn(world_size, train_all, cases=cases):
-        for kind, strategy, opt in cases:
-            case = f"{kind}, {strategy}, {opt}"
-            assert_same(rank[kind, strategy, opt], alone[kind, "ddp", opt], {"sgd": 1e-5, "adam": 1e-4}[opt], case)
+    cases = CASES + (HYBRID if world_size == 4 else [])
+    assert_all_same(spawn(world_size, train_all, cases=cases), alone, TOLERANCE)
 
 
 @pytest.mark.slow
 def test_in_float64_they_agree_to_the_last_digits(spawn: Any) -> None:
     [alone] = spawn(1, train_all, cases=ALONE, dtype="float64")
-    for rank in spawn(3, train_all, cases=CASES, dtype="float64"):
-        for kind, strategy, opt in CASES:
-            assert_same(rank[kind, strategy, opt], alone[kind, "ddp", opt], 1e-9, f"{kind}, {strategy}, {opt}")
+    assert_all_same(spawn(3, train_all, cases=CASES, dtype="float64"), alone, dict.fromkeys(TOLERANCE, 1e-9))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="ranks cannot share a GPU: this needs two")
 def test_on_gpus_ddp_and_fsdp_train_as_one_process_does(spawn: Any) -> None:
     [alone] = spawn(1, train_all, cases=ALONE)
-    for rank in spawn(2, train_all, cases=CASES):
-        for kind, strategy, opt in CASES:  # convolutions are in TF32 by default
-            assert_same(rank[kind, strategy, opt], alone[kind, "ddp", opt], 1e-3, f"{kind}, {strategy}, {opt}")
+    # Convolutions are in TF32 there, by default.
+    assert_all_same(spawn(2, train_all, cases=CASES), alone, dict.fromkeys(TOLERANCE, 1e-3))
