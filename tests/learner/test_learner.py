@@ -381,5 +381,5 @@ def test_ranks_with_different_data_or_fits_are_told_the_first_difference_at_set_
     learn = make_learner()
     with pytest.raises(ConfigError) as refused:
         learn.fit(1 + rank)
-    assert str(refused.value) == "rank 1 and rank 0 disagree on the fit: epochs is 2 there and 1 on rank 0" + remedy
+    assert str(refused.value) == "rank 1 and rank 0 disagree on the fit: n_epoch is 2 there and 1 on rank 0" + remedy
     learn.fit(1)
