@@ -73,6 +73,7 @@ def shape_and_place() -> list[Any]:
     for mesh in (Mesh(), Mesh(data_parallel_replicate=2)):
         device_mesh = mesh.build(world)
         built.append((device_mesh.mesh_dim_names, tuple(device_mesh.shape), list(device_mesh.get_coordinate())))
+    join().barrier()  # a rank that ended now would be missed by one that still looks for its neighbours
     return built
 
 

@@ -18,6 +18,7 @@ from dist_ai.distributed.sharded import gather
 from dist_ai.distributed.strategies import DDP, FSDP, for_world
 from dist_ai.distributed.strategies.sync_batch_norm import SyncBatchNorm
 from dist_ai.errors import ConfigError
+from dist_ai.losses import CrossEntropyLoss
 
 SMALL = FSDP(min_block_parameters=10)
 CPU = torch.device("cpu")
@@ -257,3 +258,14 @@ def test_ranks_that_built_different_models_are_told_the_first_difference(config:
         assert text.endswith(
             "; build it from the same arguments on every rank (not from the rank, the time or files that differ)"
         )
+
+
+@pytest.mark.world_size(2)
+def test_classes_weigh_as_much_as_where_every_rank_holds_the_model() -> None:
+    ends = []
+    for strategy in (SMALL, DDP()):
+        loss = CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2], dtype=torch.float64))
+        learn = make_learner(strategy=strategy, loss_func=loss)
+        learn.fit(1)
+        ends.append(torch.cat([weights(learn.model), torch.tensor(learn.recorder.losses).double()]))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
