@@ -48,6 +48,8 @@ class TrainConfig(BaseModel):
     """Of the split, the order, the augmentations and the first weights."""
     sync_bn: bool = True
     """Whether BatchNorm sees the batches of all processes."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes hold the model: each all of it (ddp), or they share it (fsdp)."""
     run_dir: str = "auto"
     """Where logs, events and checkpoints go; "auto" is runs/<name of the file>."""
     export: str = "auto"
@@ -134,7 +136,12 @@ def _work(settings: TrainConfig) -> None:
         seed=settings.seed,
     )
     learn = vision_learner(
-        dls, settings.arch, pretrained=settings.pretrained, metrics=accuracy, sync_bn=settings.sync_bn
+        dls,
+        settings.arch,
+        pretrained=settings.pretrained,
+        metrics=accuracy,
+        sync_bn=settings.sync_bn,
+        strategy=settings.strategy,
     )
     if settings.method == "one_cycle":
         learn.fit_one_cycle(settings.epochs, settings.lr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -247,6 +248,24 @@ class DataLoaders:
     def vocab(self) -> list[str]:
         """The classes; see `SampleRecipe.vocab`."""
         return self.recipe.vocab
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what must be the same on every rank, as plain data by name: sizes, seeds and classes."""
+        if not self.has_data:
+            return {}
+        facts: dict[str, Any] = {"the number of inputs": self.n_inp}
+        for name, loader in (("training", self.train), ("validation", self.valid)):
+            if loader is None:
+                continue
+            facts[f"the number of {name} samples"] = loader.num_samples
+            facts[f"the {name} batch size"] = loader.bs
+            facts[f"the {name} seed"] = loader.seed
+        if self._recipe is not None:
+            with contextlib.suppress(DataError):  # it has no classes
+                vocab = self._recipe.vocab
+                facts["the number of classes"] = len(vocab)
+                facts.update({f"class {number}": label for number, label in enumerate(vocab)})
+        return facts
 
     @property
     def device(self) -> torch.device:

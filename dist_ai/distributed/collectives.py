@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch.distributed import ProcessGroup, Store
 
-__all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave", "on_main"]
+__all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave", "on_main", "require_same"]
 
 ReduceOp = Literal["sum", "max", "min"]
 
@@ -206,6 +207,52 @@ def on_main(collectives: Collectives, action: Callable[[], object], *, what: str
         raise failure
     if problem:
         raise WorldError(f"rank {collectives.world.rank}: {what} failed on rank 0: {problem}")
+
+
+def require_same(collectives: Collectives, facts: Mapping[str, object], *, what: str, remedy: str) -> None:
+    """Checks that all ranks hold the same facts. Collective: one small exchange, if they do.
+
+    Args:
+        collectives: the ranks.
+        facts: plain data by name, in an order; it is compared as JSON.
+        what: what they are facts of, for messages.
+        remedy: how to fix a difference.
+
+    Raises:
+        ConfigError: they differ; on every rank, with the first difference between rank 0 and the first rank that
+            differs from it.
+    """
+    import torch
+
+    if collectives.world.world_size == 1:
+        return
+    mine = {name: json.dumps(value, default=str) for name, value in facts.items()}
+    digest = int.from_bytes(hashlib.sha256(json.dumps(list(mine.items())).encode()).digest()[:7])
+    # The smallest and the largest of all digests, by one exchange.
+    low, high = (
+        -collectives.all_reduce(torch.tensor([-digest, digest]), "max", what=what) * torch.tensor([1, -1])
+    ).tolist()
+    if low == high:
+        return
+    theirs = collectives.broadcast_json(mine, what=what)
+    difference = _first_difference(theirs, mine)
+    rank = torch.tensor(collectives.world.rank if difference else collectives.world.world_size)
+    first = int(collectives.all_reduce(rank, "min", what=what))
+    difference = collectives.broadcast_json(difference, first, what=what)
+    raise ConfigError(f"rank {first} and rank 0 disagree on {what}: {difference}; {remedy}")
+
+
+def _first_difference(theirs: Mapping[str, str], mine: Mapping[str, str]) -> str:
+    for name, value in theirs.items():
+        if name not in mine:
+            return f"{name} is missing there, and is {value} on rank 0"
+        if mine[name] != value:
+            return f"{name} is {mine[name]} there and {value} on rank 0"
+    extra = next((name for name in mine if name not in theirs), None)
+    if extra is not None:
+        return f"{extra} is {mine[extra]} there, and missing on rank 0"
+    swapped = next(((a, b) for a, b in zip(theirs, mine, strict=True) if a != b), None)
+    return "" if swapped is None else f"{swapped[1]} stands there where rank 0 has {swapped[0]}"
 
 
 _joined: Collectives | None = None

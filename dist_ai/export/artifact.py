@@ -73,9 +73,23 @@ class Artifact:
 
 
 def save_export(
-    directory: str | Path, *, model: nn.Module, spec: ModelSpec | None, recipe: SampleRecipe, loss_func: Any
+    directory: str | Path,
+    *,
+    model: nn.Module,
+    spec: ModelSpec | None,
+    recipe: SampleRecipe,
+    loss_func: Any,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
     """Writes an export, complete or not at all; one that is there is replaced.
+
+    Args:
+        directory: where.
+        model: the model.
+        spec: how to build it.
+        recipe: how an item becomes its input.
+        loss_func: the loss, for its activation and decoding.
+        state: the model's parameters and buffers, where it does not hold all of them itself.
 
     Raises:
         ConfigError: it is not known how to build the model, or not this model is built so, or a transform cannot be
@@ -101,7 +115,10 @@ def save_export(
         raise ConfigError(
             f"the arguments of {spec} cannot be written to a file ({error}); give numbers, strings, lists and dicts"
         ) from error
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in (model.state_dict() if state is None else state).items()
+    }
     _check_builds(spec, tensors)
     with seal(directory, "export") as folder:
         save_file(tensors, folder / "model.safetensors")

@@ -35,10 +35,11 @@ from dist_ai.data.collate import elements
 from dist_ai.data.loader import known_length
 from dist_ai.data.loaders import AnyLoader, DataLoaders, as_loader
 from dist_ai.data.looking import as_target, decoded_samples, one_or_several, sized, spread_samples
-from dist_ai.distributed.collectives import join, on_main
+from dist_ai.distributed.collectives import join, on_main, require_same
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
-from dist_ai.distributed.strategies import PrecisionName, for_world, precision_of
+from dist_ai.distributed.sharded import gather, part_like
+from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
 from dist_ai.export.artifact import load_tensors
@@ -89,8 +90,9 @@ class Learner:
         wd_bn_bias: whether normalisation layers and biases decay too.
         train_bn: whether BatchNorm layers learn in frozen groups.
         sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
-        find_unused_parameters: the model has parameters that take no part in the loss, in some steps at least; several
-            processes must know, one need not. Costs one small exchange a step.
+        strategy: how several processes hold the model: ``"ddp"`` (each holds all of it), ``"fsdp"`` (they share it) or
+            their options, `DDP(...)` and `FSDP(...)`. ``"auto"`` chooses by the model's size and the devices' memory;
+            ``learn.strategy.why`` says why.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
             written.
@@ -130,7 +132,7 @@ class Learner:
         wd_bn_bias: bool = False,
         train_bn: bool = True,
         sync_bn: bool = True,
-        find_unused_parameters: bool = False,
+        strategy: AnyConfig = "auto",
         run_dir: str | Path | Literal["auto"] | None = "auto",
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
@@ -144,7 +146,8 @@ class Learner:
         self._opt: AnyOptimizer | None = None
         self._opt_is_given = False
         self.collectives = join()
-        self.strategy = for_world(self.collectives, sync_bn=sync_bn, find_unused_parameters=find_unused_parameters)
+        choice = choose(strategy, model, self.collectives)
+        self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
         self.decisions = Decisions(self.collectives)
         self.state = TrainState()
         self.loss_func = loss_func if loss_func is not None else self._default_loss()
@@ -168,10 +171,10 @@ class Learner:
         self._fitting = False
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
         self.precision = precision_of(precision, self.device)
-        model.to(self.device)
         if isinstance(self.loss_func, nn.Module):
             self.loss_func.to(self.device)  # its class weights
-        self.strategy.sync(model)
+        self._require_same()
+        self.strategy.prepare(model, self.device)
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -656,6 +659,7 @@ class Learner:
         groups, state = {"model": self.model.state_dict()}, {}
         if with_opt:
             groups["optimizer"], state["optimizer"] = self.opt.state()
+        groups = {name: gather(group, keep=self.collectives.world.is_main) for name, group in groups.items()}
         on_main(self.collectives, lambda: Checkpoint(groups, state).write(directory), what=f"saving to {directory}")
         return directory
 
@@ -667,10 +671,16 @@ class Learner:
         """
         directory = self._saved(name)
         saved = Checkpoint.read(directory)
-        load_tensors(self.model, saved.tensors["model"], str(directory), "Load it into the model that it was saved of")
+        live, model = self.model.state_dict(), saved.tensors["model"]
+        model = {name: part_like(each, live[name]) if name in live else each for name, each in model.items()}
+        load_tensors(self.model, model, str(directory), "Load it into the model that it was saved of")
         if with_opt and "optimizer" in saved.state:
             self._drop_opt()  # a fresh one has no state beside what is loaded
-            self.opt.load_state(saved.tensors.get("optimizer", {}), saved.state["optimizer"])
+            tensors = saved.tensors.get(
+                "optimizer", {}
+            )  # by names such as "grad_avg.0.weight", and lying as "0.weight" does
+            tensors = {name: part_like(each, live[name.split(".", 1)[1]]) for name, each in tensors.items()}
+            self.opt.load_state(tensors, saved.state["optimizer"])
         return self
 
     def _saved(self, name: str | Path) -> Path:
@@ -684,9 +694,17 @@ class Learner:
         `dist_ai.export.Predictor` read it. Rank 0 writes; all wait, and fail if it fails. Collective.
         """
         self.strategy.sync_buffers(self.model)
+        state = gather(self.model.state_dict(), keep=self.collectives.world.is_main)
 
         def write() -> None:
-            save_export(directory, model=self.model, spec=self.spec, recipe=self.dls.recipe, loss_func=self.loss_func)
+            save_export(
+                directory,
+                model=self.model,
+                state=state,
+                spec=self.spec,
+                recipe=self.dls.recipe,
+                loss_func=self.loss_func,
+            )
 
         with self._set_aside():  # in a fit too, with the weights to evaluate with
             on_main(self.collectives, write, what=f"the export to {directory}")
@@ -741,6 +759,7 @@ class Learner:
         self.opt.set_hyper("lr", rates)
         if (decay := self.wd if wd is None else wd) is not None:
             self.opt.set_hyper("wd", decay)
+        self._require_same(fit=method, **length.plain(), **{"learning rates": rates})
         self._num_fits += 1
         self.recorder.fit = self._num_fits
         begin = Beginning(Cursor())
@@ -763,6 +782,15 @@ class Learner:
                 self._num_epochs += (n_epoch := self.state.epoch + 1 if n_epoch is None else n_epoch)
             if self._keeper is not None:
                 self._keeper.save(Cursor(n_epoch), finished=True)
+
+    def _require_same(self, **fit: Any) -> None:
+        """Checks that all ranks have the same data and do the same: else they would wait for each other. Collective."""
+        require_same(
+            self.collectives,
+            {**self.dls.facts(), **fit},
+            what="the fit" if fit else "the data",
+            remedy="every rank runs the same program on the same files, and it is the loaders that give each its share",
+        )
 
     def _steps(self) -> Steps:
         """Returns how the training batches make up steps."""

@@ -288,6 +288,9 @@ class Loop:
 
     def _valid_batch(self) -> None:
         self._attempt(self._forward)
+        if self.strategy.forward_is_collective and self._output is None:
+            # This rank cancelled, but the others wait for its part of the parameters.
+            self.precision.forward(self.model, self.state.xb)
         self._weigh()
         self._attempt(self._loss)
         if decision := self._decide():

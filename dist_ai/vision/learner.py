@@ -13,7 +13,7 @@ from torch import nn
 from dist_ai.callbacks import Callback
 from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
-from dist_ai.distributed.strategies import PrecisionName
+from dist_ai.distributed.strategies import AnyConfig, PrecisionName
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner
@@ -50,6 +50,7 @@ def vision_learner(
     cbs: Callback | Iterable[Callback] = (),
     train_bn: bool = True,
     sync_bn: bool = True,
+    strategy: AnyConfig = "auto",
     run_dir: str | Path | Literal["auto"] | None = "auto",
     checkpoint_every_s: float | None = 30.0,
     checkpoint_every_steps: int | None = None,
@@ -71,7 +72,7 @@ def vision_learner(
         normalize: add `Normalize` with the statistics of the published weights, which are ImageNet's for nearly all
             architectures, unless `dls` has one.
         lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
-        loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, run_dir, checkpoint_every_s,
+        loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, strategy, run_dir, checkpoint_every_s,
         checkpoint_every_steps, fresh, precision, progress: see `Learner`.
 
     The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
@@ -110,6 +111,7 @@ def vision_learner(
         wd=wd,
         train_bn=train_bn,
         sync_bn=sync_bn,
+        strategy=strategy,
         run_dir=run_dir,
         checkpoint_every_s=checkpoint_every_s,
         checkpoint_every_steps=checkpoint_every_steps,

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from dist_ai.distributed import join
+from dist_ai.distributed.collectives import require_same
+from dist_ai.errors import ConfigError
 
 
 @pytest.mark.world_size(3)
@@ -42,3 +44,34 @@ def test_in_a_world_of_one_every_exchange_returns_its_input() -> None:
     assert torch.equal(ranks.broadcast(tensor), tensor)
     assert ranks.broadcast_json([1]) == [1]
     ranks.barrier()
+
+
+@pytest.mark.world_size(3)
+def test_ranks_that_disagree_are_all_told_the_first_difference_and_those_that_agree_nothing() -> None:
+    ranks = join()
+    rank = ranks.world.rank
+    same = {"size": 7, "seed": [1, 2], "name": "ü"}
+    require_same(ranks, same, what="the data", remedy="mend it")
+    for theirs, expected in (
+        (
+            {**same, "seed": [1, rank]},
+            "rank 1 and rank 0 disagree on the data: seed is [1, 1] there and [1, 0] on rank 0",
+        ),
+        ({**same, "size": 7 + (rank == 2)}, "rank 2 and rank 0 disagree on the data: size is 8 there and 7 on rank 0"),
+        (
+            same | ({"more": 1} if rank == 2 else {}),
+            "rank 2 and rank 0 disagree on the data: more is 1 there, and missing",
+        ),
+        (
+            ({"more": 1} if rank == 0 else {}) | same,
+            "rank 1 and rank 0 disagree on the data: more is missing there, and",
+        ),
+        (
+            same if rank != 1 else dict(reversed(same.items())),
+            "rank 1 and rank 0 disagree on the data: name stands there where rank 0 has size",
+        ),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            require_same(ranks, theirs, what="the data", remedy="mend it")
+        assert str(refused.value).startswith(expected)
+        assert str(refused.value).endswith("; mend it")

@@ -17,6 +17,7 @@ from toy import BS, NUM_TRAIN, NUM_VALID, make_data, make_dls, make_learner, mak
 from dist_ai.callbacks import Callback
 from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoader, DataLoaders, TensorData
+from dist_ai.distributed import join
 from dist_ai.errors import ConfigError
 from dist_ai.learner import Learner
 from dist_ai.losses import CrossEntropyLoss
@@ -366,3 +367,19 @@ def test_a_fit_says_what_is_misspelt_before_it_trains() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_epochs'"):
         learn.fit(n_epochs=1)  # type: ignore[call-arg]
     assert learn.recorder.losses == []
+
+
+@pytest.mark.world_size(2)
+def test_ranks_with_different_data_or_fits_are_told_the_first_difference_at_set_up() -> None:
+    rank = join().world.rank
+    remedy = "; every rank runs the same program on the same files, and it is the loaders that give each its share"
+    with pytest.raises(ConfigError) as refused:
+        make_learner(dls=make_dls(val_bs=5 + rank))
+    assert str(refused.value) == (
+        "rank 1 and rank 0 disagree on the data: the validation batch size is 6 there and 5 on rank 0" + remedy
+    )
+    learn = make_learner()
+    with pytest.raises(ConfigError) as refused:
+        learn.fit(1 + rank)
+    assert str(refused.value) == "rank 1 and rank 0 disagree on the fit: n_epoch is 2 there and 1 on rank 0" + remedy
+    learn.fit(1)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dist_ai.core import Transform
 from dist_ai.core.vision_types import TensorImage
+from dist_ai.distributed.strategies import FSDP
 from dist_ai.metrics import accuracy
 from dist_ai.vision import ImageDataLoaders, Resize, aug_transforms, vision_learner
 
@@ -28,12 +29,20 @@ class ToDouble(Transform):
         return x.double()
 
 
-def four_lines(path: str, double: bool, workers: int) -> dict[str, Any]:
+def four_lines(path: str, double: bool, workers: int, fsdp: bool = False) -> dict[str, Any]:
     tfms = [*aug_transforms(), *([ToDouble()] if double else [])]
     dls = ImageDataLoaders.from_folder(
         path, valid_pct=0.2, seed=42, item_tfms=Resize(32), batch_tfms=tfms, bs=22, num_workers=workers
     )
-    learn = vision_learner(dls, "resnet18", pretrained=False, metrics=accuracy, run_dir=None, progress=False)
+    learn = vision_learner(
+        dls,
+        "resnet18",
+        pretrained=False,
+        metrics=accuracy,
+        strategy=FSDP(min_block_parameters=100_000, activation_checkpointing=True) if fsdp else "auto",
+        run_dir=None,
+        progress=False,
+    )
     if double:
         learn.model.double()
     learn.fine_tune(1)
@@ -61,6 +70,14 @@ def test_in_float64_resnet18_agrees_on_1_2_and_3_processes_to_the_last_digits(sp
         for rank in spawn(world_size, four_lines, path=images, double=True, workers=workers):
             for name, value in alone.items():
                 torch.testing.assert_close(torch.as_tensor(rank[name]), torch.as_tensor(value), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_shared_by_the_ranks_resnet18_agrees_too(spawn: Any, images: str) -> None:
+    [alone] = spawn(1, four_lines, path=images, double=True, workers=0)
+    for rank in spawn(2, four_lines, path=images, double=True, workers=0, fsdp=True):
+        for name, value in alone.items():
+            torch.testing.assert_close(torch.as_tensor(rank[name]), torch.as_tensor(value), rtol=1e-8, atol=1e-8)
 
 
 def test_in_float32_the_losses_agree_as_far_as_rounding_lets_them(spawn: Any, images: str) -> None:

@@ -17,8 +17,18 @@ from dist_ai.errors import WorldError
 __all__ = ["prepare_data_parallel"]
 
 
-def prepare_data_parallel(model: nn.Module, world: World, *, find_unused_parameters: bool = False) -> nn.Module:
+def prepare_data_parallel(
+    model: nn.Module,
+    world: World,
+    *,
+    find_unused_parameters: bool = False,
+    static_graph: bool = False,
+    gradient_as_bucket_view: bool = True,
+    bucket_cap_mb: int = 25,
+) -> nn.Module:
     """Returns `model`, which is on its device, in a `DistributedDataParallel` over all ranks.
+
+    The options are those of torch's `DistributedDataParallel`.
 
     Raises:
         WorldError: Accelerate sees other processes than we do.
@@ -27,8 +37,10 @@ def prepare_data_parallel(model: nn.Module, world: World, *, find_unused_paramet
 
     options = DistributedDataParallelKwargs(
         broadcast_buffers=False,  # a broadcast per forward; `sync_buffers` does it once, where buffers are used
-        gradient_as_bucket_view=True,  # saves one copy of the gradients
+        gradient_as_bucket_view=gradient_as_bucket_view,
         find_unused_parameters=find_unused_parameters,
+        static_graph=static_graph,
+        bucket_cap_mb=bucket_cap_mb,
     )
     accelerator = Accelerator(cpu=world.device.type == "cpu", mixed_precision="no", kwargs_handlers=[options])
     if (accelerator.process_index, accelerator.num_processes) != (world.rank, world.world_size):

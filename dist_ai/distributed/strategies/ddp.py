@@ -2,60 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_ai.distributed.collectives import Collectives
-from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
-from dist_ai.distributed.strategies.sync_batch_norm import ShareSize, SyncBatchNorm
+from dist_ai.distributed.strategies.blocks import Blocks, recompute_in_backward
+from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
+from dist_ai.distributed.strategies.sync_batch_norm import (
+    Replaced,
+    ShareSize,
+    put_back_batch_norms,
+    replace_batch_norms,
+)
+from dist_ai.distributed.strategies.total import total_over_ranks
 from dist_ai.errors import ConfigError
 
-__all__ = ["DDP"]
+__all__ = ["DDP", "DDPStrategy"]
+
+Hook: TypeAlias = Callable[[Any, Any], "torch.futures.Future[torch.Tensor]"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class DDP:
+    """Data parallel: every rank holds the whole model.
+
+    Args:
+        find_unused_parameters: the model has parameters that take no part in the loss, in some steps at least. Costs a walk
+            over the graph and one small exchange a step.
+        static_graph: the same parameters take part in every step, in the same way; torch then need not look.
+        gradient_as_bucket_view: gradients live in the buffers they are exchanged in, which saves one copy of them.
+        bucket_cap_mb: megabytes of gradients that are exchanged together. Fewer begin earlier, more travel faster.
+        gradient_compression: exchange gradients as ``"bf16"`` or ``"fp16"``: half the traffic, and the sums are rounded, so
+            the numbers depend on the number of ranks beyond float32 rounding.
+        communication_hook: what exchanges a bucket of gradients instead: (state, `torch.distributed.GradBucket`) ->
+            future of the averaged bucket. See `torch.distributed.algorithms.ddp_comm_hooks` for what torch has.
+        hook_state: the hook's first argument.
+        activation_checkpointing: keep only the inputs of blocks and compute their activations again in backward: one
+            more forward for much less memory.
+        blocks: which blocks; see `find_blocks`.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+
+    find_unused_parameters: bool = False
+    static_graph: bool = False
+    gradient_as_bucket_view: bool = True
+    bucket_cap_mb: int = 25
+    gradient_compression: Literal["bf16", "fp16"] | None = None
+    communication_hook: Hook | None = None
+    hook_state: Any = None
+    activation_checkpointing: bool = False
+    blocks: Blocks = "auto"
+
+    def __post_init__(self) -> None:
+        if self.gradient_compression not in (None, "bf16", "fp16"):
+            raise ConfigError(
+                f"DDP(gradient_compression={self.gradient_compression!r}): expected 'bf16', 'fp16' or None"
+            )
+        if self.gradient_compression and self.communication_hook:
+            raise ConfigError(
+                "DDP(gradient_compression=..., communication_hook=...): there is one hook; compress inside yours, or give "
+                "one of the two"
+            )
+        if self.bucket_cap_mb <= 0:
+            raise ConfigError(f"DDP(bucket_cap_mb={self.bucket_cap_mb}): expected megabytes, 1 or more")
+        if self.static_graph and self.find_unused_parameters:
+            raise ConfigError(
+                "DDP(static_graph=True, find_unused_parameters=True): a static graph already allows for parameters that "
+                "never take part; give find_unused_parameters=True alone if they change from step to step"
+            )
+
+
+class DDPStrategy:
     """torch's `DistributedDataParallel`, with gradients exact for uneven shares.
 
     Args:
         collectives: the ranks.
+        config: the options.
         sync_bn: BatchNorm layers normalise over the global batch, so that the numbers do not depend on the number of
             ranks. Costs one small exchange per layer in forward and one in backward.
-        find_unused_parameters: look in every step for parameters that have no part in the loss; without it, there may
-            be none. Costs a walk over the graph and one small exchange a step.
+        why: why this strategy was chosen.
     """
 
-    def __init__(self, collectives: Collectives, *, sync_bn: bool = True, find_unused_parameters: bool = False) -> None:
+    forward_is_collective = False
+
+    def __init__(
+        self, collectives: Collectives, config: DDP | None = None, *, sync_bn: bool = True, why: str = ""
+    ) -> None:
         self.collectives = collectives
+        self.config = config or DDP()
         self.sync_bn = sync_bn
-        self.find_unused_parameters = find_unused_parameters
-        self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
+        self.why = why
+        self._replaced: Replaced = []
         self._share_size = ShareSize()
-        self._wrapped: Any = None
+        self._wrapped: Any = None  # torch's DDP, in a fit
+
+    def prepare(self, model: nn.Module, device: torch.device) -> None:
+        """Puts rank 0's model on every rank; see `Strategy`."""
+        require_same_model(self.collectives, model)
+        model.to(device)
+        take_rank_0s(self.collectives, model)
+        if self.config.activation_checkpointing:
+            recompute_in_backward(model, self.config.blocks)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model` in a `DistributedDataParallel`; see `Strategy`."""
         if self.sync_bn:
-            self._replace_batch_norms(model)
-        self.sync(model)  # torch's DDP would leave out the buffers, and all of a model without gradients
+            self._replaced = replace_batch_norms(model, self._share_size)
+        # Again, for what was changed since on one rank only; and torch's DDP would leave out the buffers, and all of a
+        # model without gradients.
+        take_rank_0s(self.collectives, model)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model
-        self._wrapped = prepare_data_parallel(
-            model, self.collectives.world, find_unused_parameters=self.find_unused_parameters
+        from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
+
+        config = self.config
+        module = prepare_data_parallel(
+            model,
+            self.collectives.world,
+            find_unused_parameters=config.find_unused_parameters,
+            static_graph=config.static_graph,
+            gradient_as_bucket_view=config.gradient_as_bucket_view,
+            bucket_cap_mb=config.bucket_cap_mb,
         )
-        return self._wrapped
+        if (hook := _hook(config)) is not None:
+            # Without annotations: torch refuses those that `from __future__ import annotations` makes strings of.
+            module.register_comm_hook(config.hook_state, lambda state, bucket: hook(state, bucket))  # type: ignore[operator]
+        self._wrapped = module
+        return module
 
     def unwrap(self) -> None:
         """Puts the BatchNorm layers back; see `Strategy`."""
+        put_back_batch_norms(self._replaced)
+        self._replaced = []
         self._wrapped = None
-        for parent, name, norm in reversed(self._replaced):
-            norm.train(getattr(parent, name).training)
-            setattr(parent, name, norm)
-        self._replaced.clear()
 
     def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:
         """Tells the BatchNorm layers how many samples count, and DDP whether to exchange; see `Strategy`."""
@@ -66,44 +151,31 @@ class DDP:
 
     def check_gradients(self, model: nn.Module) -> None:
         """Checks that every parameter took part in the loss; see `Strategy`."""
-        if self.find_unused_parameters:
+        if self.config.find_unused_parameters or self.config.static_graph:
             return
         unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if unused:  # torch's DDP would say so too, a step later, by number and with its own options
             raise ConfigError(
                 f"{len(unused)} parameter(s) have no part in the loss, so several workers would wait for their gradients: "
                 f"{', '.join(unused[:3])}{' ...' * (len(unused) > 3)}; freeze them with requires_grad_(False), or give "
-                "Learner(find_unused_parameters=True), which costs one small exchange a step"
+                "Learner(strategy=DDP(find_unused_parameters=True)), which costs one small exchange a step"
             )
 
     def weight(self, *, num_local: int, num_global: int) -> float:
-        """Returns the share's part of the step, times the world size that DDP's averaging divides by."""
+        """Returns the share's part of the batch, times the world size that DDP's averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
-        result = tensor.detach().clone()
-        dist.all_reduce(result)
-        return result
-
-    def sync(self, model: nn.Module) -> None:
-        """Gives all ranks rank 0's parameters and buffers; see `Strategy`."""
-        self._take_rank_0s(model.named_parameters(), "parameter")
-        self.sync_buffers(model)
+        return total_over_ranks(tensor)
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives all ranks rank 0's buffers; see `Strategy`."""
-        self._take_rank_0s(model.named_buffers(), "buffer")
+        take_rank_0s_buffers(self.collectives, model)
 
-    @torch.no_grad()
-    def _take_rank_0s(self, tensors: Iterable[tuple[str, torch.Tensor]], kind: str) -> None:
-        for name, tensor in tensors:
-            tensor.copy_(self.collectives.broadcast(tensor, what=f"{kind} {name}"))
 
-    def _replace_batch_norms(self, model: nn.Module) -> None:
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                # One with a forward of its own (timm's have an activation in it) does more than normalise.
-                if isinstance(child, _BatchNorm) and type(child).forward is _BatchNorm.forward:
-                    self._replaced.append((parent, name, child))
-                    setattr(parent, name, SyncBatchNorm(child, self._share_size))
+def _hook(config: DDP) -> Hook | None:
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    torchs = {"bf16": default_hooks.bf16_compress_hook, "fp16": default_hooks.fp16_compress_hook}
+    return torchs[config.gradient_compression] if config.gradient_compression else config.communication_hook

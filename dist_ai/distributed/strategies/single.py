@@ -6,15 +6,31 @@ import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.strategies.blocks import Blocks, recompute_in_backward
 
 __all__ = ["Single"]
 
 
 class Single:
-    """Trains the model as it is, in one process."""
+    """Trains the model as it is, in one process.
 
-    def __init__(self, collectives: Collectives) -> None:
+    Args:
+        collectives: this process alone.
+        recompute: compute the activations of these blocks again in backward; none by default.
+    """
+
+    forward_is_collective = False
+    why = "one process holds the whole model"
+
+    def __init__(self, collectives: Collectives, *, recompute: Blocks | None = None) -> None:
         self.collectives = collectives
+        self.recompute = recompute
+
+    def prepare(self, model: nn.Module, device: torch.device) -> None:
+        """Moves the model to the device."""
+        model.to(device)
+        if self.recompute is not None:
+            recompute_in_backward(model, self.recompute)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns `model`."""
@@ -36,9 +52,6 @@ class Single:
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns `tensor`."""
         return tensor
-
-    def sync(self, model: nn.Module) -> None:
-        """Does nothing."""
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Does nothing."""

@@ -13,17 +13,36 @@ __all__ = ["Strategy"]
 
 
 class Strategy(Protocol):
-    """Spreads a model over the ranks. The model keeps its parameters' names and identities throughout.
+    """Spreads a model over the ranks; its parameters keep their names throughout.
 
-    A training step is, for each of its batches: `begin_batch`, forward through what `wrap` returned,
-    `loss * weight(...)`, backward. After the last of them every rank holds the same gradients: those of the mean loss of
-    the step's samples. Before it, each rank holds its own.
+    The order of things: `prepare` the model, build the optimizer, and for each fit `wrap`, train, `unwrap`. A training
+    step is, for each of its batches: `begin_batch`, forward through what `wrap` returned, `loss * weight(...)`, backward.
+    After the last of them every rank holds the gradients of the mean loss of the step's samples: all of them, or those
+    of the part of the model that it holds. Before it, each rank holds its own.
+
+    Attributes:
+        collectives: the ranks.
+        why: why this strategy was chosen, in a sentence.
+        forward_is_collective: all ranks must call the model together, in evaluation too.
     """
 
     collectives: Collectives
+    why: str
+    forward_is_collective: bool
+
+    def prepare(self, model: nn.Module, device: torch.device) -> None:
+        """Puts the model on this rank's device, with rank 0's parameters and buffers. Collective.
+
+        Parameters may become other objects, that hold this rank's part (torch's `DTensor`): the optimizer is built
+        afterwards. A model that is prepared already is left alone.
+
+        Raises:
+            ConfigError: the ranks built different models; names the first difference.
+        """
+        ...
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Returns the module to call in training, once all ranks hold rank 0's parameters and buffers. Collective."""
+        """Returns the module to call in training. Collective."""
         ...
 
     def unwrap(self) -> None:
@@ -58,10 +77,6 @@ class Strategy(Protocol):
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the sum of the ranks' tensors, on its device and without waiting for it. Collective, between backwards."""
-        ...
-
-    def sync(self, model: nn.Module) -> None:
-        """Gives all ranks rank 0's parameters and buffers, before the first use of a model. Collective."""
         ...
 
     def sync_buffers(self, model: nn.Module) -> None:

@@ -6,7 +6,7 @@ runs along. This one weighs each rank by the samples that count, so W ranks norm
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["ShareSize", "SyncBatchNorm"]
+__all__ = ["Replaced", "ShareSize", "SyncBatchNorm", "put_back_batch_norms", "replace_batch_norms"]
+
+Replaced: TypeAlias = list[tuple[nn.Module, str, nn.Module]]
+"""Where layers were replaced, and what stood there: (parent, name, layer)."""
 
 
 class ShareSize:
@@ -23,7 +26,7 @@ class ShareSize:
     num_local: int = 1
 
 
-class SyncBatchNorm(nn.Module):
+class SyncBatchNorm(_BatchNorm):
     """Normalises over the global batch in training, with the parameters and buffers of `norm` itself.
 
     Args:
@@ -34,14 +37,12 @@ class SyncBatchNorm(nn.Module):
     """
 
     def __init__(self, norm: _BatchNorm, share: ShareSize) -> None:
-        super().__init__()
+        # A `_BatchNorm`, so that whoever looks for BatchNorm layers finds it; none of its own tensors are made.
+        super().__init__(norm.num_features, norm.eps, norm.momentum, affine=False, track_running_stats=False)
+        self.affine, self.track_running_stats = norm.affine, norm.track_running_stats
         self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean: torch.Tensor | None
-        self.running_var: torch.Tensor | None
-        self.num_batches_tracked: torch.Tensor | None
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
-        self.eps, self.momentum = norm.eps, norm.momentum
         self.share = share
         self.train(norm.training)
 
@@ -50,7 +51,7 @@ class SyncBatchNorm(nn.Module):
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         normal, mean, var, count = _Normalise.apply(x, self.eps, self.share.num_local)
-        if self.training:
+        if self.training and not _is_computed_again():
             self._track(mean, var, count)
         if self.weight is not None:
             shape = (1, -1, *[1] * (x.dim() - 2))
@@ -65,6 +66,30 @@ class SyncBatchNorm(nn.Module):
             momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
             self.running_var.lerp_((var * count / (count - 1).clamp(min=1)).to(self.running_var.dtype), momentum)
+
+
+def replace_batch_norms(model: nn.Module, share: ShareSize) -> Replaced:
+    """Puts a `SyncBatchNorm` in the place of each BatchNorm layer of `model`; returns what `put_back_batch_norms` needs."""
+    replaced: Replaced = []
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            # One with a forward of its own (timm's have an activation in it) does more than normalise.
+            if isinstance(child, _BatchNorm) and type(child).forward is _BatchNorm.forward:
+                replaced.append((parent, name, child))
+                setattr(parent, name, SyncBatchNorm(child, share))
+    return replaced
+
+
+def put_back_batch_norms(replaced: Replaced) -> None:
+    """Undoes `replace_batch_norms`."""
+    for parent, name, norm in reversed(replaced):
+        norm.train(getattr(parent, name).training)
+        setattr(parent, name, norm)
+
+
+def _is_computed_again() -> bool:
+    """Returns whether this forward runs inside a backward, for activation checkpointing: its batch was tracked before."""
+    return torch._C._current_graph_task_id() != -1
 
 
 class _Normalise(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import nn
 from dist_ai.data import EpochPlan
 from dist_ai.distributed import join
 from dist_ai.distributed.environment import RANK_VARIABLES, World
-from dist_ai.distributed.strategies import Single, for_world
+from dist_ai.distributed.strategies import DDP, Single, for_world
 from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
 from dist_ai.distributed.strategies.sync_batch_norm import SyncBatchNorm
 from dist_ai.errors import ConfigError, WorldError
@@ -200,14 +200,14 @@ def test_a_parameter_without_a_part_in_the_loss_is_named_after_the_first_backwar
         strategy.check_gradients(model)
     assert str(refused.value) == (
         "2 parameter(s) have no part in the loss, so several workers would wait for their gradients: idle.weight, "
-        "idle.bias; freeze them with requires_grad_(False), or give Learner(find_unused_parameters=True), which costs one "
-        "small exchange a step"
+        "idle.bias; freeze them with requires_grad_(False), or give Learner(strategy=DDP(find_unused_parameters=True)), "
+        "which costs one small exchange a step"
     )
 
 
 @pytest.mark.world_size(2)
 def test_parameters_without_a_part_in_the_loss_can_be_expected() -> None:
-    model, strategy = _Idle(), for_world(join(), find_unused_parameters=True)
+    model, strategy = _Idle(), for_world(join(), DDP(find_unused_parameters=True))
     module = strategy.wrap(model)
     for _ in range(2):
         module(torch.ones(2, 4)).sum().backward()
@@ -217,11 +217,11 @@ def test_parameters_without_a_part_in_the_loss_can_be_expected() -> None:
 
 
 @pytest.mark.world_size(2)
-def test_sync_gives_all_ranks_rank_0s_model_before_it_is_used() -> None:
+def test_a_prepared_model_is_rank_0s_before_it_is_used() -> None:
     ranks = join()
     torch.manual_seed(ranks.world.rank)  # as in a program that forgets to seed
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    for_world(ranks).sync(model)
+    for_world(ranks).prepare(model, torch.device("cpu"))
     torch.manual_seed(0)
     assert torch.equal(model[0].weight, nn.Linear(4, 3).weight)
 
@@ -349,3 +349,42 @@ def test_a_world_that_accelerate_does_not_see_is_an_error_and_never_silently_alo
         "Accelerate sees rank 0 of 1, and this is rank 1 of 2 on cpu (single process); "
         "start the processes with `dist-ai launch`, torchrun or Ray Train, which set RANK and WORLD_SIZE"
     ]
+
+
+def _compressed_and_hooked() -> dict[str, Any]:
+    """Returns the gradients of a step, with DDP as it is, with each compression, and with a hook that counts buckets."""
+    ranks = join()
+    buckets: list[int] = []
+
+    def hook(state: list[int], bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+        state.append(bucket.buffer().numel())
+        return allreduce_hook(None, bucket)
+
+    grads = {}
+    for name, config in {
+        "exact": DDP(),
+        "bf16": DDP(gradient_compression="bf16"),
+        "fp16": DDP(gradient_compression="fp16"),
+        "hook": DDP(communication_hook=hook, hook_state=buckets),
+    }.items():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        strategy = for_world(ranks, config)
+        strategy.prepare(model, torch.device("cpu"))
+        x = torch.randn(6, 4, generator=torch.Generator().manual_seed(ranks.world.rank))
+        strategy.wrap(model)(x).square().mean().backward()
+        strategy.unwrap()
+        grads[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).numpy()
+    return {"buckets": buckets, **grads}
+
+
+def test_gradients_can_be_compressed_or_exchanged_by_a_hook_of_ones_own(spawn: Any) -> None:
+    first, second = spawn(2, _compressed_and_hooked)
+    assert first["buckets"] == second["buckets"] == [58]  # parameters, in one bucket
+    assert (first["hook"] == first["exact"]).all()
+    for kind, tol in (("bf16", 2**-7), ("fp16", 2**-9)):
+        assert (first[kind] == second[kind]).all()
+        assert first[kind] == pytest.approx(first["exact"], rel=tol, abs=tol / 10)
+        assert (first[kind] != first["exact"]).any()

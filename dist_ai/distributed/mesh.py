@@ -1,0 +1,88 @@
+"""The mesh: how the ranks are arranged in axes, along which a model is replicated or sharded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dist_ai.distributed.environment import World
+from dist_ai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["Mesh"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Arranges the ranks: groups of `data_parallel_shard` ranks hold a model between them, and there are
+    `data_parallel_replicate` such groups.
+
+    Neighbouring ranks share a group: with one group a machine, parameters are gathered within the machine, and only
+    gradients travel between machines.
+
+    Args:
+        data_parallel_replicate: number of copies of the model.
+        data_parallel_shard: number of ranks that hold one copy; ``"rest"`` for all that there are.
+
+    Raises:
+        ConfigError: an axis is not 1 or more.
+
+    >>> Mesh(data_parallel_replicate=2).over(8)
+    Mesh(data_parallel_replicate=2, data_parallel_shard=4)
+    """
+
+    data_parallel_replicate: int = 1
+    data_parallel_shard: int | str = "rest"
+
+    def __post_init__(self) -> None:
+        for axis in ("data_parallel_replicate", "data_parallel_shard"):
+            size = getattr(self, axis)
+            if not (isinstance(size, int) and size >= 1) and not (axis == "data_parallel_shard" and size == "rest"):
+                rest = " or 'rest'" * (axis == "data_parallel_shard")
+                raise ConfigError(f"Mesh({axis}={size!r}): expected a number of ranks, 1 or more{rest}")
+
+    def over(self, world_size: int) -> Mesh:
+        """Returns this mesh with all axes known, for a world of that size.
+
+        Raises:
+            ConfigError: the axes do not multiply to it.
+        """
+        copies, shards = self.data_parallel_replicate, self.data_parallel_shard
+        if isinstance(shards, str):
+            if world_size % copies:
+                raise ConfigError(
+                    f"mesh ({copies}, rest) splits the ranks into {copies} groups of one size, but WORLD_SIZE is "
+                    f"{world_size}; set data_parallel_replicate to a divisor of {world_size}, or start "
+                    f"{_multiple(world_size, copies)} processes"
+                )
+            return replace(self, data_parallel_shard=world_size // copies)
+        if copies * shards != world_size:
+            fits = world_size % copies == 0
+            change = f"set data_parallel_shard={world_size // copies}" if fits else "change an axis"
+            raise ConfigError(
+                f"mesh ({copies}, {shards}) needs {copies * shards} processes but WORLD_SIZE is {world_size}; "
+                f"{change} or start {copies * shards} processes"
+            )
+        return self
+
+    def build(self, world: World) -> DeviceMesh:
+        """Returns torch's mesh over the joined ranks: axes ``replicate`` and ``shard``, or only the latter. Collective.
+
+        Raises:
+            ConfigError: the axes do not multiply to the world's size.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+
+        full = self.over(world.world_size)
+        assert isinstance(full.data_parallel_shard, int)
+        if full.data_parallel_replicate == 1:
+            return init_device_mesh(world.device.type, (full.data_parallel_shard,), mesh_dim_names=("shard",))
+        shape = (full.data_parallel_replicate, full.data_parallel_shard)
+        return init_device_mesh(world.device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def _multiple(at_least: int, of: int) -> int:
+    """Returns the smallest multiple of `of` that is `at_least` or more."""
+    return -(-at_least // of) * of

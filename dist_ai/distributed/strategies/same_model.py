@@ -1,0 +1,48 @@
+"""The same model on every rank: checked by name, shape and type, and then filled with rank 0's values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from dist_ai.distributed.collectives import Collectives, require_same
+
+__all__ = ["require_same_model", "take_rank_0s", "take_rank_0s_buffers"]
+
+
+def require_same_model(collectives: Collectives, model: nn.Module) -> None:
+    """Checks that all ranks built the same model. Collective.
+
+    Raises:
+        ConfigError: they did not; names the first parameter or buffer that differs.
+    """
+    facts = {
+        f"{kind} {name}": f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+        for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers()))
+        for name, tensor in tensors
+    }
+    require_same(
+        collectives,
+        facts,
+        what="the model",
+        remedy="build it from the same arguments on every rank (not from the rank, the time or files that differ)",
+    )
+
+
+def take_rank_0s(collectives: Collectives, model: nn.Module) -> None:
+    """Gives all ranks rank 0's parameters and buffers. Collective."""
+    _take(collectives, model.named_parameters(), "parameter")
+    take_rank_0s_buffers(collectives, model)
+
+
+def take_rank_0s_buffers(collectives: Collectives, model: nn.Module) -> None:
+    """Gives all ranks rank 0's buffers. Collective."""
+    _take(collectives, model.named_buffers(), "buffer")
+
+
+@torch.no_grad()
+def _take(collectives: Collectives, tensors: Iterable[tuple[str, torch.Tensor]], kind: str) -> None:
+    for name, tensor in tensors:
+        tensor.copy_(collectives.broadcast(tensor, what=f"{kind} {name}"))

@@ -1,0 +1,127 @@
+"""`dist-ai plan`: what a model needs and gets, without a GPU; and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dist_ai.cli.main import main
+
+MODELS = '''
+import torch
+from torch import nn
+
+
+class Language(nn.Module):
+    """Tokens to tokens; 24 blocks of 1 M parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(1000, 512)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(512, 1024), nn.GELU(), nn.Linear(1024, 512)) for _ in range(24)])
+
+    def forward(self, x):
+        x = self.embedding(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return x @ self.embedding.weight.T
+
+
+def language():
+    return Language()
+
+
+def nothing():
+    return 3
+'''
+
+
+@pytest.fixture
+def plan(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Returns `plan(*arguments)`: the exit code, and what went to standard output and to standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(["plan", *map(str, arguments)])
+        said = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, said.out, said.err
+
+    return run
+
+
+def cells(out: str) -> dict[str, list[str]]:
+    """Returns the table's rows by their label."""
+    lines = [line for line in out.splitlines() if not line.startswith("(")]
+    return {line[:16].strip(): line[16:].split() for line in lines[2:10]}
+
+
+def test_a_torchvision_model_on_eight_gpus(plan: Any) -> None:
+    code, out, err = plan("resnet18", "--bs", 60, "--gpus", 8, "--memory", 16, "--input", "3,64,64")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == (
+        "resnet18: 11,689,512 parameters; 60 samples of 3,64,64 a step on 8 GPU(s) of 16 GiB, 8 on each, fp32, adam"
+    )
+    assert lines[1].split("  ")[-1].strip() == "fsdp + ac"
+    rows = cells(out)
+    assert rows["parameters"] == ["0.04", "0.04", "0.01", "0.01"]
+    assert rows["optimizer"] == ["0.09", "0.09", "0.01", "0.01"]
+    assert rows["fits"] == ["yes"] * 4
+    assert lines[-1] == (
+        "strategy='auto' would choose ddp: parameters, gradients and optimizer state take 0.2 GiB of the 16.0 GiB on each "
+        "device, so each holds them all."
+    )
+
+
+def test_a_model_of_ones_own_that_is_too_large_for_each_gpu_is_shared(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    arguments = [f"{tmp_path / 'models.py'}:language", "--input", "64", "--dtype", "int64", "--gpus", 4]
+    _, out, _ = plan(*arguments, "--bs", 16, "--memory", 0.6)
+    assert (
+        "strategy='auto' would choose fsdp: parameters, gradients and optimizer state take 0.4 GiB, more than 60% "
+        in out
+    )
+    few, many = (cells(plan(*arguments, "--bs", bs, "--memory", 0.6)[1]) for bs in (64, 1024))
+    assert few["parameters"] == many["parameters"]
+    ratio = float(many["activations"][0]) / float(few["activations"][0])
+    assert ratio == pytest.approx(16, rel=0.1)
+    assert float(many["activations"][1]) < float(many["activations"][0]) / 2
+
+
+def test_what_would_fit_is_said_where_the_choice_does_not(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    arguments = [f"{tmp_path / 'models.py'}:language", "--input", "64", "--dtype", "int64", "--bs", 1024]
+    _, out, _ = plan(*arguments, "--memory", 6)
+    assert out.endswith("With this batch it would not fit; strategy=DDP(activation_checkpointing=True) would.\n")
+    _, out, _ = plan(*arguments, "--memory", 0.5, "--gpus", 2)
+    assert out.endswith(
+        "Nothing fits on 2 GPU(s): use more or larger ones, a smaller batch, or gradient accumulation.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet81"], "no architecture named 'resnet81'; did you mean 'resnet18'?"),
+        (["nowhere.py:make"], "nowhere.py:make: no file at nowhere.py (looked from "),
+        (["no_such_package:make"], "no_such_package:make: No module named 'no_such_package'; expected package.module:"),
+        (["torchvision.models:make"], "torchvision.models:make: torchvision.models has no function 'make'"),
+        (["MODELS:nothing"], "returned a int; expected a model, an nn.Module"),
+        (["resnet18", "--input", "3x9"], "--input 3x9: expected the sizes of one sample, such as 3,224,224"),
+        (["resnet18", "--input", "64"], "this ResNet does not take inputs of torch.float32 (8, 64): "),
+        (["resnet18", "--optimizer", "adamm"], "--optimizer adamm: expected one of adam, adamw, sgd, momentum, lion"),
+        (["resnet18", "--precision", "fp8"], "--precision fp8: expected one of fp32, bf16"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(plan: Any, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    given = [each.replace("MODELS", str(tmp_path / "models.py")) for each in arguments]
+    code, out, err = plan(*given, "--bs", 8)
+    assert (code, out) == (2, "")
+    assert err.startswith("dist-ai: error: ")
+    assert message in err
+    assert err.count("\n") == 1
