@@ -7,6 +7,7 @@ DistAIError
 │   └── BadSampleError                    one sample that cannot be read; names its file
 ├── UnknownLengthError (TypeError)        data that only its end tells how long it is
 ├── ArtifactError (ValueError)            a checkpoint or export that is damaged, missing or foreign
+├── StorageError (OSError)                where checkpoints go cannot be reached, after several attempts
 ├── WorldError (RuntimeError)             the processes of a run cannot work together
 │   ├── RendezvousError                   they did not find each other
 │   ├── CollectiveError                   an exchange failed; names rank, call and missing peers
@@ -33,6 +34,7 @@ __all__ = [
     "DistAIError",
     "MissingDependencyError",
     "RendezvousError",
+    "StorageError",
     "UnknownLengthError",
     "WorkerError",
     "WorldError",
@@ -65,6 +67,10 @@ class UnknownLengthError(DistAIError, TypeError):
 
 class ArtifactError(DistAIError, ValueError):
     """A checkpoint or an export that is damaged, incomplete or not ours; the message names the file."""
+
+
+class StorageError(DistAIError, OSError):
+    """A folder or an object store that could not be read or written, after several attempts where these help."""
 
 
 class WorldError(DistAIError, RuntimeError):

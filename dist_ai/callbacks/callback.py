@@ -47,8 +47,17 @@ class Trainer(Protocol):
     decisions: Decisions
     run_dir: Path | None
 
-    def save_checkpoint(self) -> None:
-        """Writes a checkpoint of this moment; collective."""
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        ...
+
+    def save_checkpoint(self, *, epoch_ended: bool = False) -> None:
+        """Begins to write a checkpoint of this moment; collective."""
+        ...
+
+    def wait_for_checkpoint(self) -> None:
+        """Waits until the checkpoint that is being written is complete, or given up."""
         ...
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -110,7 +119,10 @@ class Callback:
         self.state = learn.state
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint must hold of this callback, by name: tensors, and plain data for JSON. Collective."""
+        """Returns what a checkpoint must hold of this callback, by name: tensors, and plain data for JSON. Collective.
+
+        What only ever gains rows is best given as `dist_ai.checkpoint.Growing`.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

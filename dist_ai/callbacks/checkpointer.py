@@ -15,31 +15,36 @@ __all__ = ["Checkpointer"]
 
 
 class Checkpointer(Callback):
-    """Writes a checkpoint to the run directory every so often; the end of a fit is always written.
+    """Begins to write a checkpoint to the run directory every so often; the end of a fit is always written.
 
     Asked to leave (Ctrl-C, SIGTERM, SIGHUP, to any rank), all ranks finish the step, write a checkpoint and then end as the
     signal asks: with a `KeyboardInterrupt`, or a `SystemExit` of 128 and the signal's number. A second signal is obeyed at
     once, without a checkpoint. Signals are heard in the main thread only.
 
     Args:
-        every_s: seconds between checkpoints, by rank 0's clock; None for none by the clock.
+        every_s: seconds between checkpoints, by rank 0's clock, while none is being written; None for none by the clock.
+            The first comes after 5 seconds already.
         every_steps: training steps between checkpoints; None for none by count.
+        every_epoch: also after the validation of each epoch.
     """
 
     phase: ClassVar[Phase] = Phase.SAVE
     may_cancel: ClassVar[bool] = False
 
-    def __init__(self, *, every_s: float | None = 30.0, every_steps: int | None = None) -> None:
+    def __init__(
+        self, *, every_s: float | None = 30.0, every_steps: int | None = None, every_epoch: bool = False
+    ) -> None:
         if every_steps is not None and every_steps < 1:
             raise ConfigError(f"every_steps={every_steps}: expected 1 or more")
         self.every_s = every_s
         self.every_steps = every_steps
+        self.every_epoch = every_epoch
         self._taken = contextlib.ExitStack()
         self._interruption: Interruption | None = None
 
     def before_fit(self) -> None:
         """Starts the clock, and takes the signals."""
-        self._last = time.monotonic()
+        self._due = None if self.every_s is None else time.monotonic() + min(self.every_s, _FIRST_S)
         self._taken = contextlib.ExitStack()
         self._interruption = self._taken.enter_context(noting_signals(obey_again=True))
 
@@ -50,9 +55,14 @@ class Checkpointer(Callback):
 
     def before_step(self) -> None:
         """Asks for a checkpoint at the end of this step, if it is time by the clock."""
-        due = self.every_s is not None and time.monotonic() - self._last >= self.every_s
-        # Clocks differ between ranks: rank 0's counts, and its vote makes all save at the same step.
-        if due and self.learn.collectives.world.is_main:
+        # Clocks differ between ranks: rank 0's counts, and its vote makes all save at the same step. While a slow
+        # storage still takes the last checkpoint, the training does not wait for it.
+        if (
+            self._due is not None
+            and time.monotonic() >= self._due
+            and self.learn.collectives.world.is_main
+            and not self.learn.saving
+        ):
             self.learn.decisions.vote_save()
 
     def after_batch(self) -> None:
@@ -62,20 +72,40 @@ class Checkpointer(Callback):
         # Counted here and not before the step, which a rank that cancelled its batch does not come to.
         by_count = self.every_steps is not None and (self.state.train_step + 1) % self.every_steps == 0
         if self.state.training and self.state.last_microbatch and (self.state.save or by_count):
-            self.learn.save_checkpoint()
-            self.state.save = False
-            self._last = time.monotonic()
+            self._save(epoch_ended=False)
+
+    def after_epoch(self) -> None:
+        """Saves, if it is to; the end of the fit's last epoch is the end of the fit."""
+        state = self.state
+        is_last = state.n_epoch is not None and state.epoch + 1 >= state.n_epoch
+        if self.every_epoch and not is_last and not state.mid_epoch:
+            self._save(epoch_ended=True)
 
     def after_fit(self) -> None:
-        """Gives the signals back; one that came too late for a last checkpoint is obeyed now."""
+        """Waits for the last checkpoint, which a program that ends now would leave half-written; gives the signals back.
+
+        One that came too late for a last checkpoint is obeyed now.
+        """
         interruption, self._interruption = self._interruption, None
-        self._taken.close()
+        try:
+            self.learn.wait_for_checkpoint()
+        finally:
+            self._taken.close()
         if interruption is not None and interruption.signal and self.state.exception is None:
             signal.raise_signal(interruption.signal)
 
+    def _save(self, *, epoch_ended: bool) -> None:
+        self.learn.save_checkpoint(epoch_ended=epoch_ended)
+        self.state.save = False
+        self._due = None if self.every_s is None else time.monotonic() + self.every_s
+
     def _leave(self, number: int) -> None:
         self.learn.save_checkpoint()
+        self.learn.wait_for_checkpoint()
         if self.learn.collectives.world.is_main:
             name = signal.Signals(number).name
             print(f"{self.learn.run_dir}: {name} came; a checkpoint is written, to go on from", flush=True)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+_FIRST_S = 5.0  # somebody tries out a program, and stops it

@@ -10,6 +10,7 @@ import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.valid_loss import ValidLoss
+from dist_ai.checkpoint import Growing
 from dist_ai.errors import ConfigError
 from dist_ai.metrics import GatheredMetric, Metric, reduce_metrics
 
@@ -191,9 +192,9 @@ class Recorder(Callback):
         """Returns what was recorded; collective."""
         self.flush()
         return {
-            "losses": torch.tensor(self.losses, dtype=torch.float64),
-            "lrs": torch.tensor(self.lrs, dtype=torch.float64),
-            "sizes": torch.tensor(self.sizes, dtype=torch.int64),
+            "losses": Growing(self.losses, torch.float64),
+            "lrs": Growing(self.lrs, torch.float64),
+            "sizes": Growing(self.sizes, torch.int64),
             "epochs": self.epochs,
             "final": self.final,
             "epoch_began": self._epoch_began,

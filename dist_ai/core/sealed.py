@@ -19,7 +19,7 @@ from typing import Any
 
 from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["MANIFEST", "open_sealed", "remove_sealed", "remove_unsealed", "seal"]
+__all__ = ["MANIFEST", "open_sealed", "remove_sealed", "remove_unsealed", "seal", "sign", "unsign"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -49,7 +49,7 @@ def seal(directory: str | Path, kind: str) -> Iterator[Path]:
         for path in sorted(partial.iterdir()):
             _sync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        (partial / MANIFEST).write_text(_canonical({"format": _FORMAT, "kind": kind, "files": files}))
+        (partial / MANIFEST).write_text(sign({"format": _FORMAT, "kind": kind, "files": files}, indent=2))
         _sync(partial / MANIFEST)
         _sync(partial)
         _check_replaceable(directory, files, kind)
@@ -107,6 +107,28 @@ def remove_unsealed(parent: str | Path) -> None:
         _discard(aside)
     for path in parent.glob(f".*{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sign(content: dict[str, Any], *, indent: int | None = None) -> str:
+    """Returns plain data as JSON with a digest of itself, so that a change of any byte shows.
+
+    It tells damage, not forgery: who can write the file can write the digest.
+
+    >>> unsign(sign({"a": 1}).encode())["a"]
+    1
+    """
+    content = {key: value for key, value in content.items() if key != "digest"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "digest": digest}, indent=indent, sort_keys=True) + "\n"
+
+
+def unsign(text: bytes, *, indent: int | None = None) -> dict[str, Any] | None:
+    """Returns what `sign` wrote, with the same `indent`; None if a byte of it differs."""
+    try:
+        content = json.loads(text.decode())
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
+        return None
+    return content if isinstance(content, dict) and text == sign(content, indent=indent).encode() else None
 
 
 def _partial(directory: Path) -> Path:
@@ -179,13 +201,9 @@ def _read_manifest(directory: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"{directory} is not a complete {kind}: {MANIFEST}, which is written last, is missing")
     damaged = ArtifactError(f"{kind} {directory} is damaged: {MANIFEST} is not what was written; copy or make it again")
-    try:
-        text = path.read_bytes().decode()
-        manifest = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise damaged from None
     # The manifest vouches for the files; its own digest, over the exact bytes, vouches for it.
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or text != _canonical(manifest):
+    manifest = unsign(path.read_bytes(), indent=2)
+    if manifest is None or not isinstance(manifest.get("files"), dict):
         raise damaged
     if manifest.get("kind") != kind:
         raise ArtifactError(f"{directory} is of the kind {manifest.get('kind')!r}, not {kind!r}")
@@ -197,12 +215,6 @@ def _read_manifest(directory: Path, kind: str) -> dict[str, Any]:
     if any(Path(name).name != name for name in manifest["files"]):
         raise ArtifactError(f"{kind} {directory} names files outside itself; it was not written by dist_ai")
     return manifest
-
-
-def _canonical(manifest: dict[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != "digest"}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**content, "digest": digest}, indent=2, sort_keys=True) + "\n"
 
 
 def _sha256(path: Path) -> str:

@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     import torch
     from torch.distributed import ProcessGroup, Store
 
-__all__ = ["Collectives", "GroupCollectives", "SoloCollectives", "join", "leave", "on_main", "require_same"]
+__all__ = [
+    "Collectives",
+    "GroupCollectives",
+    "SoloCollectives",
+    "beside",
+    "gather_json",
+    "join",
+    "leave",
+    "on_main",
+    "require_same",
+]
 
 ReduceOp = Literal["sum", "max", "min"]
 
@@ -90,8 +100,11 @@ class SoloCollectives:
 class GroupCollectives:
     """The collectives of several processes, over a gloo group of its own."""
 
-    def __init__(self, world: World, group: ProcessGroup, store: Store, *, timeout_s: float) -> None:
+    def __init__(
+        self, world: World, group: ProcessGroup, store: Store, *, timeout_s: float, name: str = "control"
+    ) -> None:
         self.world = world
+        self.name = name
         self._group = group
         self._store = store
         self._timeout_s = timeout_s
@@ -169,7 +182,7 @@ class GroupCollectives:
     def _missing_peers(self) -> str:
         # Roll call after a failure: every rank that is still alive fails too and signs here; who does not is gone
         # (or stuck elsewhere). It costs nothing until something has failed.
-        answers = f"failed/{self._calls}/"
+        answers = f"failed/{self.name}/{self._calls}/"
         missing = set(range(self.world.world_size)) - {self.world.rank}
         try:
             self._store.set(f"{answers}{self.world.rank}", "1")
@@ -253,6 +266,44 @@ def _first_difference(theirs: Mapping[str, str], mine: Mapping[str, str]) -> str
         return f"{extra} is {mine[extra]} there, and missing on rank 0"
     swapped = next(((a, b) for a, b in zip(theirs, mine, strict=True) if a != b), None)
     return "" if swapped is None else f"{swapped[1]} stands there where rank 0 has {swapped[0]}"
+
+
+def gather_json(collectives: Collectives, value: Any, *, what: str) -> list[Any]:
+    """Returns the plain-data values of all ranks, in rank order, on all ranks. Collective.
+
+    >>> gather_json(join(), {"step": 3}, what="where we are")
+    [{'step': 3}]
+    """
+    import torch
+
+    # Each with its length in front, 8 bytes: the ranks' rows come back joined.
+    text = json.dumps(value).encode()
+    mine = torch.frombuffer(bytearray(len(text).to_bytes(8, "little") + text), dtype=torch.uint8)
+    joined = collectives.all_gather_rows(mine, what=what).numpy().tobytes()
+    values, begin = [], 0
+    while begin < len(joined):
+        end = begin + 8 + int.from_bytes(joined[begin : begin + 8], "little")
+        values.append(json.loads(joined[begin + 8 : end]))
+        begin = end
+    return values
+
+
+def beside(collectives: Collectives, name: str, *, timeout_s: float) -> Collectives:
+    """Returns exchanges between the same ranks over a group of their own, for a thread beside the training. Collective.
+
+    Args:
+        collectives: the ranks.
+        name: of the group, for messages and for the keys of its store.
+        timeout_s: seconds after which one of its exchanges is given up.
+    """
+    if not isinstance(collectives, GroupCollectives):
+        return collectives
+    import torch.distributed as dist
+
+    store = dist.distributed_c10d._get_default_store()
+    with _all_meeting(collectives.world, store, launch_settings().timeout_s):
+        group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+    return GroupCollectives(collectives.world, group, store, timeout_s=timeout_s, name=name)
 
 
 _joined: Collectives | None = None

@@ -1,19 +1,30 @@
-"""Tensors of which each rank holds a part (torch's `DTensor`), made whole and taken apart again.
+"""Tensors of which each rank holds a part (torch's `DTensor`), told apart and made whole.
 
 Plain tensors pass through everything here, so what saves or loads a model need not ask which strategy trains it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 # torch is imported inside the functions that need it: the launchers live in this package, and only start processes.
 if TYPE_CHECKING:
     import torch
     from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "part_like", "whole"]
+__all__ = ["gather", "is_sharded", "whole"]
+
+
+def is_sharded(tensor: object) -> TypeGuard[DTensor]:
+    """Returns whether `tensor` is one of which each rank holds a part, without loading what makes them (half a second).
+
+    >>> is_sharded(torch.ones(2))
+    False
+    """
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -22,12 +33,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     >>> whole(torch.ones(2))
     tensor([1., 1.])
     """
-    parts = _sharded(tensor)
-    if parts is None:
+    if not is_sharded(tensor):
         return tensor
-    if parts.device.type != parts.device_mesh.device_type:  # offloaded to the CPU, while ranks exchange on GPUs
-        return parts.to(parts.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]
-    return parts.full_tensor()
+    if tensor.device.type != tensor.device_mesh.device_type:  # offloaded to the CPU, while ranks exchange on GPUs
+        return tensor.to(tensor.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]
+    return tensor.full_tensor()
 
 
 def gather(tensors: Mapping[str, torch.Tensor], *, keep: bool = True) -> dict[str, torch.Tensor]:
@@ -45,30 +55,3 @@ def gather(tensors: Mapping[str, torch.Tensor], *, keep: bool = True) -> dict[st
         if keep:
             kept[name] = value.cpu()
     return kept
-
-
-def part_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Returns `tensor`, of which every rank holds all, sharded over the ranks as `like` is; no exchange.
-
-    One of another shape than `like` is returned as it is.
-
-    >>> part_like(torch.ones(2), torch.zeros(2))
-    tensor([1., 1.])
-    """
-    parts = _sharded(like)
-    if parts is None or tensor.shape != like.shape:
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    on_device = tensor.to(parts.device_mesh.device_type)
-    # src_data_rank=None: each rank cuts its part out of its own copy.
-    cut = distribute_tensor(on_device, parts.device_mesh, parts.placements, src_data_rank=None)
-    return cut.to(like.device)
-
-
-def _sharded(tensor: torch.Tensor) -> DTensor | None:
-    if not hasattr(tensor, "placements"):  # spares importing DTensor, which takes a while, where there is none
-        return None
-    from torch.distributed.tensor import DTensor
-
-    return tensor if isinstance(tensor, DTensor) else None

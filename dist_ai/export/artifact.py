@@ -27,7 +27,17 @@ from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.losses import loss_from_plain, loss_to_plain
 
-__all__ = ["Artifact", "ModelSpec", "builders", "load_export", "load_tensors", "register_builder", "save_export"]
+__all__ = [
+    "Artifact",
+    "ModelSpec",
+    "builders",
+    "describe",
+    "load_export",
+    "load_tensors",
+    "register_builder",
+    "save_export",
+    "to_text",
+]
 
 builders: Registry[Callable[..., nn.Module]] = Registry(
     "model builder", "decorate the function that makes the model with @dist_ai.export.register_builder before loading"
@@ -95,10 +105,27 @@ def save_export(
         ConfigError: it is not known how to build the model, or not this model is built so, or a transform cannot be
             written as data.
     """
+    description = describe(spec=spec, recipe=recipe, loss_func=loss_func, model=type(model).__name__)
+    assert spec is not None
+    held = model.state_dict() if state is None else state
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
+    _check_builds(spec, tensors)
+    with seal(directory, "export") as folder:
+        save_file(tensors, folder / "model.safetensors")
+        (folder / "model.json").write_text(to_text(description))
+    return Path(directory)
+
+
+def describe(*, spec: ModelSpec | None, recipe: SampleRecipe, loss_func: Any, model: str = "model") -> dict[str, Any]:
+    """Returns what an export says of a model, as plain data: how to build it, and how to predict with it.
+
+    Raises:
+        ConfigError: it is not known how to build the model, or a transform cannot be written as data.
+    """
     if spec is None or spec.builder not in builders:
         problem = "" if spec is None else f" by {spec.builder!r}, which is not registered"
         raise ConfigError(
-            f"cannot export this {type(model).__name__}{problem}: a file holds no code, so it must name a function that "
+            f"cannot export this {model}{problem}: a file holds no code, so it must name a function that "
             "builds the model. Decorate one with @dist_ai.export.register_builder('my_model') and give "
             "Learner(spec=ModelSpec('my_model', {...}))"
         )
@@ -110,20 +137,12 @@ def save_export(
         "versions": {name: _version(name) for name in ("dist_ai", "torch", "torchvision")},
     }
     try:
-        text = json.dumps(description, indent=2) + "\n"
+        json.dumps(description)
     except TypeError as error:
         raise ConfigError(
             f"the arguments of {spec} cannot be written to a file ({error}); give numbers, strings, lists and dicts"
         ) from error
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in (model.state_dict() if state is None else state).items()
-    }
-    _check_builds(spec, tensors)
-    with seal(directory, "export") as folder:
-        save_file(tensors, folder / "model.safetensors")
-        (folder / "model.json").write_text(text)
-    return Path(directory)
+    return description
 
 
 def load_export(directory: str | Path) -> Artifact:
@@ -155,6 +174,11 @@ def load_export(directory: str | Path) -> Artifact:
         artifact.model, tensors, f"export {directory}", "The builder makes another model now than when it was exported"
     )
     return artifact
+
+
+def to_text(description: Mapping[str, Any]) -> str:
+    """Returns the content of ``model.json``."""
+    return json.dumps(description, indent=2) + "\n"
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: str, remark: str) -> None:

@@ -12,25 +12,28 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
+from dist_ai.callbacks import Recorder
 from dist_ai.callbacks.callback import Callback, Callbacks
-from dist_ai.checkpoint import Checkpoint, Run
+from dist_ai.checkpoint import Checkpoint, Growing, Part, Run, Saver, ranks_for_saving
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives, on_main
 from dist_ai.distributed.coordination import Decision
 from dist_ai.distributed.environment import how_to_begin_anew, launch_settings
+from dist_ai.distributed.sharded import is_sharded
 from dist_ai.distributed.strategies import Precision, Strategy
-from dist_ai.errors import ArtifactError, ConfigError
-from dist_ai.export.artifact import load_tensors
+from dist_ai.errors import ArtifactError, ConfigError, DistAIError
+from dist_ai.export.artifact import ModelSpec, describe, load_tensors
 from dist_ai.learner.loop import Cursor
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
-__all__ = ["Beginning", "Keeper", "run_directory"]
+__all__ = ["Beginning", "Keeper", "checkpoints_at", "layout_of_state", "run_directory"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Kept(Protocol):
     callbacks: Callbacks
     collectives: Collectives
     strategy: Strategy
+    recorder: Recorder
+    spec: ModelSpec | None
+    loss_func: Any
 
 
 class Keeper:
@@ -58,18 +64,19 @@ class Keeper:
 
     Args:
         learn: the Learner.
-        directory: its run directory.
+        run: its run.
         fresh: begin anew there.
     """
 
-    def __init__(self, learn: Kept, directory: Path, *, fresh: bool) -> None:
+    def __init__(self, learn: Kept, run: Run, *, fresh: bool) -> None:
         self.learn = learn
-        self.run = Run(directory)
+        self.run = run
         self.fresh = fresh or launch_settings().fresh
         self._fits: list[dict[str, Any]] = []
         self._asked: Counter[str] = Counter()
-        self._opened = self._begun = False
+        self._begun = False
         self._latest: Checkpoint | None = None
+        self._saver: Saver | None = None
 
     def begin(self, facts: dict[str, Any]) -> Beginning:
         """Returns where the next fit begins, with the Learner's state restored. Collective.
@@ -130,121 +137,174 @@ class Keeper:
             self._restore(latest)
             self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")
         if number == latest.state["fit"]:
-            self._latest = None  # no later fit needs it, and it is as large as the model and the optimizer together
+            self._latest = None  # no later fit needs it
         cursor = Cursor(state["epoch"], state["step"], state["progress"], Decision(state["cancel"]))
         return Beginning(cursor, done)
 
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._saver is not None and self._saver.busy
+
+    def wait(self) -> None:
+        """Waits until the checkpoint under way is complete on all ranks, or given up."""
+        if self._saver is not None:
+            self._saver.wait()
+
     def save(self, next_batch: Cursor, *, finished: bool = False) -> None:
-        """Writes a checkpoint of the fit under way. Collective: all ranks hold the same, rank 0 writes."""
+        """Begins to write a checkpoint of the fit under way; one of its end is complete when this returns. Collective."""
+        assert self._saver is not None, "a fit begins before it is saved"
         learn, number = self.learn, len(self._fits) - 1
         learn.strategy.sync_buffers(learn.model)
         tensors, plain_opt = learn.opt.state()
         plain_cbs: dict[str, dict[str, Any]] = {}
-        tensors_of_cbs: dict[str, torch.Tensor] = {}
+        of_cbs: dict[str, torch.Tensor | Growing] = {}
         for name, callback in _named(learn.callbacks).items():
             plain_cbs[name] = {}
             for key, value in callback.state_dict().items():
-                if isinstance(value, torch.Tensor):
-                    tensors_of_cbs[f"{name}/{key}"] = value
+                if isinstance(value, torch.Tensor | Growing):
+                    of_cbs[f"{name}/{key}"] = value
                 else:
                     plain_cbs[name][key] = value
-        random = self._gather_random()
+        state = {
+            "fit": number,
+            "fits": self._fits,
+            "finished": finished,
+            "epoch": next_batch.epoch,
+            "step": next_batch.step,
+            "progress": next_batch.progress,
+            "cancel": next_batch.cancel,
+            "optimizer": plain_opt,
+            "precision": learn.precision.state(),
+            "callbacks": plain_cbs,
+            "metrics": self._metrics(next_batch),
+            "export": self._description,
+        }
+        groups = {
+            "model": learn.model.state_dict(),
+            "optimizer": tensors,
+            "random": self._random(),
+            "callbacks": of_cbs,
+        }
+        name = self.run.name(fit=number, epoch=next_batch.epoch, step=next_batch.step, finished=finished)
+        self._saver.save(name, groups, state)
+        if finished:
+            self._saver.wait()
 
-        def write() -> None:
-            state = {
-                "fit": number,
-                "fits": self._fits,
-                "finished": finished,
-                "epoch": next_batch.epoch,
-                "step": next_batch.step,
-                "progress": next_batch.progress,
-                "cancel": next_batch.cancel,
-                "world_size": learn.collectives.world.world_size,
-                "optimizer": plain_opt,
-                "precision": learn.precision.state(),
-                "callbacks": plain_cbs,
-            }
-            groups = {
-                "model": learn.model.state_dict(),
-                "optimizer": tensors,
-                "random": random,
-                "callbacks": tensors_of_cbs,
-            }
-            checkpoint = Checkpoint(groups, state)
-            self.run.save(checkpoint, fit=number, epoch=next_batch.epoch, step=next_batch.step, finished=finished)
+    def _metrics(self, next_batch: Cursor) -> dict[str, Any]:
+        """Returns the row of the epoch that has just ended; {} in the middle of one."""
+        rows = self.learn.recorder.epochs
+        ended = next_batch.step == 0 and rows and rows[-1]["fit"] == self.learn.recorder.fit
+        return dict(rows[-1]) if ended and rows[-1]["epoch"] == next_batch.epoch - 1 else {}
 
-        on_main(learn.collectives, write, what=f"the checkpoint in {self.run.directory}")
+    @cached_property
+    def _description(self) -> dict[str, Any] | None:
+        """What an export of the model would say of it, so that one can be made of a checkpoint; None if it cannot be."""
+        try:
+            return describe(spec=self.learn.spec, recipe=self.learn.dls.recipe, loss_func=self.learn.loss_func)
+        except DistAIError:
+            return None
 
     def _open(self) -> None:
-        if self._opened:
+        if self._saver is not None:
             return
-        name, problem = None, ""
-        if self.learn.collectives.world.is_main:
+        ranks, problem = self.learn.collectives, ""
+        if ranks.world.is_main:
             try:
                 self.run.open(fresh=self.fresh)
                 self._begun = (self.run.directory / "log.jsonl").exists()
-                name = self.run.latest()
             except (ConfigError, OSError) as error:
                 problem = str(error)
-        name, problem = self.learn.collectives.broadcast_json([name, problem], what="run directory")
-        if problem:
+        if problem := ranks.broadcast_json(problem, what="run directory"):
             raise ConfigError(problem)
-        self._opened = True
-        self._latest = self.run.read(name) if name else None
+        self.run.check_shared(ranks)
+        self._latest = self.run.latest(ranks)
+        self._saver = Saver(self.run, ranks_for_saving(ranks))
 
     def _restore_finished(self, number: int, latest: Checkpoint) -> dict[str, Any]:
-        name = self.run.finished(number) if self.learn.collectives.world.is_main else None
-        name = self.learn.collectives.broadcast_json(name, what="finished fit")
         # Without its own checkpoint (it was damaged), the state of a later fit is the nearest there is.
-        checkpoint = self.run.read(name) if name else latest
+        checkpoint = self.run.finished(number, self.learn.collectives) or latest
         self._restore(checkpoint)
         return checkpoint.state
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        learn, tensors, state = self.learn, checkpoint.tensors, checkpoint.state
+        learn, state = self.learn, checkpoint.state
         source = f"the checkpoint in {self.run.directory}"
-        load_tensors(learn.model, tensors["model"], source, how_to_begin_anew())
+        # All is read before anything is changed: a damaged file must not leave a half-restored Learner.
+        live = learn.model.state_dict()
+        model = checkpoint.read("model", {name: tensor for name, tensor in live.items() if is_sharded(tensor)})
+        optimizer = checkpoint.read("optimizer", layout_of_state(checkpoint, learn.opt))
+        of_cbs = checkpoint.read("callbacks")
+        random = self._read_random(checkpoint)
+        load_tensors(learn.model, model, source, how_to_begin_anew())
         try:
-            learn.opt.load_state(tensors["optimizer"], state["optimizer"])
+            learn.opt.load_state(optimizer, state["optimizer"])
         except ArtifactError as error:
             raise ArtifactError(f"{source}: {error}. {how_to_begin_anew()}") from error
         if state["precision"]:
             learn.precision.load_state(state["precision"])
         for name, callback in _named(learn.callbacks).items():
-            own = {
-                key.removeprefix(f"{name}/"): t for key, t in tensors["callbacks"].items() if key.startswith(f"{name}/")
-            }
+            own = {key.removeprefix(f"{name}/"): t for key, t in of_cbs.items() if key.startswith(f"{name}/")}
             if saved := {**state["callbacks"].get(name, {}), **own}:
                 callback.load_state_dict(saved)
-        self._set_random(tensors["random"])
+        self._set_random(random)
+        assert self._saver is not None
+        self._saver.go_on_from(checkpoint)
 
-    def _gather_random(self) -> dict[str, torch.Tensor]:
-        ranks, device = self.learn.collectives, self.learn.dls.device
-        states = {"cpu": ranks.all_gather_rows(torch.get_rng_state()[None], what="random state")}
+    def _random(self) -> dict[str, Part]:
+        world, device = self.learn.collectives.world, self.learn.dls.device
+        states = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
-            states["cuda"] = ranks.all_gather_rows(torch.cuda.get_rng_state(device)[None], what="random state")
-        return states
+            states["cuda"] = torch.cuda.get_rng_state(device)
+        return {
+            name: Part(state[None], offsets=(world.rank, 0), shape=(world.world_size, len(state)))
+            for name, state in states.items()
+        }
+
+    def _read_random(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+        """Returns this rank's random states. Models that draw from torch's own generator repeat exactly on as many ranks as
+        before; on another number the extra ranks keep the state they have.
+        """
+        rank, mine = self.learn.collectives.world.rank, {}
+        for name in checkpoint.names("random"):
+            num_ranks, size = checkpoint.shape("random", name)
+            if rank < num_ranks:
+                row = torch.empty((1, size), dtype=torch.uint8)
+                mine[name] = Part(row, offsets=(rank, 0), shape=(num_ranks, size))
+        return {name: row[0] for name, row in checkpoint.read("random", mine, only=mine).items()}
 
     def _set_random(self, states: dict[str, torch.Tensor]) -> None:
-        # Models that draw from torch's own generator repeat exactly on as many ranks as before; on another number the
-        # extra ranks keep the state they have.
-        rank, device = self.learn.collectives.world.rank, self.learn.dls.device
-        if rank < len(states["cpu"]):
-            torch.set_rng_state(states["cpu"][rank].clone())
-            if "cuda" in states and device.type == "cuda":
-                torch.cuda.set_rng_state(states["cuda"][rank].clone(), device)
+        device = self.learn.dls.device
+        if "cpu" in states:
+            torch.set_rng_state(states["cpu"])
+        if "cuda" in states and device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"], device)
 
     def _say(self, text: str) -> None:
         if self.learn.collectives.world.is_main:
             print(f"{self.run.directory}: {text}", flush=True)
 
 
+def layout_of_state(checkpoint: Checkpoint, opt: AnyOptimizer) -> dict[str, torch.Tensor]:
+    """Returns for each sharded parameter's optimizer state, by name, the parameter: they lie alike."""
+    named = (pair for group in opt.groups for pair in zip(group.names, group.params, strict=True))
+    sharded = {name: parameter for name, parameter in named if is_sharded(parameter)}
+    layout: dict[str, torch.Tensor] = {}
+    for name in checkpoint.names("optimizer"):
+        parameter = sharded.get(name.split(".", 1)[1])
+        if parameter is not None and checkpoint.shape("optimizer", name) == tuple(parameter.shape):
+            layout[name] = parameter
+    return layout
+
+
 def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
-    """Returns the run directory that a Learner's `run_dir` argument means; None for none.
+    """Returns the directory on this machine that a Learner's `run_dir` argument means; None for none.
 
     ``"auto"`` is what the launching command said, else ``runs/<script>`` if a script runs, else none. The second
     Learner of a program gets ``learner-2`` inside it, and so on: each has its own fits.
     """
+    if given is not None and checkpoints_at(given):
+        return Path("runs") / str(given).partition("?")[0].rstrip("/").rpartition("/")[-1]
     if given != "auto":
         return None if given is None else Path(given)
     directory = launch_settings().run_dir
@@ -257,6 +317,16 @@ def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
         directory = Path("runs") / script.stem
     _auto.append(directory)
     return directory if len(_auto) == 1 else directory / f"learner-{len(_auto)}"
+
+
+def checkpoints_at(given: str | Path | None) -> str | None:
+    """Returns the URI for checkpoints that a Learner's `run_dir` argument means; None if it is no URI.
+
+    >>> checkpoints_at("s3://bucket/cats")
+    's3://bucket/cats/checkpoints'
+    """
+    uri, _, options = str(given).partition("?")
+    return f"{uri.rstrip('/')}/checkpoints{'?' * bool(options)}{options}" if "://" in uri else None
 
 
 _auto: list[Path] = []  # the directories given out in this process

@@ -28,7 +28,7 @@ from dist_ai.callbacks import (
 )
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
-from dist_ai.checkpoint import Checkpoint
+from dist_ai.checkpoint import Checkpoint, KeepBest, Run, write_checkpoint
 from dist_ai.core.show import show_results
 from dist_ai.core.types import plain
 from dist_ai.data.collate import elements
@@ -38,7 +38,7 @@ from dist_ai.data.looking import as_target, decoded_samples, one_or_several, siz
 from dist_ai.distributed.collectives import join, on_main, require_same
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
-from dist_ai.distributed.sharded import gather, part_like
+from dist_ai.distributed.sharded import gather, is_sharded
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
@@ -53,7 +53,7 @@ from dist_ai.learner.groups import (
     one_group,
     param_groups,
 )
-from dist_ai.learner.keeper import Beginning, Keeper, run_directory
+from dist_ai.learner.keeper import Beginning, Keeper, checkpoints_at, layout_of_state, run_directory
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop, back_propagate
 from dist_ai.learner.lr_finder import LRFinder, LRFinding, random_states, set_random_states
@@ -95,9 +95,11 @@ class Learner:
             ``learn.strategy.why`` says why.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
-            written.
+            written. With a URI such as ``s3://bucket/cats`` checkpoints go there, and the rest to ``runs/cats``.
         checkpoint_every_s: seconds between checkpoints.
         checkpoint_every_steps: training steps between checkpoints.
+        keep_last: how many checkpoints of an unfinished fit stay; those at the ends of fits always do.
+        keep_best: also write one at the end of each epoch, and keep the best of them: ``KeepBest("accuracy", count=3)``.
         fresh: begin anew in the run directory, instead of going on with what is there.
         precision: in which type the model computes: ``"fp32"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``; see
             `dist_ai.distributed.strategies.precision`.
@@ -136,6 +138,8 @@ class Learner:
         run_dir: str | Path | Literal["auto"] | None = "auto",
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
+        keep_last: int = 2,
+        keep_best: KeepBest | None = None,
         fresh: bool = False,
         precision: PrecisionName = "fp32",
         spec: ModelSpec | None = None,
@@ -163,10 +167,15 @@ class Learner:
         if progress:
             self.callbacks.add([ProgressBar()])
         if self.run_dir is not None:
-            every = Checkpointer(every_s=checkpoint_every_s, every_steps=checkpoint_every_steps)
+            every = Checkpointer(
+                every_s=checkpoint_every_s, every_steps=checkpoint_every_steps, every_epoch=keep_best is not None
+            )
             self.callbacks.add([RunLog(), TensorBoard(), every])
         self.callbacks.add(_listed(cbs))
-        self._keeper = None if self.run_dir is None else Keeper(self, self.run_dir, fresh=fresh)
+        self._keeper = None
+        if self.run_dir is not None:
+            run = Run(self.run_dir, checkpoints_at(run_dir), keep=keep_last, keep_best=keep_best)
+            self._keeper = Keeper(self, run, fresh=fresh)
         self._num_fits = self._num_epochs = 0
         self._fitting = False
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
@@ -659,8 +668,7 @@ class Learner:
         groups, state = {"model": self.model.state_dict()}, {}
         if with_opt:
             groups["optimizer"], state["optimizer"] = self.opt.state()
-        groups = {name: gather(group, keep=self.collectives.world.is_main) for name, group in groups.items()}
-        on_main(self.collectives, lambda: Checkpoint(groups, state).write(directory), what=f"saving to {directory}")
+        write_checkpoint(directory, groups, state, self.collectives)
         return directory
 
     def load(self, name: str | Path, *, with_opt: bool = True) -> Learner:
@@ -670,17 +678,12 @@ class Learner:
             ArtifactError: it is not there, damaged, or of another model or optimizer.
         """
         directory = self._saved(name)
-        saved = Checkpoint.read(directory)
-        live, model = self.model.state_dict(), saved.tensors["model"]
-        model = {name: part_like(each, live[name]) if name in live else each for name, each in model.items()}
-        load_tensors(self.model, model, str(directory), "Load it into the model that it was saved of")
+        saved = Checkpoint.open(directory)
+        weights = saved.read("model", {name: t for name, t in self.model.state_dict().items() if is_sharded(t)})
+        load_tensors(self.model, weights, str(directory), "Load it into the model that it was saved of")
         if with_opt and "optimizer" in saved.state:
             self._drop_opt()  # a fresh one has no state beside what is loaded
-            tensors = saved.tensors.get(
-                "optimizer", {}
-            )  # by names such as "grad_avg.0.weight", and lying as "0.weight" does
-            tensors = {name: part_like(each, live[name.split(".", 1)[1]]) for name, each in tensors.items()}
-            self.opt.load_state(tensors, saved.state["optimizer"])
+            self.opt.load_state(saved.read("optimizer", layout_of_state(saved, self.opt)), saved.state["optimizer"])
         return self
 
     def _saved(self, name: str | Path) -> Path:
@@ -710,8 +713,13 @@ class Learner:
             on_main(self.collectives, write, what=f"the export to {directory}")
         return Path(directory)
 
-    def save_checkpoint(self) -> None:
-        """Writes a checkpoint to the run directory; for callbacks, in `after_batch` of a training batch. Collective.
+    def save_checkpoint(self, *, epoch_ended: bool = False) -> None:
+        """Begins to write a checkpoint to the run directory, in the background; for callbacks. Collective.
+
+        The training waits for a copy to host memory, and for the checkpoint before it if that is still being written.
+
+        Args:
+            epoch_ended: called in `after_epoch`; otherwise in `after_batch` of a training batch.
 
         Raises:
             ConfigError: there is no run directory, or no training batch has just ended.
@@ -719,6 +727,9 @@ class Learner:
         if self._keeper is None:
             raise ConfigError("there is no run directory to write a checkpoint to; give Learner(run_dir=...)")
         state = self.state
+        if epoch_ended:
+            self._keeper.save(Cursor(state.epoch + 1, 0, state.progress))
+            return
         if not self._fitting or state.share is None or not state.last_microbatch:
             raise ConfigError(
                 "a checkpoint stands between two training steps; write it in after_batch, when state.training and "
@@ -732,6 +743,16 @@ class Learner:
         voted = torch.tensor([int(self.decisions.voted)])
         decision = Decision(int(self.collectives.all_reduce(voted, "max", what="cancels")))
         return decision if decision > Decision.CANCEL_BATCH else Decision.NOTHING
+
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._keeper is not None and self._keeper.saving
+
+    def wait_for_checkpoint(self) -> None:
+        """Waits until the checkpoint that is being written, if one is, is complete on all ranks, or given up."""
+        if self._keeper is not None:
+            self._keeper.wait()
 
     # ------------------------------------------------------------------------------------------------ inside
 

@@ -7,20 +7,15 @@ norms of all parameters together, one all-gather for each matrix.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 
-__all__ = ["Sharding", "is_sharded"]
+from dist_ai.distributed.sharded import is_sharded
 
-
-def is_sharded(tensor: torch.Tensor) -> TypeGuard[Any]:
-    """Returns whether `tensor` is a `DTensor`, without loading what makes them (half a second)."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+__all__ = ["Sharding"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dist_ai.callbacks import Callback
+from dist_ai.checkpoint import KeepBest
 from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName
@@ -54,6 +55,8 @@ def vision_learner(
     run_dir: str | Path | Literal["auto"] | None = "auto",
     checkpoint_every_s: float | None = 30.0,
     checkpoint_every_steps: int | None = None,
+    keep_last: int = 2,
+    keep_best: KeepBest | None = None,
     fresh: bool = False,
     precision: PrecisionName = "fp32",
     progress: bool = True,
@@ -73,7 +76,7 @@ def vision_learner(
             architectures, unless `dls` has one.
         lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
         loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, strategy, run_dir, checkpoint_every_s,
-        checkpoint_every_steps, fresh, precision, progress: see `Learner`.
+        checkpoint_every_steps, keep_last, keep_best, fresh, precision, progress: see `Learner`.
 
     The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
 
@@ -115,6 +118,8 @@ def vision_learner(
         run_dir=run_dir,
         checkpoint_every_s=checkpoint_every_s,
         checkpoint_every_steps=checkpoint_every_steps,
+        keep_last=keep_last,
+        keep_best=keep_best,
         fresh=fresh,
         precision=precision,
         spec=ModelSpec("vision_model", arguments) if name is not None else None,

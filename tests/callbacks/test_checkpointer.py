@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,7 +49,7 @@ def saved_at(
     if ask is not None:
         setattr(asking, ask[0], asking.act)
     learn = make_learner(cbs=[Checkpointer(every_s=every_s, every_steps=every_steps), asking, CancelAll()])
-    learn.save_checkpoint = lambda: saved.append(learn.state.train_step)  # type: ignore[method-assign]
+    learn.save_checkpoint = lambda *, epoch_ended: saved.append(learn.state.train_step)  # type: ignore[method-assign]
     learn.fit(2)
     return saved
 
@@ -62,6 +64,12 @@ def test_checkpoints_are_written_every_so_many_seconds() -> None:
     assert saved_at(every_s=0.0) == [0, 1, 2, 3, 4, 5]
     assert saved_at(every_s=3600.0) == []
     assert saved_at() == []
+
+
+def test_the_first_one_comes_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 1.5)  # seconds, each time it is looked at
+    monkeypatch.setattr("dist_ai.callbacks.checkpointer.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert saved_at(every_s=30.0) == [3]  # at 0, and before steps at 1.5, 3, 4.5, 6
 
 
 @pytest.mark.parametrize(("event", "step"), [("before_batch", 3), ("before_step", 3), ("after_batch", 4)])

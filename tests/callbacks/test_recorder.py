@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from toy import BS, NUM_TRAIN, make_data, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, CancelValidate
+from dist_ai.checkpoint import Growing
 from dist_ai.distributed import join
 from dist_ai.errors import ConfigError
 from dist_ai.metrics import Mean, accuracy, error_rate
@@ -231,12 +232,17 @@ def test_the_clock_gives_seconds_and_samples_per_second() -> None:
     assert row["samples_per_s"] > NUM_TRAIN / row["time"]  # training alone is shorter than the whole epoch
 
 
-def test_what_was_recorded_is_tensors_and_plain_data_and_comes_back() -> None:
+def test_what_was_recorded_is_growing_rows_and_plain_data_and_comes_back() -> None:
     learn = make_learner(metrics=accuracy)
     learn.fit(2)
     state = learn.recorder.state_dict()
-    assert {name for name, value in state.items() if isinstance(value, torch.Tensor)} == {"losses", "lrs", "sizes"}
-    saved = {name: v if isinstance(v, torch.Tensor) else json.loads(json.dumps(v)) for name, v in state.items()}
+    assert {name for name, value in state.items() if isinstance(value, Growing)} == {"losses", "lrs", "sizes"}
+    saved = {
+        name: torch.tensor(value.rows, dtype=value.dtype)
+        if isinstance(value, Growing)
+        else json.loads(json.dumps(value))
+        for name, value in state.items()
+    }
     other = make_learner(metrics=accuracy)
     other.recorder.load_state_dict(saved)
     for name in ("losses", "lrs", "sizes", "epochs", "final"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
 from dist_ai.distributed import join
-from dist_ai.distributed.collectives import require_same
+from dist_ai.distributed.collectives import beside, gather_json, require_same
 from dist_ai.errors import ConfigError
 
 
@@ -33,6 +35,31 @@ def test_broadcast_json_sends_plain_data_from_the_source() -> None:
     ranks = join()
     value = {"name": "ü", "numbers": [1, 2.5, None]} if ranks.world.rank == 1 else None
     assert ranks.broadcast_json(value, src=1) == {"name": "ü", "numbers": [1, 2.5, None]}
+
+
+@pytest.mark.world_size(3)
+def test_plain_data_of_all_ranks_is_gathered_in_their_order_whatever_its_size() -> None:
+    ranks = join()
+    mine = {"rank": ranks.world.rank, "more": ["ü" * 100] * ranks.world.rank}
+    expected = [{"rank": rank, "more": ["ü" * 100] * rank} for rank in range(3)]
+    assert gather_json(ranks, mine, what="facts") == expected
+
+
+@pytest.mark.world_size(2)
+def test_a_thread_exchanges_beside_the_training_without_mixing_with_it() -> None:
+    ranks = join()
+    aside = beside(ranks, "aside", timeout_s=60)
+    got: list[float] = []
+
+    def exchange() -> None:
+        got.extend(aside.all_reduce(torch.tensor([float(i)])).item() for i in range(200))
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    mine = [ranks.all_reduce(torch.tensor([100.0 + i])).item() for i in range(200)]
+    thread.join()
+    assert got == [2.0 * i for i in range(200)]
+    assert mine == [2.0 * (100 + i) for i in range(200)]
 
 
 def test_in_a_world_of_one_every_exchange_returns_its_input() -> None:

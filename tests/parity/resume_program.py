@@ -1,6 +1,6 @@
 """A training program for the tests of stopping and going on: two fits, slow enough to be killed in the middle.
 
-    python resume_program.py WEIGHTS_FILE
+    python resume_program.py WEIGHTS_FILE [STEPS_BETWEEN_CHECKPOINTS]
 
 It draws from torch's own generator too (`nn.Dropout`), whose state a checkpoint must hold.
 """
@@ -39,8 +39,9 @@ dls = DataLoaders(
     DataLoader(TensorData(x, y), 64, num_workers=0),
 )
 model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))
+every = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 learn = Learner(
-    dls, model, CrossEntropyLoss(), metrics=accuracy, cbs=Slow(), checkpoint_every_s=None, checkpoint_every_steps=3
+    dls, model, CrossEntropyLoss(), metrics=accuracy, cbs=Slow(), checkpoint_every_s=None, checkpoint_every_steps=every
 )
 learn.fit_one_cycle(2, 0.02)
 learn.fit_one_cycle(2, 0.01)

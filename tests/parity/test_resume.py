@@ -51,7 +51,8 @@ def run_and_kill(workers: int, folder: Path, after_step: int, kill: Callable[[su
         text=True,
     )
     deadline = time.monotonic() + PATIENCE_S
-    while not any(reached(p.name) >= after_step for p in (folder / "run" / "checkpoints").glob("fit-*")):
+    complete = "fit-*/manifest.json"
+    while not any(reached(p.parent.name) >= after_step for p in (folder / "run" / "checkpoints").glob(complete)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.01)

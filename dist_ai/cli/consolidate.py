@@ -1,0 +1,35 @@
+"""`dist-ai consolidate`: makes one file of the model in a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["consolidate"]
+
+
+def consolidate(
+    checkpoint: Annotated[
+        str, typer.Argument(help="The checkpoint's folder or URI, as `dist-ai checkpoints` lists them.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
+) -> None:
+    """Writes the model of CHECKPOINT to OUT/model.safetensors, whatever number of ranks and GPUs wrote it.
+
+    Needs no GPU, and memory for one chunk of 64 MB. Where the program said how its model is built (spec), OUT is an
+    export that `load_learner`, `Predictor` and `dist-ai predict` take.
+    """
+    from dist_ai.checkpoint import Checkpoint, write_consolidated
+    from dist_ai.core.sealed import seal
+    from dist_ai.export.artifact import to_text
+
+    found = Checkpoint.open(checkpoint)
+    description = found.state["export"]
+    with seal(out, "weights" if description is None else "export") as folder:
+        write_consolidated(found, folder / "model.safetensors")
+        if description is not None:
+            (folder / "model.json").write_text(to_text(description))
+    what = "the weights" if description is None else "an export"
+    print(f"{what} of {found.name} in {out}")
