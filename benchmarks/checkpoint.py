@@ -88,10 +88,11 @@ class Contenders:
 
     def torch_save(self) -> dict[str, float]:
         """`torch.save` of the same, flushed to the disk; `torch.load` with weights_only, as it is by default."""
-        folder = _empty(self.folder / "torch")
+        folder = self._next("torch")
         began = time.perf_counter()
         torch.save(flat(self.state), folder / "state.pt")
         to_disk(folder)
+        self._keep_two("torch")
         written = time.perf_counter()
         got = torch.load(folder / "state.pt")
         done = time.perf_counter()
@@ -100,9 +101,10 @@ class Contenders:
 
     def dcp(self) -> dict[str, float]:
         """`torch.distributed.checkpoint`, which flushes to the disk by itself."""
-        folder = _empty(self.folder / "dcp")
+        folder = self._next("dcp")
         began = time.perf_counter()
         dcp.save(flat(self.state), checkpoint_id=folder, no_dist=True)
+        self._keep_two("dcp")
         written = time.perf_counter()
         got = {name: torch.empty_like(tensor) for name, tensor in flat(self.state).items()}
         allocated = time.perf_counter()
@@ -110,6 +112,17 @@ class Contenders:
         done = time.perf_counter()
         _check(got, flat(self.state))
         return {"write": written - began, "read": done - allocated}
+
+    def _next(self, name: str) -> Path:
+        """Returns a new folder: as in a run, the two before it stay until it is written."""
+        self.count += 1
+        folder = self.folder / name / f"{self.count:04d}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _keep_two(self, name: str) -> None:
+        for old in sorted((self.folder / name).iterdir())[:-2]:
+            shutil.rmtree(old)
 
     def loop_alone(self) -> dict[str, float]:
         """A training that writes nothing."""
@@ -136,12 +149,6 @@ def _step_of_training(steps: int) -> Callable[[], None]:
             torch.mm(a, b)
 
     return run
-
-
-def _empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _check(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
