@@ -163,8 +163,9 @@ def _keep_metadata_in_older_torchvision() -> None:
     from torchvision.transforms.v2.functional._utils import _KERNEL_REGISTRY
 
     bases = (tv_tensors.Image, tv_tensors.Mask, tv_tensors.KeyPoints, tv_tensors.BoundingBoxes)
+    kinds: tuple[type[SemanticTensor], ...] = (TensorImage, TensorMask, TensorPoint, TensorBBox)
     for functional, kernels in _KERNEL_REGISTRY.items():
-        for kind, base in zip((TensorImage, TensorMask, TensorPoint, TensorBBox), bases, strict=True):
+        for kind, base in zip(kinds, bases, strict=True):
             if base in kernels:
                 register_kernel(functional, kind)(_keeping_metadata(kernels[base]))
 

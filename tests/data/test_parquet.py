@@ -201,14 +201,14 @@ def batches(data: Any, num_workers: int = 0, rank: int = 0, world_size: int = 1,
     return list(loader.batches(1))
 
 
-class Shift(Transform):
+class ShiftedNumber(Transform):
     """Adds a random number to every one."""
 
     def encodes(self, x: object, draw: Any) -> Any:
         return {"number": x["number"], "shifted": x["number"] + (draw.uniform() if draw else 0.0)}  # type: ignore[index]
 
 
-@pytest.mark.parametrize("options", [{}, {"item_tfms": Shift()}], ids=["columns", "by sample"])
+@pytest.mark.parametrize("options", [{}, {"item_tfms": ShiftedNumber()}], ids=["columns", "by sample"])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 4])
 def test_batches_do_not_depend_on_loader_workers(folder: Path, num_workers: int, options: dict[str, Any]):
@@ -226,7 +226,7 @@ def test_batches_do_not_depend_on_loader_workers(folder: Path, num_workers: int,
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_batches_do_not_depend_on_ranks(folder: Path, world_size: int, num_workers: int):
     data = ParquetData(folder, columns=["number", "image"], buffer_bytes=30_000)
-    options = {"item_tfms": Shift()}
+    options = {"item_tfms": ShiftedNumber()}
     ranks = [batches(data, num_workers, rank, world_size, **options) for rank in range(world_size)]
     for step, (_, expected) in enumerate(batches(data, **options)):
         of_ranks = [rank[step] for rank in ranks]
