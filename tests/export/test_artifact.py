@@ -306,8 +306,8 @@ MALICE: dict[str, tuple[Callable[[Exported], dict[str, Any]], str]] = {
         r"loss 'eval' is not known in this program",
     ),
     "a loss with an argument it does not have": (
-        lambda _: {"loss": {"loss": "CrossEntropyLoss", "weight": 3}},
-        "TypeError: .*unexpected keyword argument 'weight'",
+        lambda _: {"loss": {"loss": "CrossEntropyLoss", "wieght": 3}},
+        "TypeError: .*unexpected keyword argument 'wieght'",
     ),
 }
 
