@@ -284,7 +284,7 @@ class DataLoader:
             )
 
 
-_AHEAD = 4  # batches
+_AHEAD = 8  # batches
 
 
 def as_list(tfms: Tfms) -> list[Any]:
