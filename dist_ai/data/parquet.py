@@ -442,11 +442,11 @@ class _RowGroups:
             self.bad[group] = str(error)
             raise
         columns: dict[str, _Column] = {}
-        self.said += int(self.groups.num_bytes[group] * len(table.column_names) / len(self.groups.names))
-        self.found += table.nbytes
+        self.said += int(self.groups.num_bytes[group] * table.num_columns / len(self.groups.names))
         for name, chunks in zip(table.column_names, table.columns, strict=True):
-            columns[name] = _column(chunks)
-            self.decoded.put((group, name), columns[name], chunks.nbytes + _OVERHEAD)
+            columns[name], size = _column(chunks), chunks.nbytes
+            self.found += size
+            self.decoded.put((group, name), columns[name], size + _OVERHEAD)
         return columns
 
     def _read(self, group: int, names: Sequence[str]) -> Any:
