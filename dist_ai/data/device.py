@@ -23,12 +23,15 @@ def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: map_tensors(function, each) for key, each in value.items()}
     if isinstance(value, tuple | list):
-        parts = [map_tensors(function, each) for each in value]
+        parts = [each if type(each) in _LEAVES else map_tensors(function, each) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return dataclasses.replace(value, **{f.name: map_tensors(function, getattr(value, f.name)) for f in fields})
     return value
+
+
+_LEAVES = {str, bytes, int, float, bool, type(None)}  # asked first: a batch may have thousands of texts
 
 
 def to_device(value: Any, device: torch.device) -> Any:

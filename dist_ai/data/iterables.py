@@ -111,8 +111,8 @@ class IterableLoader:
         self._going: _Samples | None = None  # where the last epoch ended, for the next one to go on
 
     def new(self, **changes: Any) -> IterableLoader:
-        """Returns a loader made with this one's arguments, but for `changes`."""
-        return type(self)(**{**self._given, **changes})
+        """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`."""
+        return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
 
     @classmethod
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> IterableLoader:

@@ -160,12 +160,12 @@ class DataLoader:
         self._check()
 
     def new(self, **changes: Any) -> DataLoader:
-        """Returns a loader made with this one's arguments, but for `changes`.
+        """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`.
 
         >>> DataLoader([1, 2, 3], bs=2).new(bs=1).bs
         1
         """
-        return type(self)(**{**self._given, **changes})
+        return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
 
     @classmethod
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> DataLoader:
@@ -284,7 +284,7 @@ class DataLoader:
             )
 
 
-_AHEAD = 4  # batches
+_AHEAD = 8  # batches
 
 
 def as_list(tfms: Tfms) -> list[Any]:

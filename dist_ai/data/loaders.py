@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from dist_ai.data.collate import elements
 from dist_ai.data.datasets import Datasets
 from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.iterables import IterableLoader
-from dist_ai.data.loader import DataLoader, Tfms, as_list
+from dist_ai.data.loader import DataLoader, Tfms, as_list, known_length
 from dist_ai.data.looking import AnyLoader, decoded_samples, first_samples, one_or_several, same_sample, sized
 from dist_ai.data.orders import PartialEpochs, ShuffledOrder, WeightedOrder, balanced_weights
 from dist_ai.data.plan import Order
@@ -287,6 +287,19 @@ class DataLoaders:
         """The data set of the validation loader, or what it iterates over."""
         return None if self.valid is None else _data_of(self.valid)
 
+    def __repr__(self) -> str:
+        lines = [type(self).__name__]
+        if not self.has_data:
+            lines.append("no data: loaded from an export")
+        else:
+            lines.append(f"train: {_in_short(self.train)}")
+            lines.append("valid: none" if self.valid is None else f"valid: {_in_short(self.valid)}")
+        if self._recipe is not None:
+            with contextlib.suppress(DataError):  # it has no classes
+                vocab = self._recipe.vocab
+                lines.append(f"classes: {len(vocab):,} ({_listed(vocab)})")
+        return "\n  ".join(lines)
+
     def __getitem__(self, index: int) -> AnyLoader:
         return list(self)[index]
 
@@ -376,6 +389,23 @@ def as_loader(loader: AnyLoader | TorchDataLoader[Any], *, split_idx: int) -> An
     if isinstance(loader.dataset, IterableDataset):
         return IterableLoader.from_torch(loader).new(split_idx=split_idx)
     return DataLoader.from_torch(loader)
+
+
+def _in_short(loader: AnyLoader) -> str:
+    """Returns what a loader gives in an epoch, in words."""
+    num_batches = known_length(loader)
+    if num_batches is None:
+        return f"samples of a stream, in batches of {loader.bs:,}"
+    batches = "1 batch" if num_batches == 1 else f"{num_batches:,} batches"
+    shuffled = ", shuffled" if isinstance(loader, DataLoader) and loader.shuffle else ""
+    return f"{loader.num_samples:,} samples in {batches} of {loader.bs:,}{shuffled}"
+
+
+def _listed(vocab: Sequence[Any]) -> str:
+    return ", ".join(map(str, vocab[:_SHOWN])) + (", ..." if len(vocab) > _SHOWN else "")
+
+
+_SHOWN = 10  # classes
 
 
 def _data_of(loader: AnyLoader) -> Any:

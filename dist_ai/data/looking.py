@@ -102,9 +102,7 @@ def sized(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
 
 def _begin(loader: IterableLoader, bs: int, **changes: Any) -> IterableLoader:
     """Returns a loader of a stream's begin that reads no more than it gives, with the same transforms."""
-    begin = loader.new(bs=bs, drop_last=False, num_workers=0, split_idx=loader.split_idx, **changes)
-    begin.stage = loader.stage  # batch transforms may have been added to it
-    return begin
+    return loader.new(bs=bs, drop_last=False, num_workers=0, split_idx=loader.split_idx, **changes)
 
 
 def _at(value: Any, i: int) -> Any:

@@ -14,11 +14,11 @@ import math
 import os
 import warnings
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from dist_ai.errors import BadSampleError, ConfigError, DataError
 
 __all__ = ["ParquetData"]
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -161,7 +162,7 @@ class ParquetData(Sequence[Row]):
         groups = np.searchsorted(self._ends, rows, side="right")
         reader, sizes = self._reader(), self._groups.num_rows
         parts: dict[str, list[tuple[Indices, Any]]] = {name: [] for name in self.names}
-        for group in np.unique(groups).tolist():
+        for group in reader.begin(tuple(np.unique(groups).tolist())):
             here = np.flatnonzero(groups == group)
             within = rows[here] - (self._ends[group] - sizes[group])
             for name, column in reader.columns(group, self.names).items():
@@ -175,7 +176,7 @@ class ParquetData(Sequence[Row]):
             indices: of the rows, int64 (n,).
         """
         groups = np.searchsorted(self._ends, indices.numpy(), side="right")
-        self._reader().expect(np.unique(groups).tolist(), self.names)
+        self._reader().expect(tuple(np.unique(groups).tolist()), self.names)
 
     def rows_in(self, pattern: str) -> Indices:
         """Returns the indices of the rows in files whose name, or the end of whose path, matches a pattern; int64.
@@ -273,6 +274,8 @@ class ParquetData(Sequence[Row]):
         for here, taken in parts:
             for place, value in zip(here.tolist(), _listed(taken), strict=True):
                 values[place] = value
+        if set(map(type, values)) in ({str}, {bytes}):  # as `collate` finds them too, in ten times as long
+            return values
         for place, value in enumerate(values):
             if value is None:
                 raise DataError(
@@ -293,14 +296,25 @@ def _megabytes(size: float) -> str:
     return f"{size / 2**20:,.4g} MiB"
 
 
-class _Kept(Generic[T]):
-    """What was used last, as many as fit into a number of bytes; the newest always."""
+class _Kept(Generic[K, T]):
+    """What was used last, as many as fit into a number of bytes; the newest always.
 
-    def __init__(self, num_bytes: int, forget: Callable[[T], object] = lambda value: None) -> None:
-        self.num_bytes, self.used, self.forget = num_bytes, 0, forget
-        self.values: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+    Args:
+        num_bytes: how many.
+        forget: is told what is no longer held.
+        choose: which of the keys, those used longest ago first, goes next.
+    """
 
-    def get(self, key: Hashable) -> T | None:
+    def __init__(
+        self,
+        num_bytes: int,
+        forget: Callable[[T], object] = lambda value: None,
+        choose: Callable[[Iterable[K]], K] = lambda keys: next(iter(keys)),
+    ) -> None:
+        self.num_bytes, self.used, self.forget, self.choose = num_bytes, 0, forget, choose
+        self.values: OrderedDict[K, tuple[T, int]] = OrderedDict()
+
+    def get(self, key: K) -> T | None:
         found = self.values.get(key)
         if found is None:
             return None
@@ -309,11 +323,11 @@ class _Kept(Generic[T]):
 
     def make_room(self, num_bytes: int) -> None:
         while self.values and self.used + num_bytes > self.num_bytes:
-            _, (value, size) = self.values.popitem(last=False)
+            value, size = self.values.pop(self.choose(self.values))
             self.used -= size
             self.forget(value)
 
-    def put(self, key: Hashable, value: T, num_bytes: int) -> None:
+    def put(self, key: K, value: T, num_bytes: int) -> None:
         _, replaced = self.values.pop(key, (None, 0))
         self.used -= replaced
         self.make_room(num_bytes)
@@ -324,19 +338,30 @@ class _Kept(Generic[T]):
 class _RowGroups:
     """The columns of row groups that a process holds, the files it has open, and what it found to be bad.
 
-    Once something is expected, one thread does all the reading: files are not read by two at a time.
+    What the coming batches need is known: so it is read as early as there is room for it, and what is needed last, or no more,
+    is forgotten first. Once something is expected, one thread does all the reading: files are not read by two at a time.
     """
 
     def __init__(self, groups: ParquetFiles, num_bytes: int) -> None:
         self.process = os.getpid()
         self.groups = groups
-        self.ahead = num_bytes // 8
-        self.decoded: _Kept[_Column] = _Kept(num_bytes - self.ahead)
-        self.opened: _Kept[Any] = _Kept(_BYTES_OF_FOOTERS, lambda opened: opened.close())
+        self.decoded: _Kept[tuple[int, str], _Column] = _Kept(num_bytes, choose=self._needed_last)
+        self.opened: _Kept[int, Any] = _Kept(_BYTES_OF_FOOTERS, lambda opened: opened.close())
         self.bad: dict[int, str] = {}
         self.thread: ThreadPoolExecutor | None = None
         self.under_way: dict[int, Future[Any]] = {}
-        self.early: set[int] = set()  # read, or being read, before they were asked for
+        self.now: list[int] = []  # what the batch that is being made still needs
+        self.coming: deque[tuple[int, ...]] = deque(maxlen=_MOST_COMING)  # what each batch needs that was announced
+        self.said, self.found = 1, 1  # bytes by the footers of what was read, and in memory
+
+    def begin(self, batch: tuple[int, ...]) -> list[int]:
+        """Returns a batch's row groups in the order to ask for them now: those needed no more come first, to make room."""
+        if batch in self.coming:  # those before it were announced by somebody who never came
+            while self.coming.popleft() != batch:
+                pass
+        later = set(itertools.chain(*self.coming))
+        self.now = sorted(batch, key=later.__contains__)
+        return list(self.now)
 
     def column(self, group: int, name: str) -> _Column:
         found = self.decoded.get((group, name))
@@ -345,39 +370,64 @@ class _RowGroups:
     def columns(self, group: int, names: Sequence[str]) -> dict[str, _Column]:
         """Returns columns of a row group; reads those that are not held, in one go."""
         self._keep_what_came()
-        self.early.discard(group)
         if group in self.under_way:
             self._keep(group, self.under_way.pop(group).result)
         if group in self.bad:  # found out once: each of its rows would read it again
             raise BadSampleError(self.bad[group])
         found = {name: self.decoded.get((group, name)) for name in names}
         if lacking := [name for name, column in found.items() if column is None]:
-            # Before it is read, so that the two are never held together.
-            self.decoded.make_room(int(self.groups.num_bytes[group] * len(lacking) / len(self.groups.names)))
+            self._make_room(group, lacking)
             if self.thread is None:
                 kept = self._keep(group, lambda: self._read(group, lacking))
             else:
                 kept = self._keep(group, self.thread.submit(self._read, group, lacking).result)
             found.update(kept)
+        if group in self.now:
+            self.now.remove(group)
         return found  # type: ignore[return-value]
 
-    def expect(self, groups: Sequence[int], names: Sequence[str]) -> None:
-        """Begins to read row groups that are soon asked for, as far as an eighth of the buffer goes."""
+    def expect(self, batch: tuple[int, ...], names: Sequence[str]) -> None:
+        """Begins to read the row groups of a batch that is soon asked for, once there is room beside what is needed sooner."""
+        self.coming.append(batch)
         self._keep_what_came()
 
         def held(group: int) -> bool:
             return group in self.under_way or all((group, name) in self.decoded.values for name in names)
 
-        self.early = {group for group in self.early if held(group)}  # some were never asked for, and forgotten
-        for group in groups:
-            if held(group) or group in self.bad:
-                continue
-            # More would push out row groups that are in use.
-            if self.early and sum(int(self.groups.num_bytes[each]) for each in (group, *self.early)) > self.ahead:
+        room, needed = self.decoded.num_bytes, self._needed()
+        for group in sorted(needed, key=lambda group: (needed[group], not held(group))):
+            room -= self._size(group, names)
+            if room < 0:
                 return
-            self.early.add(group)
-            self.thread = self.thread or ThreadPoolExecutor(1, thread_name_prefix="parquet")
-            self.under_way[group] = self.thread.submit(self._read, group, names)
+            if not held(group) and group not in self.bad:
+                self._make_room(group, names)
+                self.thread = self.thread or ThreadPoolExecutor(1, thread_name_prefix="parquet")
+                self.under_way[group] = self.thread.submit(self._read, group, names)
+
+    def _needed(self) -> dict[int, int]:
+        """Returns which row groups are needed, and in how many batches from now."""
+        needed: dict[int, int] = {}
+        for number, batch in enumerate((self.now, *self.coming)):
+            for group in batch:
+                needed.setdefault(group, number)
+        return needed
+
+    def _needed_last(self, keys: Iterable[tuple[int, str]]) -> tuple[int, str]:
+        needed = self._needed()
+        for key in keys:
+            if key[0] not in needed:
+                return key
+        return max(keys, key=lambda key: needed[key[0]])
+
+    def _size(self, group: int, names: Sequence[str]) -> int:
+        """Returns about how many bytes columns take: the footers count repeated values once, in memory each is there."""
+        part = len(names) / len(self.groups.names)
+        return int(self.groups.num_bytes[group] * part * max(1.0, self.found / self.said))
+
+    def _make_room(self, group: int, names: Sequence[str]) -> None:
+        """Forgets what must go before a row group is read, so that the two are never held together."""
+        coming = sum(self._size(each, self.groups.names) for each in self.under_way)
+        self.decoded.make_room(coming + self._size(group, names))
 
     def _keep_what_came(self) -> None:
         for group in [group for group, reading in self.under_way.items() if reading.done()]:
@@ -392,9 +442,11 @@ class _RowGroups:
             self.bad[group] = str(error)
             raise
         columns: dict[str, _Column] = {}
+        self.said += int(self.groups.num_bytes[group] * table.num_columns / len(self.groups.names))
         for name, chunks in zip(table.column_names, table.columns, strict=True):
-            columns[name] = _column(chunks)
-            self.decoded.put((group, name), columns[name], chunks.nbytes + _OVERHEAD)
+            columns[name], size = _column(chunks), chunks.nbytes
+            self.found += size
+            self.decoded.put((group, name), columns[name], size + _OVERHEAD)
         return columns
 
     def _read(self, group: int, names: Sequence[str]) -> Any:
@@ -408,6 +460,7 @@ class _RowGroups:
 
 
 _BYTES_OF_FOOTERS = 16 << 20
+_MOST_COMING = 64  # batches
 _OVERHEAD = 1 << 10  # bytes of the objects around a column
 
 
@@ -438,6 +491,35 @@ class _Lists:
         return [self.item(row) for row in rows.tolist()]
 
 
+class _Texts:
+    """A column of texts or bytes, none missing: all bytes end to end, and where each value begins."""
+
+    def __init__(self, content: memoryview, begins: npt.NDArray[Any], *, is_text: bool) -> None:
+        self.content, self.begins, self.is_text = content, begins, is_text
+
+    def item(self, row: int) -> str | bytes:
+        return self.take(np.array([row]))[0]
+
+    def take(self, rows: Indices) -> list[Any]:
+        content, places = self.content, zip(self.begins[rows].tolist(), self.begins[rows + 1].tolist(), strict=True)
+        if self.is_text:
+            return [str(content[begin:end], "utf-8") for begin, end in places]
+        return [bytes(content[begin:end]) for begin, end in places]
+
+
+class _Coded:
+    """A column of few values, each held once, and which of them each row has."""
+
+    def __init__(self, codes: npt.NDArray[Any], values: _Column) -> None:
+        self.codes, self.values = codes, values
+
+    def item(self, row: int) -> Any:
+        return self.values.item(int(self.codes[row]))
+
+    def take(self, rows: Indices) -> Any:
+        return self.values.take(self.codes[rows])
+
+
 class _Arrow:
     """A column of anything else."""
 
@@ -451,15 +533,30 @@ class _Arrow:
         return [self.values[row].as_py() for row in rows.tolist()]
 
 
-_Column = _Numbers | _Lists | _Arrow
+_Column: TypeAlias = "_Numbers | _Lists | _Texts | _Coded | _Arrow"
 
 
 def _column(chunked: Any) -> _Column:
+    array = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
+    return (
+        _column_of(array) if hasattr(array, "buffers") else _Arrow(array)
+    )  # above 2 GiB, text stays in several chunks
+
+
+def _column_of(array: Any) -> _Column:
     from pyarrow import types
 
-    array = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
     kind = array.type
-    if chunked.null_count == 0 and hasattr(array, "buffers"):  # above 2 GiB, text stays in several chunks
+    if array.null_count == 0:
+        if types.is_dictionary(kind):
+            return _Coded(array.indices.to_numpy().astype(np.int64), _column_of(array.dictionary))
+        is_text = types.is_string(kind) or types.is_large_string(kind)
+        if is_text or types.is_binary(kind) or types.is_large_binary(kind):
+            _, begins, content = array.buffers()
+            if begins is not None and content is not None:  # as they are where there is something in them
+                width = np.int64 if types.is_large_string(kind) or types.is_large_binary(kind) else np.int32
+                places = np.frombuffer(begins, width)[array.offset : array.offset + len(array) + 1]
+                return _Texts(memoryview(content), places, is_text=is_text)
         if types.is_boolean(kind) or (_is_number(kind) and not types.is_uint64(kind)):
             return _Numbers(array.to_numpy(zero_copy_only=False))
         fixed = types.is_fixed_size_list(kind) and kind.list_size > 0

@@ -569,8 +569,7 @@ class Learner:
         if not isinstance(raw, torch.Tensor):
             raise ConfigError(f"tta: the model returns a {type(raw).__name__}; expected one tensor, to average")
         itself = activation(self.loss_func, raw)
-        # Transforms that were added to the loader since it was made are in its stage.
-        augmented = loader.new(split_idx=0, drop_last=False, batch_tfms=loader.stage.pipeline.tfms)
+        augmented = loader.new(split_idx=0, drop_last=False)
         total = torch.zeros_like(itself)
         for epoch in range(n):  # each with draws of its own
             total += activation(self.loss_func, self._predictions(augmented, epoch=epoch)[0])

@@ -23,6 +23,7 @@ from dist_ai.data import (
     DataLoaders,
     Datasets,
     IndexSplitter,
+    IterableLoader,
     MultiCategorize,
     TfmdLists,
     TransformBlock,
@@ -135,6 +136,32 @@ def test_any_two_data_sets_make_loaders():
     x, y = dls.one_batch()
     assert (x.tolist(), y.tolist()) == ([97.0] * 5, [True] * 5)
     assert not DataLoaders.from_dsets(lists.train, lists.valid, shuffle=False).train.shuffle
+
+
+def test_loaders_say_what_they_give():
+    block = DataBlock((TransformBlock(type_tfms=[len]), CategoryBlock), get_y=str, splitter=IndexSplitter(VALID))
+    dls = block.dataloaders(ITEMS, bs=4, num_workers=0)
+    assert repr(dls).splitlines() == [
+        "DataLoaders",
+        "  train: 15 samples in 4 batches of 4, shuffled",
+        "  valid: 3 samples in 1 batch of 4",
+        "  classes: 3 (a, b, c)",
+    ]
+    many = block.new(splitter=IndexSplitter([12])).dataloaders([*map("{:02}".format, range(12)), "00"], num_workers=0)
+    assert repr(many).endswith("classes: 12 (00, 01, 02, 03, 04, 05, 06, 07, 08, 09, ...)")
+    stream = IterableLoader(lambda: iter([(1.0, 2)]), 4, num_workers=0)
+    assert repr(DataLoaders(stream)) == "DataLoaders\n  train: samples of a stream, in batches of 4\n  valid: none"
+    exported = DataLoaders.without_data(dls.recipe)
+    assert repr(exported) == "DataLoaders\n  no data: loaded from an export\n  classes: 3 (a, b, c)"
+
+
+@pytest.mark.parametrize("kind", [DataLoader, IterableLoader])
+def test_a_loader_made_from_another_has_the_batch_transforms_that_were_added_to_it(kind: Any):
+    loader = kind([1.0] * 4, 2, num_workers=0, batch_tfms=lambda x: x + 1)
+    DataLoaders(loader).add_batch_tfms(lambda x: 3 * x)
+    assert loader.new(bs=4).one_batch().tolist() == [6.0] * 4
+    assert loader.new(bs=4).new(drop_last=True).one_batch().tolist() == [6.0] * 4  # once, not again each time
+    assert loader.new(batch_tfms=()).one_batch().tolist() == [1.0] * 2
 
 
 def test_new_items_are_loaded_with_or_without_labels():

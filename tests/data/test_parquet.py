@@ -303,6 +303,28 @@ def test_each_row_group_is_read_little_more_than_once_over_all_ranks(
     assert 120 <= len(reads) <= 120 * 1.1
 
 
+def test_each_epoch_reads_each_row_group_little_more_than_once(
+    tmp_path: Path, reads: list[tuple[int, tuple[str, ...]]]
+):
+    loader = DataLoader(many(tmp_path), 32, shuffle=True)  # all lanes come to the end of a row group in the same batch
+    for _ in range(5):
+        reads.clear()
+        for _ in loader:
+            pass
+        assert 104 <= len(reads) <= 120 * 1.1  # 16 may still be held
+
+
+def test_what_was_announced_and_never_fetched_does_not_hold_up_the_rest(
+    tmp_path: Path, reads: list[tuple[int, tuple[str, ...]]]
+):
+    loader = DataLoader(many(tmp_path), 32, shuffle=True)
+    for _ in range(20):
+        next(iter(loader))
+    reads.clear()
+    assert sum(len(batch["number"]) for batch in loader) == 2400
+    assert len(reads) <= 120 * 1.1
+
+
 def test_workers_that_take_turns_read_row_groups_of_their_own(
     tmp_path: Path, reads: list[tuple[int, tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -551,6 +573,40 @@ def test_what_the_writers_library_decides_is_no_difference(tmp_path: Path):
         parquet.write_table(pa.table({"a": pa.array(["x", "y"], kind)}), tmp_path / f"{number}.parquet")
     data = ParquetData(tmp_path)
     assert data.fetch(torch.arange(6)) == {"a": ["x", "y"] * 3}
+
+
+@pytest.mark.parametrize("width", ["", "large_"])
+def test_text_bytes_and_dictionaries_come_as_they_were_written(tmp_path: Path, width: str):
+    text, binary = pa.type_for_alias(f"{width}string"), pa.type_for_alias(f"{width}binary")
+    texts = ["", "a", "ä€𝄞", "long " * 100, "", "b", "", "c"]
+    blobs = [b"", b"\x00", bytes(range(256)), b"\xff" * 5000, b"z", b"", b"\x00\x00", b"y"]
+    columns = {
+        "text": pa.array(texts, text),
+        "bytes": pa.array(blobs, binary),
+        "no_text": pa.array([""] * 8, text),
+        "label": pa.array(texts, text).dictionary_encode(),
+        "few_bytes": pa.array(blobs, binary).dictionary_encode(),
+        "code": pa.array([7, 8, 7, 7, 9, 8, 7, 7], pa.int16()).dictionary_encode(),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "1.parquet", row_group_size=3)
+    data, order = ParquetData(tmp_path), [7, 0, 3, 2, 2, 6, 1, 5, 4]
+    batch = data.fetch(torch.tensor(order))
+    assert batch["code"].dtype == torch.int64
+    for name, column in columns.items():
+        expected = column.to_pylist()
+        assert data.column(name) == expected
+        assert [getattr(row, name) for row in data] == expected
+        assert (batch[name] if name != "code" else batch[name].tolist()) == [expected[i] for i in order]
+
+
+def test_a_text_that_is_missing_is_none_also_where_texts_are_numbered(tmp_path: Path):
+    rows = pa.table({"a": ["x", None], "b": pa.array(["x", None]).dictionary_encode()})
+    parquet.write_table(rows, tmp_path / "1.parquet")
+    data = ParquetData(tmp_path)
+    assert (data.column("a"), data.column("b")) == (["x", None], ["x", None])
+    for name in data.names:
+        with pytest.raises(DataError, match=f"column '{name}' has no value in Row"):
+            ParquetData(tmp_path, columns=[name]).fetch(torch.arange(2))
 
 
 def test_a_missing_value_and_lists_of_different_lengths_fit_into_no_batch(tmp_path: Path):
