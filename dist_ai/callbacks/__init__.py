@@ -4,6 +4,7 @@ from dist_ai.callbacks.accumulation import GradientAccumulation
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.checkpointer import Checkpointer
 from dist_ai.callbacks.clipping import GradientClip
+from dist_ai.callbacks.early_stopping import EarlyStopping
 from dist_ai.callbacks.event import (
     EVENTS,
     CancelBackward,
@@ -17,8 +18,11 @@ from dist_ai.callbacks.event import (
 from dist_ai.callbacks.filters import when
 from dist_ai.callbacks.function import on
 from dist_ai.callbacks.logs import RunLog
+from dist_ai.callbacks.not_finite import SkipNaN, TerminateOnNaN
+from dist_ai.callbacks.plateau import ReduceLROnPlateau
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
+from dist_ai.callbacks.save_best import SaveBest
 from dist_ai.callbacks.schedule import ParamScheduler
 from dist_ai.callbacks.skipped import SkippedSamples
 from dist_ai.callbacks.state import TrainState
@@ -35,15 +39,20 @@ __all__ = [
     "CancelTrain",
     "CancelValidate",
     "Checkpointer",
+    "EarlyStopping",
     "GradientAccumulation",
     "GradientClip",
     "ParamScheduler",
     "Phase",
     "ProgressBar",
     "Recorder",
+    "ReduceLROnPlateau",
     "RunLog",
+    "SaveBest",
+    "SkipNaN",
     "SkippedSamples",
     "TensorBoard",
+    "TerminateOnNaN",
     "TrainState",
     "on",
     "when",

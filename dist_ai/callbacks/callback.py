@@ -125,8 +125,12 @@ class Callback:
         """
         return {}
 
+    def state_layout(self) -> dict[str, torch.Tensor]:
+        """Returns live sharded tensors (`DTensor`) by the names in `state_dict`: what is read back lies as they do."""
+        return {}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; tensors come on the CPU."""
+        """Restores what `state_dict` returned; tensors come on the CPU, or as `state_layout` says."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

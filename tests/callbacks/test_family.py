@@ -18,10 +18,15 @@ from dist_ai.callbacks import (
     CancelStep,
     CancelTrain,
     CancelValidate,
+    EarlyStopping,
     GradientAccumulation,
     GradientClip,
     ParamScheduler,
     ProgressBar,
+    ReduceLROnPlateau,
+    SaveBest,
+    SkipNaN,
+    TerminateOnNaN,
     on,
 )
 from dist_ai.learner import Learner
@@ -29,13 +34,20 @@ from dist_ai.optimizer import Adam, cosine
 
 FAMILY: dict[str, Callable[[], Callback]] = {
     "nothing": Callback,
+    "EarlyStopping": lambda: EarlyStopping(patience=1, min_delta=0.05),
     "GradientAccumulation": lambda: GradientAccumulation(batches=2),
     "GradientClip": lambda: GradientClip(0.1),
     "ParamScheduler": lambda: ParamScheduler({"lr": cosine(0.1, 0.01)}),
     "ProgressBar": ProgressBar,
+    "ReduceLROnPlateau": lambda: ReduceLROnPlateau(min_delta=1.0),
+    "SaveBest": lambda: SaveBest("train_loss", lower=False),
+    "SkipNaN": SkipNaN,
+    "TerminateOnNaN": TerminateOnNaN,
     "on": lambda: on("after_loss", double_the_loss, every=2, training=True),
     "those of a run directory": Callback,  # Checkpointer, RunLog and TensorBoard, which the Learner attaches itself
 }
+
+SETS_THE_RATE = ("ParamScheduler", "ReduceLROnPlateau")
 
 # An event and what is cancelled there: each point of the loop, and each cancel.
 CANCELS: dict[str, type[Exception]] = {
@@ -133,7 +145,7 @@ def test_after_an_error_in_any_event_the_learner_is_what_it_would_be_without_tha
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     def program(folder: str, *cbs: Callback) -> list[Any]:
         learn = learner(name, tmp_path / folder, *cbs)
-        learn.fit_one_cycle(2, 0.05) if name != "ParamScheduler" else learn.fit(2)
+        learn.fit(2) if name in SETS_THE_RATE else learn.fit_one_cycle(2, 0.05)
         state, plain = learn.opt.state()
         give_back_run_directories()
         return [
