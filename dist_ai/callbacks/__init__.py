@@ -5,6 +5,7 @@ from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.checkpointer import Checkpointer
 from dist_ai.callbacks.clipping import GradientClip
 from dist_ai.callbacks.early_stopping import EarlyStopping
+from dist_ai.callbacks.ema import EMA
 from dist_ai.callbacks.event import (
     EVENTS,
     CancelBackward,
@@ -26,10 +27,13 @@ from dist_ai.callbacks.save_best import SaveBest
 from dist_ai.callbacks.schedule import ParamScheduler
 from dist_ai.callbacks.skipped import SkippedSamples
 from dist_ai.callbacks.state import TrainState
+from dist_ai.callbacks.swa import SWA
 from dist_ai.callbacks.tensorboard import TensorBoard
 
 __all__ = [
+    "EMA",
     "EVENTS",
+    "SWA",
     "Callback",
     "CancelBackward",
     "CancelBatch",

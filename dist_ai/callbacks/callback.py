@@ -28,6 +28,7 @@ from dist_ai.callbacks.state import TrainState
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.coordination import Decisions
+from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
@@ -45,6 +46,8 @@ class Trainer(Protocol):
     callbacks: Callbacks
     collectives: Collectives
     decisions: Decisions
+    strategy: Strategy
+    precision: Precision
     run_dir: Path | None
 
     @property

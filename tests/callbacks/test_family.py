@@ -11,6 +11,8 @@ import torch
 from toy import Stop, StopAt, give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import (
+    EMA,
+    SWA,
     Callback,
     CancelBatch,
     CancelEpoch,
@@ -34,12 +36,14 @@ from dist_ai.optimizer import Adam, cosine
 
 FAMILY: dict[str, Callable[[], Callback]] = {
     "nothing": Callback,
+    "EMA": lambda: EMA(0.5),
     "EarlyStopping": lambda: EarlyStopping(patience=1, min_delta=0.05),
     "GradientAccumulation": lambda: GradientAccumulation(batches=2),
     "GradientClip": lambda: GradientClip(0.1),
     "ParamScheduler": lambda: ParamScheduler({"lr": cosine(0.1, 0.01)}),
     "ProgressBar": ProgressBar,
     "ReduceLROnPlateau": lambda: ReduceLROnPlateau(min_delta=1.0),
+    "SWA": lambda: SWA(0.2, every=1),
     "SaveBest": lambda: SaveBest("train_loss", lower=False),
     "SkipNaN": SkipNaN,
     "TerminateOnNaN": TerminateOnNaN,
