@@ -4,6 +4,7 @@ from dist_ai.callbacks.accumulation import GradientAccumulation
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.checkpointer import Checkpointer
 from dist_ai.callbacks.clipping import GradientClip
+from dist_ai.callbacks.cutmix import CutMix
 from dist_ai.callbacks.early_stopping import EarlyStopping
 from dist_ai.callbacks.ema import EMA
 from dist_ai.callbacks.event import (
@@ -19,6 +20,7 @@ from dist_ai.callbacks.event import (
 from dist_ai.callbacks.filters import when
 from dist_ai.callbacks.function import on
 from dist_ai.callbacks.logs import RunLog
+from dist_ai.callbacks.mixup import MixUp
 from dist_ai.callbacks.not_finite import SkipNaN, TerminateOnNaN
 from dist_ai.callbacks.plateau import ReduceLROnPlateau
 from dist_ai.callbacks.progress import ProgressBar
@@ -43,9 +45,11 @@ __all__ = [
     "CancelTrain",
     "CancelValidate",
     "Checkpointer",
+    "CutMix",
     "EarlyStopping",
     "GradientAccumulation",
     "GradientClip",
+    "MixUp",
     "ParamScheduler",
     "Phase",
     "ProgressBar",
