@@ -2,8 +2,11 @@
 
 from dist_ai.callbacks.accumulation import GradientAccumulation
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.channels_last import ChannelsLast
 from dist_ai.callbacks.checkpointer import Checkpointer
 from dist_ai.callbacks.clipping import GradientClip
+from dist_ai.callbacks.collect import CollectData, FetchPreds
+from dist_ai.callbacks.compile import Compile
 from dist_ai.callbacks.cutmix import CutMix
 from dist_ai.callbacks.early_stopping import EarlyStopping
 from dist_ai.callbacks.ema import EMA
@@ -18,15 +21,19 @@ from dist_ai.callbacks.event import (
     CancelValidate,
 )
 from dist_ai.callbacks.filters import when
+from dist_ai.callbacks.freeze_batch_norm import FreezeBatchNorm
 from dist_ai.callbacks.function import on
 from dist_ai.callbacks.logs import RunLog
+from dist_ai.callbacks.mc_dropout import MCDropout
 from dist_ai.callbacks.mixup import MixUp
 from dist_ai.callbacks.not_finite import SkipNaN, TerminateOnNaN
 from dist_ai.callbacks.plateau import ReduceLROnPlateau
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
+from dist_ai.callbacks.rnn import ResetRNN, RNNRegularizer
 from dist_ai.callbacks.save_best import SaveBest
 from dist_ai.callbacks.schedule import ParamScheduler
+from dist_ai.callbacks.short_epoch import ShortEpoch
 from dist_ai.callbacks.skipped import SkippedSamples
 from dist_ai.callbacks.state import TrainState
 from dist_ai.callbacks.swa import SWA
@@ -44,19 +51,28 @@ __all__ = [
     "CancelStep",
     "CancelTrain",
     "CancelValidate",
+    "ChannelsLast",
     "Checkpointer",
+    "CollectData",
+    "Compile",
     "CutMix",
     "EarlyStopping",
+    "FetchPreds",
+    "FreezeBatchNorm",
     "GradientAccumulation",
     "GradientClip",
+    "MCDropout",
     "MixUp",
     "ParamScheduler",
     "Phase",
     "ProgressBar",
+    "RNNRegularizer",
     "Recorder",
     "ReduceLROnPlateau",
+    "ResetRNN",
     "RunLog",
     "SaveBest",
+    "ShortEpoch",
     "SkipNaN",
     "SkippedSamples",
     "TensorBoard",

@@ -67,6 +67,10 @@ class Trainer(Protocol):
         """Back-propagates a batch's loss as the loop does; see `CancelBackward`."""
         ...
 
+    def get_preds(self, dl: Any = None) -> tuple[Any, ...]:
+        """Returns (predictions, targets), also in the middle of a fit. Collective."""
+        ...
+
     def show_results(self, max_n: int = 9) -> Any:
         """Returns a figure of predictions."""
         ...
