@@ -1,6 +1,7 @@
 """Two-way callbacks: the events of the loop, the base class, and those that ship."""
 
 from dist_ai.callbacks.accumulation import GradientAccumulation
+from dist_ai.callbacks.activation_stats import ActivationStats
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.channels_last import ChannelsLast
 from dist_ai.callbacks.checkpointer import Checkpointer
@@ -27,7 +28,9 @@ from dist_ai.callbacks.logs import RunLog
 from dist_ai.callbacks.mc_dropout import MCDropout
 from dist_ai.callbacks.mixup import MixUp
 from dist_ai.callbacks.not_finite import SkipNaN, TerminateOnNaN
+from dist_ai.callbacks.parameter_stats import ParameterStats
 from dist_ai.callbacks.plateau import ReduceLROnPlateau
+from dist_ai.callbacks.profile import Profile
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
 from dist_ai.callbacks.rnn import ResetRNN, RNNRegularizer
@@ -38,11 +41,13 @@ from dist_ai.callbacks.skipped import SkippedSamples
 from dist_ai.callbacks.state import TrainState
 from dist_ai.callbacks.swa import SWA
 from dist_ai.callbacks.tensorboard import TensorBoard
+from dist_ai.callbacks.throughput import MemoryMonitor, Throughput
 
 __all__ = [
     "EMA",
     "EVENTS",
     "SWA",
+    "ActivationStats",
     "Callback",
     "CancelBackward",
     "CancelBatch",
@@ -62,9 +67,12 @@ __all__ = [
     "GradientAccumulation",
     "GradientClip",
     "MCDropout",
+    "MemoryMonitor",
     "MixUp",
     "ParamScheduler",
+    "ParameterStats",
     "Phase",
+    "Profile",
     "ProgressBar",
     "RNNRegularizer",
     "Recorder",
@@ -77,6 +85,7 @@ __all__ = [
     "SkippedSamples",
     "TensorBoard",
     "TerminateOnNaN",
+    "Throughput",
     "TrainState",
     "on",
     "when",

@@ -34,6 +34,7 @@ class Recorder(Callback):
         epochs: one dict for each epoch, or for each validation if there are more: fit (from 1), epoch (from 0), step (steps
             so far), train_loss (since the last), valid_loss, each metric, samples_per_s, time (seconds).
         final: (valid_loss, *metrics) of the last validation.
+        scalars: other numbers that callbacks have measured in this process, as (step over all fits, name, value), for logs.
     """
 
     phase: ClassVar[Phase] = Phase.RECORD
@@ -48,6 +49,7 @@ class Recorder(Callback):
         self.sizes: list[int] = []
         self.epochs: list[dict[str, Any]] = []
         self.final: list[float] = []
+        self.scalars: list[tuple[int, str, float]] = []
         self.fit = 0
         self._pending: list[torch.Tensor] = []
         self._partial: torch.Tensor | None = None  # what the batches of a step add up to so far
@@ -74,6 +76,16 @@ class Recorder(Callback):
         recent = self.losses[-200:]
         weights = [0.98 ** (len(recent) - 1 - i) for i in range(len(recent))]
         return sum(w * loss for w, loss in zip(weights, recent, strict=True)) / sum(weights) if recent else float("nan")
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Hands a number to the logs that show numbers by name, such as TensorBoard.
+
+        Args:
+            name: with slashes between groups, such as ``"activations/0/mean"``.
+            value: the number.
+            step: counted over all fits; ``len(recorder.sizes) - 1`` is the one that has just ended.
+        """
+        self.scalars.append((step, name, value))
 
     def before_fit(self) -> None:
         """Begins to count; what a resumed epoch had counted before is there already."""
