@@ -189,3 +189,13 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, name: str) -
             program(f"stopped {batch}", StopAt(batch))
         give_back_run_directories()
         assert program(f"stopped {batch}") == expected
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_looking_for_a_learning_rate_changes_nothing(name: str) -> None:
+    looked, untouched = learner(name), learner(name)
+    looked.lr_find(num_it=5)
+    for each in (looked, untouched):
+        each.fit(1)
+    assert torch.equal(weights_of(looked.model), weights_of(untouched.model))
+    assert looked.recorder.losses == untouched.recorder.losses
