@@ -73,16 +73,12 @@ class CutMix(Callback):
         share = torch.from_numpy(1 - area / (height * width)).to(device, non_blocking=True)
         self._mixing = Mixing(share, self.learn.loss_func)
         state.xb = (torch.where(inside, images[self._mixing.partners], images),)
-
-    def after_pred(self) -> None:
-        """Mixes the targets."""
-        if self._mixing is not None:
-            self.state.yb = self._mixing.targets(self.state.yb, self.state.pred)
+        state.yb = self._mixing.targets(state.yb)
 
     def after_loss(self) -> None:
-        """Mixes the losses, where the targets cannot be."""
+        """Mixes the losses, where it is not the targets that are mixed."""
         if self._mixing is not None and self.state.loss is not None:
-            self.state.loss = self._mixing.loss(self.state.pred, self.state.loss)
+            self.state.loss = self._mixing.loss(self.state.pred, self.state.yb, self.state.loss)
 
     def after_fit(self) -> None:
         """Lets the loader deal as before."""

@@ -73,47 +73,51 @@ class Mixing:
         share: of each sample itself in the mixture, 0 to 1, float (n,).
         loss_func: the Learner's.
 
-    Of floating-point targets (numbers, probabilities, several labels) the mixture is the target. For cross-entropy classes
-    become probabilities, which is the same as mixing the losses. For any other loss the samples' losses are mixed.
-
-    Raises:
-        ConfigError: the loss is a weighted mean, and not cross-entropy.
+    Of floating-point targets (numbers, probabilities, several labels) the mixture is the target. With classes and
+    cross-entropy the loss is that of the classes' probabilities, which is the mixture of the losses. With any other loss
+    the samples' losses are mixed.
     """
 
     def __init__(self, share: torch.Tensor, loss_func: Callable[..., torch.Tensor]) -> None:
         self.share, self.loss_func = share, loss_func
         self.partners = partners(len(share), device=share.device)
-        self._targets: tuple[Any, ...] | None = None  # the samples' own, if it is losses that are mixed
 
     def mixed(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns ``share * tensor + (1 - share) * partner's``, row by row."""
         share = self.share.view(-1, *[1] * (tensor.dim() - 1)).to(tensor.dtype)
         return tensor * share + tensor[self.partners] * (1 - share)
 
-    def targets(self, yb: tuple[Any, ...], pred: Any) -> tuple[Any, ...]:
-        """Returns the targets to compute the loss with, once the prediction tells how many classes there are."""
-        tensors: list[torch.Tensor] = []
-        map_tensors(tensors.append, yb)
-        if all(tensor.is_floating_point() for tensor in tensors):
-            return map_tensors(self.mixed, yb)
+    def targets(self, yb: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns the targets to compute the loss with: mixtures, or the samples' own if `loss` is to mix the losses."""
+        return map_tensors(self.mixed, yb) if _all_floats(yb) else yb
+
+    def loss(self, pred: Any, yb: tuple[Any, ...], loss: torch.Tensor) -> torch.Tensor:
+        """Returns the mixtures' loss, a mean over the samples.
+
+        Args:
+            pred: what the model returned.
+            yb: the targets.
+            loss: the loss for these targets.
+
+        Raises:
+            ConfigError: the loss leaves out targets, or is a weighted mean and no cross-entropy.
+        """
+        if _all_floats(yb):
+            return loss
+        # Targets stay as they are: all ranks must find the same in them, also one that cancels before it has mixed.
         axis = _class_axis(self.loss_func)
-        if axis is not None and len(tensors) == 1:
-            one_hot = F.one_hot(tensors[0], pred.shape[axis]).movedim(-1, axis)
-            return (self.mixed(one_hot.to(pred.dtype)),)
+        if axis is not None and len(yb) == 1:
+            if getattr(self.loss_func, "ignore_index", None) not in (None, _TORCHS_IGNORED):
+                raise ConfigError(f"{self.loss_func!r} leaves out targets, and a mixture cannot be left out in part")
+            one_hot = F.one_hot(yb[0], pred.shape[axis]).movedim(-1, axis)
+            return self.loss_func(pred, self.mixed(one_hot.to(pred.dtype)))
         if loss_weights(self.loss_func, yb) is not None:
             raise ConfigError(
                 f"{self.loss_func!r} is a weighted mean, which cannot be mixed by samples; mix with CrossEntropyLoss, or with a "
                 "loss that is a mean over samples"
             )
-        self._targets = yb
-        return yb
-
-    def loss(self, pred: Any, loss: torch.Tensor) -> torch.Tensor:
-        """Returns the loss of the mixtures: `loss`, unless it is the samples' losses that are mixed."""
-        if self._targets is None:
-            return loss
-        theirs = map_tensors(lambda tensor: tensor[self.partners], self._targets)
-        own = sample_losses(self.loss_func, pred, *self._targets)
+        theirs = map_tensors(lambda tensor: tensor[self.partners], yb)
+        own = sample_losses(self.loss_func, pred, *yb)
         other = sample_losses(self.loss_func, pred, *theirs)
         return (own * self.share + other * (1 - self.share)).mean()
 
@@ -131,6 +135,15 @@ def require_floats(xb: tuple[Any, ...], name: str) -> None:
             f"{name} mixes inputs that are numbers, such as pixels, and one here is {wrong[0].dtype} of shape "
             f"{tuple(wrong[0].shape)}; mix after an embedding, in the model, or turn it into floats in a transform"
         )
+
+
+def _all_floats(values: tuple[Any, ...]) -> bool:
+    tensors: list[torch.Tensor] = []
+    map_tensors(tensors.append, values)
+    return all(tensor.is_floating_point() for tensor in tensors)
+
+
+_TORCHS_IGNORED = -100  # torch's cross-entropy always has one; no class has this number
 
 
 def _class_axis(loss_func: Callable[..., torch.Tensor]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -86,6 +87,8 @@ class Throughput(Callback):
         self.speeds: list[Speed] = []
         self.flops_per_sample = 0.0
         self._tokens_per_sample = 0.0
+        self._counter: FlopCounterMode | None = None
+        self._counting = contextlib.ExitStack()
 
     def before_fit(self) -> None:
         """Begins to measure."""
@@ -108,19 +111,20 @@ class Throughput(Callback):
         rows = len(state.share.indices)
         if isinstance(first, torch.Tensor) and first.dim() > 1 and not first.is_floating_point():
             self._tokens_per_sample = first.numel() / rows
-        model = self.learn.model
-        modes = [(module, module.training) for module in model.modules()]
-        try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                self.learn.precision.forward(model.eval(), state.xb)
-        finally:
-            for module, training in modes:
-                module.training = training
-        self.flops_per_sample = 3 * counter.get_total_flops() / rows
-        self._restart()
+        self._counter = FlopCounterMode(display=False)
+        self._counting.enter_context(self._counter)
+
+    def after_pred(self) -> None:
+        """Ends the count after the forward pass."""
+        if self._counter is not None and self.state.share is not None:
+            self._counting.close()
+            self.flops_per_sample = 3 * self._counter.get_total_flops() / len(self.state.share.indices)
+            self._counter = None
+            self._restart()
 
     def after_batch(self) -> None:
         """Measures, if the recorder has read something."""
+        self._stop_counting()  # of a batch that was cancelled
         self._measure()
 
     def after_train(self) -> None:
@@ -130,6 +134,14 @@ class Throughput(Callback):
     def after_validate(self) -> None:
         """Starts the clock again after a validation in the middle of an epoch."""
         self._restart()
+
+    def after_fit(self) -> None:
+        """Stops whatever is under way."""
+        self._stop_counting()
+
+    def _stop_counting(self) -> None:
+        self._counting.close()
+        self._counter = None
 
     @property
     def _recorder(self) -> Recorder:

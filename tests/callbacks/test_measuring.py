@@ -138,6 +138,17 @@ def test_speed_is_samples_over_time_and_mfu_their_operations_over_the_peak() -> 
     assert math.isnan(unknown.speeds[0].mfu)
 
 
+def operations(strategy: str) -> float:
+    throughput = Throughput()
+    make_learner(strategy=strategy, cbs=[throughput, on("before_batch", leave_out)]).fit(1)
+    return throughput.flops_per_sample
+
+
+def test_operations_are_counted_on_every_rank_however_it_holds_the_model(spawn: Any) -> None:
+    for strategy in ("ddp", "fsdp"):
+        assert spawn(2, operations, strategy=strategy) == [3 * 2 * (4 * 6 + 6 * 3)] * 2
+
+
 def test_tokens_are_counted_where_inputs_are_sequences() -> None:
     from dist_ai.data import DataLoader, DataLoaders, TensorData
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from toy import make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback, CutMix, GradientAccumulation, MixUp, on
+from dist_ai.callbacks import Callback, CancelBatch, CutMix, GradientAccumulation, MixUp, Phase, on
 from dist_ai.core.randomness import Draw
 from dist_ai.data import DataLoader, DataLoaders, IterableLoader, TensorData
 from dist_ai.errors import ConfigError, DataError
@@ -109,13 +109,22 @@ def test_cutmix_pastes_a_box_and_counts_its_area() -> None:
     images = torch.arange(8.0)[:, None, None, None].expand(8, 1, 12, 10).contiguous()
     labels = torch.arange(8)
     seen: list[Any] = []
-    look = on("after_loss", lambda learn: seen.append((learn.state.xb[0], learn.state.yb[0])), training=True)
+
+    class Loss(CrossEntropyLoss):
+        def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            if target.is_floating_point():
+                seen.append((inputs[-1], target))
+            return super().forward(pred, target)
+
+    inputs: list[torch.Tensor] = []
+    look = on("after_pred", lambda learn: inputs.append(learn.state.xb[0]), training=True)
     dls = DataLoaders(DataLoader(TensorData(images, labels), 8, split_idx=0))
     model = nn.Sequential(nn.Flatten(), nn.Linear(120, 8))
-    make_learner(dls=dls, model=model, cbs=[CutMix(), look]).fit(3)
+    make_learner(dls=dls, model=model, loss_func=Loss(), cbs=[CutMix(), look]).fit(3)
     areas = []
-    for inputs, targets in seen:
-        for row, image in enumerate(inputs[:, 0]):
+    assert len(seen) == 3
+    for pictures, targets in seen:
+        for row, image in enumerate(pictures[:, 0]):
             other = image == (row ^ 1)
             assert bool((other | (image == row)).all())
             area = float(other.float().mean())
@@ -177,6 +186,28 @@ def test_what_cannot_be_mixed_is_refused(cbs: Any, error: type[Exception], messa
 
 def integers(learn: Any) -> None:
     learn.state.xb = (learn.state.xb[0].long(),)
+
+
+def cancelled_before_mixing(rank: int) -> list[Any]:
+    def cancel(learn: Any) -> None:
+        if learn.state.training and learn.state.train_step == 1 and learn.collectives.world.rank == rank:
+            raise CancelBatch
+
+    learn = make_learner(loss_func=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])), cbs=MixUp())
+    learn.fit(2, cbs=on("before_batch", cancel, phase=Phase.PREPARE))
+    return [learn.recorder.losses, weights_of(learn.model).tolist()]
+
+
+def test_a_rank_that_cancels_before_it_has_mixed_keeps_nobody_waiting(spawn: Any) -> None:
+    losses, weights = cancelled_before_mixing(0)
+    for rank in spawn(3, cancelled_before_mixing, rank=1):
+        assert rank[0] == pytest.approx(losses, rel=1e-9)
+        assert rank[1] == pytest.approx(weights, rel=1e-8)
+
+
+def test_a_loss_that_leaves_out_targets_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves out targets, and a mixture cannot be left out in part"):
+        make_learner(loss_func=CrossEntropyLoss(ignore_index=0), cbs=MixUp()).fit(1)
 
 
 def test_a_weighted_mean_that_is_no_cross_entropy_is_refused() -> None:
