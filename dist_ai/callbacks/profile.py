@@ -65,7 +65,6 @@ class Profile(Callback):
         self._profiler = torch.profiler.profile(
             schedule=torch.profiler.schedule(wait=self.wait, warmup=self.warmup, active=self.active, repeat=1),
             on_trace_ready=torch.profiler.tensorboard_trace_handler(str(folder), worker_name=f"rank-{world.rank}"),
-            acc_events=True,  # without it torch 2.11 warns that cycles are not added up
         )
         self._running.enter_context(self._profiler)
 
