@@ -97,12 +97,15 @@ class Callback:
     Attributes:
         phase: when it runs among the callbacks of one event.
         may_cancel: whether it may raise a cancel. The ranks exchange decisions once more a batch if any may.
+        cancels_alike: whether every rank raises the same cancels in the same events, because it decides by what is equal on
+            all of them, such as a metric: then nothing need be exchanged.
         learn: the Learner it is attached to.
         state: the Learner's training state.
     """
 
     phase: ClassVar[Phase] = Phase.CHANGE
     may_cancel: ClassVar[bool] = True
+    cancels_alike: ClassVar[bool] = False
     learn: Trainer
     state: TrainState
 
@@ -219,6 +222,7 @@ class Callbacks:
                     handler.call()
                 except CancelException as cancel:
                     self._check_may_cancel(handler.callback, cancel)
+                    cancel.alike = handler.callback.cancels_alike
                     if vote is None:
                         raise
                     vote(cancel)
@@ -266,7 +270,7 @@ class Callbacks:
 
     @property
     def may_cancel(self) -> bool:
-        """Whether any of them may raise a cancel, on this rank."""
+        """Whether any of them may raise a cancel on this rank alone."""
         return self._may_cancel
 
     def __iter__(self) -> Iterator[Callback]:
@@ -277,7 +281,7 @@ class Callbacks:
 
     def _wire(self) -> None:
         self._all.sort(key=lambda callback: callback.phase)
-        self._may_cancel = any(callback.may_cancel for callback in self._all)
+        self._may_cancel = any(each.may_cancel and not each.cancels_alike for each in self._all)
         for event in EVENTS:
             having = (callback for callback in self._all if hasattr(callback, event))
             self._handlers[event] = [_Handler(each, getattr(each, event)) for each in having]

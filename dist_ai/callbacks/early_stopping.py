@@ -32,6 +32,7 @@ class EarlyStopping(Callback):
     """
 
     phase: ClassVar[Phase] = Phase.RECORD  # after the Recorder, which is attached first
+    cancels_alike: ClassVar[bool] = True
 
     def __init__(
         self, monitor: str = "valid_loss", patience: int = 1, *, min_delta: float = 0.0, lower: bool | None = None

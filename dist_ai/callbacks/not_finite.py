@@ -29,6 +29,7 @@ class TerminateOnNaN(Callback):
     """
 
     phase: ClassVar[Phase] = Phase.RECORD  # after the Recorder, which is attached first
+    cancels_alike: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.step: int | None = None

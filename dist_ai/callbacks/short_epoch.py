@@ -30,6 +30,7 @@ class ShortEpoch(Callback):
     """
 
     phase: ClassVar[Phase] = Phase.CHANGE
+    cancels_alike: ClassVar[bool] = True
 
     def __init__(self, pct: float = 0.01, *, short_valid: bool = True) -> None:
         if not 0 < pct <= 1:

@@ -79,6 +79,39 @@ def test_all_ranks_stop_at_the_same_epoch_with_the_weights_of_one_process(spawn:
         assert rank[1] == pytest.approx(weights, rel=1e-8)
 
 
+def num_exchanges(*cbs: Callback) -> int:
+    """Returns how often ranks exchange decisions in a fit that is stopped after its second epoch."""
+    learn = make_learner(cbs=cbs)
+    calls, exchange = [], learn.decisions.exchange
+
+    def counted(**options: Any) -> Any:
+        calls.append(1)
+        return exchange(**options)
+
+    learn.decisions.exchange = counted  # type: ignore[method-assign]
+    learn.fit(9 if cbs else 2)
+    assert len(learn.recorder.epochs) == 2
+    return len(calls)
+
+
+def stopped_without_exchanges() -> list[int]:
+    return [
+        num_exchanges(),
+        num_exchanges(EarlyStopping(min_delta=100.0)),
+        num_exchanges(SometimesCancels(), EarlyStopping(min_delta=100.0)),
+    ]
+
+
+class SometimesCancels(Callback):
+    """May cancel on one rank alone, and never does."""
+
+
+def test_a_callback_that_decides_alike_on_all_ranks_costs_no_exchange(spawn: Any) -> None:
+    for without, alike, alone in spawn(2, stopped_without_exchanges):
+        assert alike == without
+        assert alone > without + 6  # once a batch
+
+
 def test_a_run_that_was_killed_after_it_decided_to_stop_stops_again(tmp_path: Path) -> None:
     def program(*cbs: Callback) -> list[Any]:
         stop = EarlyStopping(min_delta=100.0, patience=2)
