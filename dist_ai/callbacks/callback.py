@@ -28,6 +28,7 @@ from dist_ai.callbacks.state import TrainState
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.coordination import Decisions
+from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
@@ -45,6 +46,8 @@ class Trainer(Protocol):
     callbacks: Callbacks
     collectives: Collectives
     decisions: Decisions
+    strategy: Strategy
+    precision: Precision
     run_dir: Path | None
 
     @property
@@ -62,6 +65,10 @@ class Trainer(Protocol):
 
     def backward(self, loss: torch.Tensor) -> None:
         """Back-propagates a batch's loss as the loop does; see `CancelBackward`."""
+        ...
+
+    def get_preds(self, dl: Any = None) -> tuple[Any, ...]:
+        """Returns (predictions, targets), also in the middle of a fit. Collective."""
         ...
 
     def show_results(self, max_n: int = 9) -> Any:
@@ -90,12 +97,15 @@ class Callback:
     Attributes:
         phase: when it runs among the callbacks of one event.
         may_cancel: whether it may raise a cancel. The ranks exchange decisions once more a batch if any may.
+        cancels_alike: whether every rank raises the same cancels in the same events, because it decides by what is equal on
+            all of them, such as a metric: then nothing need be exchanged.
         learn: the Learner it is attached to.
         state: the Learner's training state.
     """
 
     phase: ClassVar[Phase] = Phase.CHANGE
     may_cancel: ClassVar[bool] = True
+    cancels_alike: ClassVar[bool] = False
     learn: Trainer
     state: TrainState
 
@@ -125,8 +135,12 @@ class Callback:
         """
         return {}
 
+    def state_layout(self) -> dict[str, torch.Tensor]:
+        """Returns live sharded tensors (`DTensor`) by the names in `state_dict`: what is read back lies as they do."""
+        return {}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; tensors come on the CPU."""
+        """Restores what `state_dict` returned; tensors come on the CPU, or as `state_layout` says."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -208,6 +222,7 @@ class Callbacks:
                     handler.call()
                 except CancelException as cancel:
                     self._check_may_cancel(handler.callback, cancel)
+                    cancel.alike = handler.callback.cancels_alike
                     if vote is None:
                         raise
                     vote(cancel)
@@ -255,7 +270,7 @@ class Callbacks:
 
     @property
     def may_cancel(self) -> bool:
-        """Whether any of them may raise a cancel, on this rank."""
+        """Whether any of them may raise a cancel on this rank alone."""
         return self._may_cancel
 
     def __iter__(self) -> Iterator[Callback]:
@@ -266,7 +281,7 @@ class Callbacks:
 
     def _wire(self) -> None:
         self._all.sort(key=lambda callback: callback.phase)
-        self._may_cancel = any(callback.may_cancel for callback in self._all)
+        self._may_cancel = any(each.may_cancel and not each.cancels_alike for each in self._all)
         for event in EVENTS:
             having = (callback for callback in self._all if hasattr(callback, event))
             self._handlers[event] = [_Handler(each, getattr(each, event)) for each in having]

@@ -75,6 +75,7 @@ class CancelException(Exception):
     """Base of the exceptions that cancel a stage of the loop; they are control flow, not errors."""
 
     decision: Decision
+    alike = False  # whether every rank raises it, in the same event
 
 
 class CancelBackward(CancelException):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks.curves import draw_loss, draw_metrics, draw_schedule
 from dist_ai.callbacks.valid_loss import ValidLoss
 from dist_ai.checkpoint import Growing
 from dist_ai.errors import ConfigError
 from dist_ai.metrics import GatheredMetric, Metric, reduce_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Recorder"]
 
@@ -34,6 +38,7 @@ class Recorder(Callback):
         epochs: one dict for each epoch, or for each validation if there are more: fit (from 1), epoch (from 0), step (steps
             so far), train_loss (since the last), valid_loss, each metric, samples_per_s, time (seconds).
         final: (valid_loss, *metrics) of the last validation.
+        scalars: other numbers that callbacks have measured in this process, as (step over all fits, name, value), for logs.
     """
 
     phase: ClassVar[Phase] = Phase.RECORD
@@ -48,6 +53,7 @@ class Recorder(Callback):
         self.sizes: list[int] = []
         self.epochs: list[dict[str, Any]] = []
         self.final: list[float] = []
+        self.scalars: list[tuple[int, str, float]] = []
         self.fit = 0
         self._pending: list[torch.Tensor] = []
         self._partial: torch.Tensor | None = None  # what the batches of a step add up to so far
@@ -74,6 +80,45 @@ class Recorder(Callback):
         recent = self.losses[-200:]
         weights = [0.98 ** (len(recent) - 1 - i) for i in range(len(recent))]
         return sum(w * loss for w, loss in zip(weights, recent, strict=True)) / sum(weights) if recent else float("nan")
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Hands a number to the logs that show numbers by name, such as TensorBoard.
+
+        Args:
+            name: with slashes between groups, such as ``"activations/0/mean"``.
+            value: the number.
+            step: counted over all fits; ``len(recorder.sizes) - 1`` is the one that has just ended.
+        """
+        self.scalars.append((step, name, value))
+
+    def plot_loss(self, *, skip_start: int = 0, smooth: float = 0.98, with_valid: bool = True) -> Figure:
+        """Returns a figure of the loss of every step, over all fits, and of each validation's.
+
+        Args:
+            skip_start: steps that are left out at the beginning, where the loss is largest.
+            smooth: how much of the moving average stays from step to step; 0 for none.
+            with_valid: whether to draw the validation loss.
+
+        Raises:
+            DataError: there is no step to plot.
+        """
+        return draw_loss(self.losses, self.epochs, skip_start=skip_start, smooth=smooth, with_valid=with_valid)
+
+    def plot_schedule(self) -> Figure:
+        """Returns a figure of the learning rate of every step: the last parameter group's.
+
+        Raises:
+            DataError: there is no step to plot.
+        """
+        return draw_schedule(self.lrs)
+
+    def plot_metrics(self) -> Figure:
+        """Returns a figure with a curve of each metric.
+
+        Raises:
+            DataError: there are no metrics, or no epochs.
+        """
+        return draw_metrics(self.epochs, [metric.name for metric in self.metrics])
 
     def before_fit(self) -> None:
         """Begins to count; what a resumed epoch had counted before is there already."""

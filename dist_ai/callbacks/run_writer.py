@@ -19,7 +19,7 @@ class RunWriter(Callback):
     on its own is not part of a run and is not written.
 
     Attributes:
-        num_steps, num_epochs: how many of the recorder's steps and epochs are written.
+        num_steps, num_epochs, num_scalars: how many of the recorder's steps, epochs and scalars are written.
     """
 
     phase: ClassVar[Phase] = Phase.REPORT
@@ -27,7 +27,7 @@ class RunWriter(Callback):
 
     def __init__(self) -> None:
         self._active = False
-        self.num_steps = self.num_epochs = 0
+        self.num_steps = self.num_epochs = self.num_scalars = 0
 
     @abstractmethod
     def open(self, folder: Path) -> None:
@@ -41,6 +41,9 @@ class RunWriter(Callback):
     def write_epochs(self, recorder: Recorder, rows: list[dict[str, Any]]) -> None:
         """Writes these rows of `recorder.epochs`, once the steps of their epochs are written."""
 
+    def write_scalars(self, scalars: list[tuple[int, str, float]]) -> None:
+        """Writes what callbacks have measured beside, if there is a place for it; see `Recorder.scalars`."""
+
     def close(self) -> None:
         """Ends a fit, however it ended."""
 
@@ -50,6 +53,7 @@ class RunWriter(Callback):
         if self.learn.collectives.world.is_main and self.learn.run_dir is not None:
             self._active = True
             self.num_steps, self.num_epochs = len(self._recorder.losses), len(self._recorder.epochs)
+            self.num_scalars = len(self._recorder.scalars)
             self.open(self.learn.run_dir)
 
     def after_batch(self) -> None:
@@ -92,3 +96,6 @@ class RunWriter(Callback):
         if (self._active or ending) and (num_read := len(self._recorder.losses)) > self.num_steps:
             self.write_steps(self._recorder, range(self.num_steps, num_read))
             self.num_steps = num_read
+        if (self._active or ending) and (scalars := self._recorder.scalars[self.num_scalars :]):
+            self.write_scalars(scalars)
+            self.num_scalars += len(scalars)

@@ -60,6 +60,12 @@ class TensorBoard(RunWriter):
                     self._writer.add_scalar(_TAGS.get(name, f"metrics/{name}"), value, self.num_steps)
         self._writer.flush()
 
+    def write_scalars(self, scalars: list[tuple[int, str, float]]) -> None:
+        """Writes what callbacks have measured beside."""
+        assert self._writer is not None
+        for step, name, value in scalars:
+            self._writer.add_scalar(name, value, step)
+
     def close(self) -> None:
         """Draws the predictions, if the fit went well."""
         assert self._writer is not None

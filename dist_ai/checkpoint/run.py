@@ -40,6 +40,7 @@ from dist_ai.core.sealed import MANIFEST
 from dist_ai.distributed.collectives import Collectives, SoloCollectives, gather_json
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ArtifactError, ConfigError, StorageError, did_you_mean
+from dist_ai.metrics import lower_is_better
 
 __all__ = ["KeepBest", "Run"]
 
@@ -53,7 +54,7 @@ class KeepBest:
     Attributes:
         metric: the name of a column of the epoch's row, such as ``"accuracy"`` or ``"valid_loss"``.
         count: how many stay.
-        lower: whether less is better; by default so for names that hold "loss" or "error".
+        lower: whether less is better; by default what the name tells (`lower_is_better`).
     """
 
     metric: str = "valid_loss"
@@ -70,7 +71,7 @@ class KeepBest:
         >>> KeepBest("accuracy", count=1).of({"a": {"accuracy": 0.5}, "b": {"accuracy": 0.75}})
         ['b']
         """
-        lower = any(word in self.metric for word in ("loss", "error")) if self.lower is None else self.lower
+        lower = lower_is_better(self.metric) if self.lower is None else self.lower
         values = {name: row[self.metric] for name, row in metrics.items() if self.metric in row}
         known = [name for name, value in values.items() if not math.isnan(value)]
         return sorted(known, key=lambda name: values[name] if lower else -values[name])[: self.count]

@@ -92,6 +92,7 @@ class DataLoader:
 
     Attributes:
         skipped: how often each bad sample was skipped on this rank, by its message.
+        in_pairs: whether neighbours in a batch go to the same rank; see `EpochPlan`. A callback that combines samples sets it.
 
     Raises:
         ConfigError: an argument that cannot work.
@@ -154,6 +155,7 @@ class DataLoader:
         if num_workers is None:
             num_workers = 0 if self.fetcher.whole_batches else default_num_workers(self.world)
         self.num_workers = num_workers
+        self.in_pairs = False
         self._epoch = 0
         self._workers: Workers[Share] | None = None
         self.skipped: Counter[str] = Counter()
@@ -221,6 +223,7 @@ class DataLoader:
             drop_last=self.drop_last,
             world_size=self.world.world_size,
             rank=self.world.rank,
+            in_pairs=self.in_pairs,
         )
 
     def __len__(self) -> int:

@@ -174,6 +174,8 @@ class EpochPlan:
         order: another order than these two.
         drop_last: leave out the last batch when it is not full.
         world_size, rank: among how many ranks the batches are dealt out, and which one this is.
+        in_pairs: neighbours in a batch (its first and second sample, third and fourth, ...) go to the same rank, in this
+            order, for what combines samples (`dist_ai.callbacks.MixUp`).
 
     Global batch k holds positions k*batch_size and on of the order, dealt to the ranks like cards: rank r gets every
     world_size-th from the r-th on. An order may ask for blocks instead: rank r gets the r-th of world_size equal parts.
@@ -192,6 +194,7 @@ class EpochPlan:
     drop_last: bool = False
     world_size: int = 1
     rank: int = 0
+    in_pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -244,11 +247,15 @@ class EpochPlan:
 
     def _places(self, size: int) -> tuple[Indices, int]:
         """Returns this rank's places in a batch of `size` samples, and how many of them count."""
+        unit = 2 if self.in_pairs else 1  # samples that stay together
         if self.order is not None and self.order.dealt == "blocks":
-            begin, end = (size * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            places = np.arange(begin, end, dtype=np.int64)
+            begin, end = (-(-size // unit) * rank // self.world_size * unit for rank in (self.rank, self.rank + 1))
+            places = np.arange(begin, min(end, size), dtype=np.int64)
         else:
-            places = np.arange(self.rank, size, self.world_size, dtype=np.int64)
+            places = np.arange(self.rank * unit, size, self.world_size * unit, dtype=np.int64)
+            if self.in_pairs:
+                places = np.stack([places, places + 1], axis=1).ravel()
+                places = places[places < size]
         return (places, len(places)) if len(places) else (np.zeros(1, dtype=np.int64), 0)
 
     @cached_property

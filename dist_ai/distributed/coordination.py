@@ -77,6 +77,11 @@ class Decisions:
         """Forgets this rank's votes: those of a fit that an error ended are not the next one's."""
         self._control, self._save, self._leave = Decision.NOTHING, False, 0
 
+    def take(self) -> Decision:
+        """Returns and clears what this rank has voted to cancel, where every rank has voted for the same."""
+        control, self._control = self._control, Decision.NOTHING
+        return control
+
     def vote_save(self) -> None:
         """Asks for a checkpoint at the end of this step."""
         self._save = True

@@ -1,6 +1,7 @@
 """Building blocks of models."""
 
 from dist_ai.layers.dropout import SeededDropout
+from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
 from dist_ai.layers.pooling import ConcatPool2d
 
-__all__ = ["ConcatPool2d", "SeededDropout"]
+__all__ = ["ConcatPool2d", "Hook", "Hooks", "SeededDropout", "hook_outputs", "output_sizes"]

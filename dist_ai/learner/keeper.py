@@ -234,7 +234,12 @@ class Keeper:
         live = learn.model.state_dict()
         model = checkpoint.read("model", {name: tensor for name, tensor in live.items() if is_sharded(tensor)})
         optimizer = checkpoint.read("optimizer", layout_of_state(checkpoint, learn.opt))
-        of_cbs = checkpoint.read("callbacks")
+        layouts = {
+            f"{name}/{key}": tensor
+            for name, callback in _named(learn.callbacks).items()
+            for key, tensor in callback.state_layout().items()
+        }
+        of_cbs = checkpoint.read("callbacks", layouts)
         random = self._read_random(checkpoint)
         load_tensors(learn.model, model, source, how_to_begin_anew())
         try:

@@ -411,7 +411,7 @@ class Loop:
                 f"{type(cancel).__name__} cannot be raised here: there is no {stage} under way, only "
                 f"{', '.join(self._stages)}; the events of each are drawn in dist_ai.callbacks.event"
             ) from cancel
-        if not (self._alone or self._may_cancel):
+        if not (self._alone or self._may_cancel or cancel.alike):
             raise ConfigError(
                 f"{type(cancel).__name__} was raised by a callback that was attached in the middle of a fit, when the ranks "
                 "had agreed that none would cancel; attach it before the fit"
@@ -423,10 +423,10 @@ class Loop:
             self.events("after_cancel_backward", self._vote)
 
     def _decide(self) -> Decision:
-        """Exchanges the votes, if it is due or a callback may have cast one; what comes back holds on every rank."""
+        """Exchanges the votes, if it is due or ranks may have cast different ones; what comes back holds on every rank."""
         rhythm = self._rhythm
         if not (rhythm.due() or self._alone or self._may_cancel):
-            return Decision.NOTHING
+            return self.decisions.take()
         word = self.decisions.exchange(pace_us=rhythm.pace_us(), progress=rhythm.progress())
         rhythm.follow(word.pace_us)
         state = self.state
@@ -463,8 +463,8 @@ class Loop:
             raise CANCELS[decision]
 
     def _agreed_now(self) -> Decision:
-        """Exchanges votes at an event between batches: only if a callback may have cast one, for all ranks come here."""
-        return self._decide() if self._alone or self._may_cancel else Decision.NOTHING
+        """Exchanges votes at an event between batches: only if ranks may have cast different ones, for all come here."""
+        return self._decide() if self._alone or self._may_cancel else self.decisions.take()
 
 
 def back_propagate(loss: torch.Tensor, state: TrainState, strategy: Strategy, precision: Precision) -> None:

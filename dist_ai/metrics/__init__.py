@@ -7,7 +7,7 @@ model's raw output.
 
 from dist_ai.metrics.counts import ConfusionMatrix, LabelCounts
 from dist_ai.metrics.mean import AvgMetric, LossMetric, Mean, MeanOf
-from dist_ai.metrics.metric import GatheredMetric, Metric
+from dist_ai.metrics.metric import GatheredMetric, Metric, lower_is_better
 from dist_ai.metrics.multi_label import (
     APScoreMulti,
     BrierScoreMulti,
@@ -109,6 +109,7 @@ __all__ = [
     "exp_rmspe",
     "foreground_acc",
     "from_sklearn",
+    "lower_is_better",
     "mae",
     "mse",
     "msle",

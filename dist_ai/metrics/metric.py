@@ -13,7 +13,7 @@ import torch
 
 from dist_ai.distributed.collectives import Collectives
 
-__all__ = ["GatheredMetric", "Metric"]
+__all__ = ["GatheredMetric", "Metric", "lower_is_better"]
 
 
 @runtime_checkable
@@ -56,3 +56,15 @@ class GatheredMetric(Protocol):
     def reduced(self, collectives: Collectives) -> float:
         """Returns the metric over all ranks; NaN if nothing was counted. Collective."""
         ...
+
+
+def lower_is_better(name: str) -> bool:
+    """Returns whether less of a metric is better, as far as its name tells.
+
+    >>> [lower_is_better(name) for name in ("valid_loss", "error_rate", "rmse", "accuracy")]
+    [True, True, True, False]
+    """
+    return any(word in name.lower() for word in _LESS)
+
+
+_LESS = ("loss", "error", "mse", "mae", "rmspe", "msle", "perplexity", "brier")

@@ -11,6 +11,9 @@ import torch
 from toy import Stop, StopAt, give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import (
+    EMA,
+    SWA,
+    ActivationStats,
     Callback,
     CancelBatch,
     CancelEpoch,
@@ -18,10 +21,25 @@ from dist_ai.callbacks import (
     CancelStep,
     CancelTrain,
     CancelValidate,
+    CollectData,
+    Compile,
+    EarlyStopping,
+    FetchPreds,
+    FreezeBatchNorm,
     GradientAccumulation,
     GradientClip,
+    MCDropout,
+    MemoryMonitor,
+    MixUp,
+    ParameterStats,
     ParamScheduler,
     ProgressBar,
+    ReduceLROnPlateau,
+    SaveBest,
+    ShortEpoch,
+    SkipNaN,
+    TerminateOnNaN,
+    Throughput,
     on,
 )
 from dist_ai.learner import Learner
@@ -29,13 +47,33 @@ from dist_ai.optimizer import Adam, cosine
 
 FAMILY: dict[str, Callable[[], Callback]] = {
     "nothing": Callback,
+    "ActivationStats": lambda: ActivationStats(every=1),
+    "CollectData": CollectData,
+    "Compile": lambda: Compile(backend="eager"),
+    "EMA": lambda: EMA(0.5),
+    "EarlyStopping": lambda: EarlyStopping(patience=1, min_delta=0.05),
+    "FetchPreds": FetchPreds,
+    "FreezeBatchNorm": lambda: FreezeBatchNorm(all_layers=True),
     "GradientAccumulation": lambda: GradientAccumulation(batches=2),
     "GradientClip": lambda: GradientClip(0.1),
+    "MCDropout": MCDropout,
+    "MixUp": MixUp,
+    "MemoryMonitor": MemoryMonitor,
     "ParamScheduler": lambda: ParamScheduler({"lr": cosine(0.1, 0.01)}),
+    "ParameterStats": lambda: ParameterStats(every=1),
     "ProgressBar": ProgressBar,
+    "ReduceLROnPlateau": lambda: ReduceLROnPlateau(min_delta=1.0),
+    "SWA": lambda: SWA(0.2, every=1),
+    "SaveBest": lambda: SaveBest("train_loss", lower=False),
+    "ShortEpoch": lambda: ShortEpoch(0.6),
+    "SkipNaN": SkipNaN,
+    "TerminateOnNaN": TerminateOnNaN,
+    "Throughput": Throughput,
     "on": lambda: on("after_loss", double_the_loss, every=2, training=True),
     "those of a run directory": Callback,  # Checkpointer, RunLog and TensorBoard, which the Learner attaches itself
 }
+
+SETS_THE_RATE = ("ParamScheduler", "ReduceLROnPlateau")
 
 # An event and what is cancelled there: each point of the loop, and each cancel.
 CANCELS: dict[str, type[Exception]] = {
@@ -133,7 +171,8 @@ def test_after_an_error_in_any_event_the_learner_is_what_it_would_be_without_tha
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     def program(folder: str, *cbs: Callback) -> list[Any]:
         learn = learner(name, tmp_path / folder, *cbs)
-        learn.fit_one_cycle(2, 0.05) if name != "ParamScheduler" else learn.fit(2)
+        epochs = 3 if name == "ShortEpoch" else 2  # with the batch to stop at in one of them
+        learn.fit(epochs) if name in SETS_THE_RATE else learn.fit_one_cycle(epochs, 0.05)
         state, plain = learn.opt.state()
         give_back_run_directories()
         return [
@@ -150,3 +189,13 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, name: str) -
             program(f"stopped {batch}", StopAt(batch))
         give_back_run_directories()
         assert program(f"stopped {batch}") == expected
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_looking_for_a_learning_rate_changes_nothing(name: str) -> None:
+    looked, untouched = learner(name), learner(name)
+    looked.lr_find(num_it=5)
+    for each in (looked, untouched):
+        each.fit(1)
+    assert torch.equal(weights_of(looked.model), weights_of(untouched.model))
+    assert looked.recorder.losses == untouched.recorder.losses

@@ -312,3 +312,40 @@ def test_a_step_outside_the_epoch_is_refused():
 def test_no_samples_are_no_batches():
     for drop_last in (True, False):
         assert list(EpochPlan(num_samples=0, batch_size=4, shuffle=True, drop_last=drop_last)) == []
+
+
+# ------------------------------------------------------------------------------------ pairs
+
+
+class Blocks:
+    """An order that is dealt in blocks."""
+
+    shuffle, repeats, dealt = False, False, "blocks"
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def of_epoch(self, epoch: int, *, seed: int, batch_size: int):
+        return np.asarray
+
+
+@properties
+@given(n=st.integers(1, 60), bs=st.integers(1, 20), world=st.integers(1, 7), blocks=st.booleans())
+def test_dealt_in_pairs_neighbours_are_on_one_rank_and_every_sample_counts_once(n, bs, world, blocks):
+    facts = {"num_samples": n, "batch_size": bs, "world_size": world, "order": Blocks(n) if blocks else None}
+    plans = [EpochPlan(**facts, rank=rank, in_pairs=True) for rank in range(world)]
+    seen = []
+    for shares in zip(*plans, strict=True):
+        for share in shares:
+            places = share.positions[: share.num_local] - share.step * bs
+            seen += share.indices[: share.num_local].tolist()
+            assert share.num_global == min(bs, n - share.step * bs)
+            for row in range(0, len(places), 2):
+                assert places[row] % 2 == 0
+                if places[row] + 1 < share.num_global:
+                    assert places[row + 1] == places[row] + 1
+    assert sorted(seen) == list(range(n))
+    assert dealt(n, bs, world, in_pairs=True) == dealt(n, bs, 1)
