@@ -16,7 +16,7 @@ from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorMask
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 from dist_ai.losses import CrossEntropyLoss, default_loss
-from dist_ai.vision.transforms import Flip, Resize
+from dist_ai.vision.transforms import Resize
 
 __all__ = ["MaskToIndex", "OpenMask"]
 
@@ -112,12 +112,6 @@ def encodes(self: Resize, x: TensorMask, draw: Draw | None) -> TensorMask:
     box = self.box(image.width, image.height, draw)
     resized = image.resize((width, height), Image.Resampling.NEAREST, box=box)
     return TensorMask(torch.from_numpy(np.array(resized)), codes=x.codes)
-
-
-@Flip.extend
-def encodes(self: Flip, x: TensorMask, draw: Draw | None) -> Any:
-    """Returns the batch with the masks of mirrored images mirrored."""
-    return self.among(x, x.flip(-2 if self.vertical else -1), draw, dims=3)
 
 
 @default_loss.register(TensorMask)

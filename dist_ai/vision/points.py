@@ -16,7 +16,7 @@ from dist_ai.core.vision_types import TensorImage, TensorPoint
 from dist_ai.data.device import to_device
 from dist_ai.errors import DataError
 from dist_ai.losses import MSELoss, default_loss
-from dist_ai.vision.transforms import Flip, Resize
+from dist_ai.vision.transforms import Resize
 
 __all__ = ["PlacePoints", "ScalePoints", "ToPoints"]
 
@@ -110,16 +110,6 @@ def encodes(self: Resize, x: TensorPoint, draw: Draw | None) -> TensorPoint:
         offset = -left * factors[0], -top * factors[1]
     plain = x.as_subclass(torch.Tensor)
     return TensorPoint(plain * torch.tensor(factors) + torch.tensor(offset), canvas_size=(height, width))
-
-
-@Flip.extend
-def encodes(self: Flip, x: TensorPoint, draw: Draw | None) -> Any:
-    """Returns the batch with the points of mirrored images mirrored; a point's place in the list stays its own."""
-    height, width = x.canvas_size
-    mirrored = x.clone()
-    axis, length = (1, height) if self.vertical else (0, width)
-    mirrored[..., axis] = length - x[..., axis]
-    return self.among(x, mirrored, draw, dims=3)
 
 
 @default_loss.register(TensorPoint)

@@ -20,13 +20,11 @@ from dist_ai.data.device import to_device
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 
 __all__ = [
-    "Flip",
     "ImageToFloat",
     "ImageToTensor",
     "Normalize",
     "OpenImage",
     "Resize",
-    "aug_transforms",
     "imagenet_stats",
 ]
 
@@ -202,37 +200,6 @@ class ImageToFloat(Transform):
 
 
 @dataclass
-class Flip(Transform):
-    """Mirrors each image of a training batch, or not, by a draw of its own.
-
-    Args:
-        p: how often.
-        vertical: upside down rather than left to right.
-    """
-
-    p: float = 0.5
-    vertical: bool = False
-
-    order: ClassVar[int] = 20
-    split_idx: ClassVar[int | None] = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ConfigError(f"Flip(p={self.p}): a probability is 0 to 1")
-
-    def encodes(self, x: TensorImage, draw: Draw | None) -> Any:
-        """Returns the batch with some images mirrored."""
-        return self.among(x, x.flip(-2 if self.vertical else -1), draw, dims=4)
-
-    def among(self, x: torch.Tensor, mirrored: torch.Tensor, draw: Draw | None, *, dims: int) -> torch.Tensor:
-        """Returns a batch of `dims` dimensions with the samples that are drawn taken from `mirrored`, the others from `x`."""
-        if draw is None or x.dim() != dims:
-            raise ConfigError("Flip draws for each sample of a batch; use it in batch_tfms")
-        chosen = to_device(torch.from_numpy(np.asarray(draw.bernoulli(self.p))), x.device)
-        return torch.where(chosen.view(-1, *[1] * (dims - 1)), mirrored, x)
-
-
-@dataclass
 class Normalize(Transform):
     """Pixels in 0..1 to mean 0 and deviation 1 by channel.
 
@@ -274,14 +241,3 @@ class Normalize(Transform):
             )
         mean, std = to_device(torch.tensor([self.mean, self.std], dtype=x.dtype), x.device).view(2, -1, 1, 1)
         return mean, std
-
-
-def aug_transforms(*, do_flip: bool = True, flip_vert: bool = False, p: float = 0.5) -> list[Transform]:
-    """Returns batch augmentations: mirroring, drawn for each sample on the batch's device.
-
-    Args:
-        do_flip: mirror left to right.
-        flip_vert: mirror upside down too.
-        p: how often, each.
-    """
-    return [*[Flip(p)] * do_flip, *[Flip(p, vertical=True)] * flip_vert]
