@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as PILImage
 
-from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data.device import to_device
@@ -24,7 +22,6 @@ __all__ = [
     "ImageToTensor",
     "Normalize",
     "OpenImage",
-    "Resize",
     "imagenet_stats",
 ]
 
@@ -112,65 +109,6 @@ class OpenImage(Transform):
         elif image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")  # Pillow warns otherwise
         return image.convert(self.mode) if image.mode != self.mode else image
-
-
-@dataclass
-class Resize(Transform):
-    """An image to a size, as an item transform.
-
-    Args:
-        size: height and width in pixels, or one number for both.
-        method: ``"crop"`` cuts to the shape (at a random place in training, in the middle otherwise), ``"pad"`` fills
-            up with black, ``"squish"`` distorts.
-
-    One resampling (bilinear) reads straight from the crop's box; nothing is resized twice.
-    """
-
-    size: int | Sequence[int]
-    method: Literal["crop", "pad", "squish"] = "crop"
-
-    order: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        pair = list(self.size) if isinstance(self.size, Sequence) else [self.size, self.size]
-        if len(pair) != 2 or not all(isinstance(pixels, int | np.integer) and pixels >= 1 for pixels in pair):
-            raise ConfigError(f"Resize({self.size!r}): expected one number or (height, width), in pixels, at least 1")
-        self.size = [int(pixels) for pixels in pair]
-        methods = ("crop", "pad", "squish")
-        if self.method not in methods:
-            raise ConfigError(
-                f"Resize(method={self.method!r}): expected 'crop', 'pad' or 'squish'{did_you_mean(str(self.method), methods)}"
-            )
-
-    def encodes(self, x: PILImage, draw: Draw | None) -> Any:
-        """Returns the image resized."""
-        height, width = self.size  # type: ignore[misc]
-        if self.method == "pad":
-            return _padded(x, width, height)
-        box = self.box(x.width, x.height, draw)
-        return x.resize((width, height), Image.Resampling.BILINEAR, box=box)
-
-    def box(self, full_width: int, full_height: int, draw: Draw | None) -> tuple[float, float, float, float]:
-        """Returns what is kept of an image: left, top, right, bottom in its pixels; all of it unless it is cropped."""
-        if self.method != "crop":
-            return (0.0, 0.0, full_width, full_height)
-        height, width = self.size  # type: ignore[misc]
-        scale = min(full_width / width, full_height / height)
-        # Rounding may carry the product, or the sum below, a hair past the image, which Pillow refuses.
-        cut_width, cut_height = min(width * scale, full_width), min(height * scale, full_height)
-        across, down = (draw.uniform(), draw.uniform()) if draw is not None else (0.5, 0.5)
-        left, top = (full_width - cut_width) * across, (full_height - cut_height) * down
-        return (left, top, min(left + cut_width, full_width), min(top + cut_height, full_height))
-
-
-def _padded(image: PILImage, width: int, height: int) -> PILImage:
-    """Returns the image, as large as fits, in the middle of a black one."""
-    scale = min(width / image.width, height / image.height)
-    # At least one pixel: `ImageOps.pad` makes an image of 1000 x 1 vanish.
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    padded = Image.new(image.mode, (width, height))
-    padded.paste(image.resize(inner, Image.Resampling.BILINEAR), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-    return padded
 
 
 @dataclass

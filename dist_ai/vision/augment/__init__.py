@@ -2,6 +2,7 @@
 
 from dist_ai.vision.augment.colour import Brightness, Colour, Contrast, Hue, Saturation, recolour
 from dist_ai.vision.augment.coordinates import Coordinates, move, of_batch
+from dist_ai.vision.augment.effects import Effect, GaussianBlur, GaussianNoise, Posterize, RandomErasing, Solarize
 from dist_ai.vision.augment.geometry import (
     Dihedral,
     Flip,
@@ -16,6 +17,7 @@ from dist_ai.vision.augment.geometry import (
     dihedral_views,
     flip_views,
 )
+from dist_ai.vision.augment.policies import rand_augment, trivial_augment
 from dist_ai.vision.augment.recipe import aug_transforms
 from dist_ai.vision.augment.sampling import resample
 
@@ -25,13 +27,19 @@ __all__ = [
     "Contrast",
     "Coordinates",
     "Dihedral",
+    "Effect",
     "Flip",
+    "GaussianBlur",
+    "GaussianNoise",
     "Hue",
+    "Posterize",
+    "RandomErasing",
     "RandomResizedCropGPU",
     "Rescale",
     "Rotate",
     "Saturation",
     "Shear",
+    "Solarize",
     "Translate",
     "View",
     "Warp",
@@ -41,6 +49,8 @@ __all__ = [
     "flip_views",
     "move",
     "of_batch",
+    "rand_augment",
     "recolour",
     "resample",
+    "trivial_augment",
 ]

@@ -26,7 +26,7 @@ from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.vision.augment.geometry import check_share, drawn_or
 
-__all__ = ["Brightness", "Colour", "Contrast", "Hue", "Saturation", "recolour"]
+__all__ = ["Brightness", "Colour", "Contrast", "Hue", "Saturation", "faded", "lit", "recolour", "stretched"]
 
 # Luma of ITU-R BT.601, and its two colour differences.
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -114,8 +114,7 @@ class Brightness(Colour):
 
     def matrix(self, channels: int, draw: Draw | None) -> npt.NDArray[np.float64]:
         """Returns the addition to all channels."""
-        change = drawn_or(self, draw, 0.0, -self.max_lighting / 2, self.max_lighting / 2)
-        return _affine(channels, 1.0, change)
+        return _affine(channels, 1.0, drawn_or(self, draw, 0.0, -self.max_lighting / 2, self.max_lighting / 2))
 
 
 @dataclass
@@ -136,8 +135,7 @@ class Contrast(Colour):
 
     def matrix(self, channels: int, draw: Draw | None) -> npt.NDArray[np.float64]:
         """Returns the stretching."""
-        factor = _factor(self, draw, self.max_lighting)
-        return _affine(channels, factor, (1 - factor) / 2)
+        return stretched(channels, _factor(self, draw, self.max_lighting))
 
 
 @dataclass
@@ -162,8 +160,7 @@ class Saturation(Colour):
 
     def matrix(self, channels: int, draw: Draw | None) -> npt.NDArray[np.float64]:
         """Returns the way away from grey."""
-        factor = _factor(self, draw, self.max_lighting)[:, None, None]
-        return _of_colours(self, channels, factor * np.eye(3) + (1 - factor) * _LUMA)
+        return _unless_grey(self, channels, faded(_factor(self, draw, self.max_lighting)))
 
 
 @dataclass
@@ -193,7 +190,26 @@ class Hue(Colour):
         turn[:, 0, 0] = 1
         turn[:, 1, 1] = turn[:, 2, 2] = np.cos(angle)
         turn[:, 1, 2], turn[:, 2, 1] = np.sin(angle), -np.sin(angle)
-        return _of_colours(self, channels, np.linalg.inv(_YIQ) @ turn @ _YIQ)
+        return _unless_grey(self, channels, _mixed(np.linalg.inv(_YIQ) @ turn @ _YIQ))
+
+
+# ------------------------------------------------------------------------------------------------ matrices
+
+
+def lit(channels: int, factor: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Returns what makes pixels `factor` times as bright, for each sample."""
+    return _affine(channels, factor, 0.0)
+
+
+def stretched(channels: int, factor: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns what makes the contrast about middle grey `factor` times as strong, for each sample."""
+    return _affine(channels, factor, (1 - factor) / 2)
+
+
+def faded(factor: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns what takes red, green and blue `factor` times as far from their grey, for each sample."""
+    factor = factor[:, None, None]
+    return _mixed(factor * np.eye(3) + (1 - factor) * _LUMA)
 
 
 def _affine(channels: int, factor: Any, addend: Any) -> npt.NDArray[np.float64]:
@@ -206,16 +222,24 @@ def _affine(channels: int, factor: Any, addend: Any) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _of_colours(tfm: Colour, channels: int, mixed: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns a mixture of red, green and blue (samples, 3, 3) as a matrix."""
+def _mixed(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns a mixture of red, green and blue, (samples, 3, 3), with nothing added to it."""
+    matrix = np.tile(np.eye(4), (len(colours), 1, 1))
+    matrix[:, :3, :3] = colours
+    return matrix
+
+
+def _unless_grey(tfm: Colour, channels: int, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the matrix for three channels, and for one what leaves it as it is.
+
+    Raises:
+        DataError: there are as many as have no red, green and blue.
+    """
     if channels not in (1, 3):
         raise DataError(
             f"{type(tfm).__name__} mixes red, green and blue, and these images have {channels} channels; leave it out"
         )
-    matrix = np.tile(np.eye(channels + 1), (len(mixed), 1, 1))
-    if channels == 3:
-        matrix[:, :3, :3] = mixed
-    return matrix
+    return matrix if channels == 3 else np.eye(2)[None]
 
 
 def _factor(tfm: Colour, draw: Draw | None, most: float) -> Any:

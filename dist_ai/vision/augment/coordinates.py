@@ -26,7 +26,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torchvision.ops import box_convert
 
 from dist_ai.core.dispatch import Dispatch
 from dist_ai.core.randomness import Draw
@@ -34,7 +33,7 @@ from dist_ai.core.transform import Composable, Transform
 from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorBBox, TensorImage, TensorMask, TensorPoint
 from dist_ai.errors import ConfigError, DataError, did_you_mean
-from dist_ai.vision.augment.homography import Frame, Homography, apply
+from dist_ai.vision.augment.homography import Frame, Homography, apply, apply_to_boxes, inverted
 from dist_ai.vision.augment.sampling import interpolated
 
 __all__ = ["Coordinates", "Motion", "check_sampling", "move", "of_batch"]
@@ -146,7 +145,7 @@ def _(x: TensorImage, row: Sequence[tuple[Any, Draw | None]]) -> Any:
     motion = Motion.of(row, Frame(*pixels.shape[-2:]), len(pixels))
     if motion.onto_pixels:
         return x.give_type_to(_rearranged(pixels, motion))
-    inverse = np.linalg.inv(motion.homography)
+    inverse = inverted(motion.homography)
     return x.give_type_to(interpolated(pixels, inverse, motion.frame, mode=motion.mode, pad_mode=motion.pad_mode))
 
 
@@ -161,7 +160,7 @@ def _(x: TensorMask, row: Sequence[tuple[Any, Draw | None]]) -> Any:
         raise ConfigError(
             "pad_mode='zeros' has no class for what lies beyond a mask; use 'reflection' or 'border' with masks"
         )
-    inverse = np.linalg.inv(motion.homography)
+    inverse = inverted(motion.homography)
     result = interpolated(classes, inverse, motion.frame, mode="nearest", pad_mode=motion.pad_mode)
     return x.give_type_to(result[:, 0])
 
@@ -176,17 +175,10 @@ def _(x: TensorPoint, row: Sequence[tuple[Any, Draw | None]]) -> Any:
 
 @move.register(TensorBBox)
 def _(x: TensorBBox, row: Sequence[tuple[Any, Draw | None]]) -> Any:
-    """The smallest upright boxes around what becomes of them, cut at the edge; all zeros if nothing is left in the image."""
+    """See `apply_to_boxes`."""
     boxes = _batch(plain(x), 3, "boxes (samples, boxes, 4)", row)
     motion = Motion.of(row, Frame(*x.canvas_size), len(boxes))
-    layout = x.format.value.lower()
-    left, top, right, bottom = box_convert(boxes, layout, "xyxy").unbind(-1)
-    corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).unflatten(-1, (4, 2))
-    around = apply(motion.homography, corners.flatten(1, 2)).view(corners.shape)
-    edge = around.new_tensor([motion.frame.width, motion.frame.height])
-    low, high = (each.clamp(min=0).minimum(edge) for each in (around.amin(-2), around.amax(-2)))
-    there = ((right > left) & (bottom > top) & (high > low).all(-1))[..., None]
-    moved = box_convert(torch.cat([low, high], -1) * there, "xyxy", layout)
+    moved = apply_to_boxes(motion.homography, boxes, x.format.value, motion.frame)
     return TensorBBox.wrap(moved, x, canvas_size=tuple(motion.frame))
 
 

@@ -13,8 +13,21 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from torchvision.ops import box_convert
 
-__all__ = ["Frame", "Homography", "apply", "centred", "moved", "rotated", "scaled", "sheared", "tilted"]
+__all__ = [
+    "Frame",
+    "Homography",
+    "apply",
+    "apply_to_boxes",
+    "centred",
+    "inverted",
+    "moved",
+    "rotated",
+    "scaled",
+    "sheared",
+    "tilted",
+]
 
 Homography: TypeAlias = npt.NDArray[np.float64]
 
@@ -65,13 +78,18 @@ def tilted(across: npt.ArrayLike, down: npt.ArrayLike, frame: Frame) -> Homograp
     upright = _stacked(a=1 - k**2, f=k, h=k)
     level = _stacked(e=1 - j**2, c=j, g=j)
     to_pixels = moved(frame.width / 2, frame.height / 2) @ scaled(frame.width / 2, frame.height / 2)
-    return to_pixels @ upright @ level @ np.linalg.inv(to_pixels)
+    return to_pixels @ upright @ level @ inverted(to_pixels)
 
 
 def centred(homography: Homography, frame: Frame) -> Homography:
     """Returns the homography about the middle of a frame instead of its top left corner."""
     x, y = frame.width / 2, frame.height / 2
     return moved(x, y) @ homography @ moved(-x, -y)
+
+
+def inverted(homography: Homography) -> Homography:
+    """Returns the way back."""
+    return np.linalg.inv(homography).astype(np.float64, copy=False)
 
 
 def apply(homography: Homography, points: torch.Tensor) -> torch.Tensor:
@@ -82,6 +100,27 @@ def apply(homography: Homography, points: torch.Tensor) -> torch.Tensor:
     u, v, w = (matrix[..., i, 0] * x + matrix[..., i, 1] * y + matrix[..., i, 2] for i in range(3))
     w = w.clamp(min=_NEAREST)
     return torch.stack([u / w, v / w], -1).to(points.dtype)
+
+
+def apply_to_boxes(homography: Homography, boxes: torch.Tensor, layout: str, frame: Frame) -> torch.Tensor:
+    """Returns the smallest upright boxes around where boxes (samples, n, 4) go, cut at the edges of the new frame.
+
+    A box of which nothing is left in the frame is all zeros, and so is one that was empty: boxes keep their places beside
+    their labels.
+
+    Args:
+        homography: where points go.
+        boxes: four numbers each, as `layout` says.
+        layout: ``"XYXY"``, ``"XYWH"`` or ``"CXCYWH"``.
+        frame: the size of the result.
+    """
+    left, top, right, bottom = box_convert(boxes, layout.lower(), "xyxy").unbind(-1)
+    corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).unflatten(-1, (4, 2))
+    around = apply(homography, corners.flatten(1, 2)).view(corners.shape)
+    edge = around.new_tensor([frame.width, frame.height])
+    low, high = (each.clamp(min=0).minimum(edge) for each in (around.amin(-2), around.amax(-2)))
+    there = ((right > left) & (bottom > top) & (high > low).all(-1))[..., None]
+    return box_convert(torch.cat([low, high], -1) * there, "xyxy", layout.lower())
 
 
 def _stacked(
