@@ -6,11 +6,16 @@ python benchmarks/augment.py --quick    # a few seconds
 ```
 
 64 images of 128 x 128 become 112 x 112: flip, rotate, zoom, warp, brightness, contrast, normalise, with draws for each sample,
-on the CPU. The measure is one bare `torch.nn.functional.grid_sample` from a grid that is ready. Each contender lives in a process
-of its own. Goals: at most 3 times the bare one, and at most a third of fastai's time.
+on one core (threads that wait for each other measure what else the machine does). The measure is one bare
+`torch.nn.functional.grid_sample` from a grid that is ready. Each contender lives in a process of its own. Goals: at most 3
+times the bare one, and at most a third of fastai's time.
 """
 
 from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import statistics
@@ -97,10 +102,13 @@ MAKERS: dict[str, Callable[[], Callable[[int], Any]]] = {
 
 def contender(name: str, *, num_batches: int) -> Contender:
     """Returns what augments batches, and its time for one in milliseconds; checks what came of the first."""
+    torch.set_num_threads(1)
     augment = MAKERS[name]()
     result = augment(0)
     if tuple(result.shape) != (BATCH, 3, AFTER, AFTER) or not torch.isfinite(torch.as_tensor(result)).all():
         raise AssertionError(f"{name} made {tuple(result.shape)}, or numbers that are none")
+
+    num_batches = 1 if name == TORCHVISION else num_batches  # it takes as long as dozens of the others'
 
     def run() -> dict[str, float]:
         began = time.perf_counter()

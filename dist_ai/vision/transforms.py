@@ -162,7 +162,7 @@ class Normalize(Transform):
     def encodes(self, x: TensorImage) -> Any:
         """Returns the batch normalised."""
         mean, std = self._like(x)
-        return (x - mean) / std
+        return (x - mean).div_(std)
 
     def decodes(self, x: TensorImage) -> Any:
         """Returns the batch in 0..1 again."""

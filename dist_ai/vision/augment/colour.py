@@ -24,7 +24,9 @@ from dist_ai.core.transform import Composable
 from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import ConfigError, DataError
+from dist_ai.vision.augment.coordinates import check_samples
 from dist_ai.vision.augment.geometry import check_share, drawn_or
+from dist_ai.vision.augment.sampling import like
 
 __all__ = ["Brightness", "Colour", "Contrast", "Hue", "Saturation", "faded", "lit", "recolour", "stretched"]
 
@@ -67,14 +69,13 @@ class Colour(Composable):
         product = np.eye(channels + 1)[None]
         for tfm, draw in row:
             product = tfm.matrix(channels, draw) @ product
-        if len(product) not in (1, len(x)):
-            raise DataError(f"draws of {len(product)} samples for a batch of {len(x)}")
+        check_samples(product, len(x))
         if channels == 1 or not any(tfm.mixes for tfm, _ in row):
             product = product[:, :1, [0, -1]]  # the same for every channel
         pixels = plain(x)
         exact = torch.float64 if pixels.dtype == torch.float64 else torch.float32
         matrix = torch.from_numpy(product).to(exact).to(pixels.device, non_blocking=True)
-        return x.give_type_to(recolour(pixels.to(exact), matrix).to(pixels.dtype))
+        return x.give_type_to(like(recolour(pixels.to(exact), matrix), pixels))
 
 
 def recolour(pixels: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ class Drift(Coordinates):
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -36,7 +36,7 @@ from dist_ai.errors import ConfigError, DataError, did_you_mean
 from dist_ai.vision.augment.homography import Frame, Homography, apply, apply_to_boxes, inverted
 from dist_ai.vision.augment.sampling import interpolated
 
-__all__ = ["Coordinates", "Motion", "check_sampling", "move", "of_batch"]
+__all__ = ["Coordinates", "Motion", "check_samples", "check_sampling", "move", "of_batch"]
 
 _MODES, _PAD_MODES = ("bilinear", "bicubic", "nearest"), ("reflection", "border", "zeros")
 
@@ -104,8 +104,7 @@ class Motion:
         for tfm, draw in row:
             product = tfm.homography(at, draw) @ product
             at = tfm.frame_after(at)
-        if len(product) not in (1, samples):
-            raise DataError(f"draws of {len(product)} samples for a batch of {samples}")
+        check_samples(product, samples)
         return cls(
             product,
             at,
@@ -124,6 +123,12 @@ def of_batch(tfm: Transform, draw: Draw | None) -> Draw:
     if draw is None or draw.single:
         raise ConfigError(f"{_name(tfm)} draws for each sample of a batch; use it in batch_tfms")
     return draw
+
+
+def check_samples(drawn: Sized, samples: int) -> None:
+    """Raises `DataError` unless what was drawn is for so many samples, or the same for all."""
+    if len(drawn) not in (1, samples):
+        raise DataError(f"draws of {len(drawn)} samples for a batch of {samples}")
 
 
 def check_sampling(tfm: Transform, mode: str | None, pad_mode: str | None) -> None:

@@ -19,8 +19,9 @@ from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.vision.augment.coordinates import of_batch
+from dist_ai.vision.augment.coordinates import check_samples, of_batch
 from dist_ai.vision.augment.geometry import check_range, check_share
+from dist_ai.vision.augment.sampling import like
 
 __all__ = [
     "Effect",
@@ -53,7 +54,7 @@ class Effect(Transform):
         draw = of_batch(self, draw)
         pixels = float_batch(self, x)
         chosen = per_sample(draw.bernoulli(self.p), pixels)
-        return torch.where(chosen, self.changed(pixels, draw).to(pixels.dtype), pixels)
+        return like(torch.where(chosen, self.changed(pixels, draw).to(pixels.dtype), pixels), pixels)
 
 
 @dataclass
@@ -238,6 +239,5 @@ def float_batch(tfm: Transform, x: TensorImage) -> torch.Tensor:
 def per_sample(numbers: Any, pixels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Returns one number a sample as a tensor (samples, 1, 1, 1) on the device of `pixels`."""
     tensor = torch.from_numpy(np.ascontiguousarray(numbers))
-    if len(tensor) != len(pixels):
-        raise DataError(f"draws of {len(tensor)} samples for a batch of {len(pixels)}")
+    check_samples(tensor, len(pixels))
     return tensor.to(dtype or tensor.dtype).to(pixels.device, non_blocking=True)[:, None, None, None]

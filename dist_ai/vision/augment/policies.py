@@ -20,9 +20,10 @@ from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import ConfigError
 from dist_ai.vision.augment.colour import Colour, faded, lit, stretched
-from dist_ai.vision.augment.coordinates import Coordinates, check_sampling, of_batch
+from dist_ai.vision.augment.coordinates import Coordinates, check_samples, check_sampling, of_batch
 from dist_ai.vision.augment.effects import float_batch, per_sample
 from dist_ai.vision.augment.homography import Frame, Homography, centred, moved, rotated, sheared
+from dist_ai.vision.augment.sampling import like
 
 __all__ = ["PolicyColours", "PolicyEffects", "PolicyMoves", "rand_augment", "trivial_augment"]
 
@@ -179,6 +180,7 @@ class PolicyEffects(Transform):
         """Returns the batch, some of it sharper, posterised, solarised, stretched or equalised."""
         drawn = _Drawn.of(self, draw)
         pixels = float_batch(self, x)
+        check_samples(drawn.operation, len(pixels))
         result = pixels.float()
         for k in range(self.n):
             for name, change in _EFFECTS.items():
@@ -187,7 +189,7 @@ class PolicyEffects(Transform):
                     level = drawn.level[:, k][chosen]
                     part = result[index]
                     result = result.index_copy(0, index, change(part, level, self.wide))
-        return result.to(pixels.dtype)
+        return like(result, pixels)
 
 
 def _sharper(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
@@ -225,16 +227,15 @@ def _stretched(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool)
 
 
 def _equalized(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
-    """Returns images in whose channels all of 256 shades are about equally frequent."""
+    """Returns images in whose channels the 256 shades are about equally frequent; those of too few pixels stay."""
     shades = (pixels * 255).round_().clamp_(0, 255).long().flatten(2)
-    counts = torch.zeros(*shades.shape[:2], 256, device=pixels.device)
-    counts.scatter_add_(2, shades, torch.ones_like(shades, dtype=torch.float32))
-    upto = counts.cumsum(2)
-    total, first = upto[..., -1:], counts.gather(2, (counts > 0).int().argmax(2, keepdim=True))
-    # A channel of a single shade has nothing to spread.
-    spread = torch.where(total > first, (upto - first) / (total - first).clamp(min=1), torch.ones_like(upto))
-    equal = spread.gather(2, shades).view(pixels.shape)
-    return torch.where((total > first)[..., None], equal, pixels)
+    counts = torch.zeros(*shades.shape[:2], 256, dtype=torch.int64, device=pixels.device)
+    counts.scatter_add_(2, shades, torch.ones_like(shades))
+    # How many pixels make a shade: those of the brightest are not counted, since they get what is left.
+    step = (shades.shape[2] - counts.gather(2, shades.amax(2, keepdim=True))) // 255
+    darker = counts.cumsum(2) - counts
+    equal = ((darker + step // 2) // step.clamp(min=1)).clamp(0, 255).gather(2, shades).view(pixels.shape)
+    return torch.where((step > 0)[..., None], equal.to(pixels.dtype) / 255, pixels)
 
 
 _EFFECTS = {
