@@ -2,7 +2,7 @@
 
 from dist_ai.core.dispatch import Dispatch
 from dist_ai.core.randomness import Draw
-from dist_ai.core.transform import Func, ItemTransform, Pipeline, Transform
+from dist_ai.core.transform import Composable, Func, ItemTransform, Pipeline, Transform
 from dist_ai.core.types import (
     SemanticTensor,
     TabularRow,
@@ -15,6 +15,7 @@ from dist_ai.core.types import (
 )
 
 __all__ = [
+    "Composable",
     "Dispatch",
     "Draw",
     "Func",

@@ -186,6 +186,15 @@ class Draw:
         """Returns the draws of these samples at another place, from its first draw on."""
         return self._copy(mix64_int(self.place + name_key(name)))
 
+    def anywhere(self, name: str) -> Draw:
+        """Returns the draws of these samples at a place of the program's own, so that several transforms may draw alike.
+
+        >>> draw = Draw(seed=1, epoch=0, samples=7)
+        >>> draw.at("1:Shift").anywhere("wind").uniform() == draw.at("2:Turn").anywhere("wind").uniform()
+        True
+        """
+        return self._copy(name_key(name))
+
     def restart(self) -> Draw:
         """Returns these draws from the first one on, so that an image and its mask are cropped alike."""
         return self._copy(self.place)

@@ -27,7 +27,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
@@ -38,7 +40,7 @@ from dist_ai.core.registry import Registry
 from dist_ai.core.types import SemanticTensor
 from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["Func", "ItemTransform", "Pipeline", "Transform", "transforms"]
+__all__ = ["Composable", "Func", "ItemTransform", "Pipeline", "Transform", "transforms"]
 
 TRAIN, VALID = 0, 1
 
@@ -304,6 +306,39 @@ class ItemTransform(Transform):
         return x if function is None else function(self, x, draw)
 
 
+class Composable(Transform):
+    """A transform that composes with its neighbours of the same kind: a pipeline runs a row of them as one.
+
+    A kind is a class derived from this one, which says in `run` what a row does; its transforms derive from the kind. So three
+    rotations multiply their matrices and interpolate once. Neighbours are those that run one after the other on a split; a
+    transform of another kind between two of them parts the row.
+
+    >>> class Shifting(Composable):
+    ...     @classmethod
+    ...     def run(cls, row, x): return x + sum(tfm.by for tfm, _ in row)
+    >>> @dataclasses.dataclass
+    ... class Shift(Shifting):
+    ...     by: int
+    >>> Pipeline([Shift(1), Shift(2)])((10, 20))
+    (13, 23)
+    """
+
+    kind: ClassVar[type[Composable] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if Composable in cls.__bases__:
+            cls.kind = cls
+
+    @classmethod
+    @abstractmethod
+    def run(cls, row: Sequence[tuple[Any, Draw | None]], x: Any) -> Any:
+        """Returns `x`, no tuple, after the transforms of a row, each with its draws; types that it is not for unchanged."""
+
+    def _map(self, name: str, x: Any, draw: Draw | None) -> Any:
+        return _run_row([(self, draw)], x) if name == "encodes" else super()._map(name, x, draw)
+
+
 class Func(Transform):
     """A plain function as a transform; it cannot be undone, nor written to a file.
 
@@ -346,10 +381,18 @@ class Pipeline:
         self.tfms = sorted((_as_transform(tfm) for tfm in tfms), key=lambda tfm: tfm.order)
 
     def __call__(self, x: Any, draw: Draw | None = None, *, split_idx: int | None = None) -> Any:
-        """Returns `x` after every transform that runs on this split."""
-        for place, tfm in enumerate(self.tfms):
-            if tfm.split_idx is None or tfm.split_idx == split_idx:
-                x = tfm(x, draw and draw.at(f"{place}:{type(tfm).__name__}"))
+        """Returns `x` after every transform that runs on this split, rows of `Composable` ones as one."""
+        running = [
+            (tfm, draw and draw.at(f"{place}:{type(tfm).__name__}"))
+            for place, tfm in enumerate(self.tfms)
+            if tfm.split_idx is None or tfm.split_idx == split_idx
+        ]
+        for kind, row in groupby(running, key=lambda each: each[0].kind if isinstance(each[0], Composable) else None):
+            if kind is not None:
+                x = _run_row(list(row), x)
+            else:
+                for tfm, its_draw in row:
+                    x = tfm(x, its_draw)
         return x
 
     def decode(self, x: Any, *, until: type | tuple[type, ...] | types.UnionType = ()) -> Any:
@@ -409,6 +452,13 @@ class _Mapped(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.pipeline(self.items[index])
+
+
+def _run_row(row: Sequence[tuple[Any, Draw | None]], x: Any) -> Any:
+    """Returns `x` after a row of transforms of one kind; every element of a tuple gets the same draws."""
+    if type(x) is tuple:
+        return tuple(_run_row([(tfm, draw and draw.restart()) for tfm, draw in row], each) for each in x)
+    return row[0][0].kind.run(row, x)
 
 
 def _undone(tfm: Transform, x: Any, until: Any) -> Any:

@@ -30,6 +30,7 @@ from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint, KeepBest, Run, write_checkpoint
 from dist_ai.core.show import show_results
+from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
 from dist_ai.data.collate import elements
 from dist_ai.data.loader import known_length
@@ -551,6 +552,7 @@ class Learner:
         n: int = 4,
         beta: float = 0.25,
         use_max: bool = False,
+        views: Iterable[Transform] | None = None,
     ) -> tuple[torch.Tensor, Any]:
         """Returns (predictions, targets), averaged over augmented versions of each sample (test-time augmentation).
 
@@ -559,6 +561,8 @@ class Learner:
             n: augmented versions, made by the transforms of training.
             beta: how much the prediction for the sample itself counts beside their mean.
             use_max: take the largest of the two instead.
+            views: batch transforms each of which makes one version, instead of the `n` that training's draw: nothing is random
+                then. `dist_ai.vision.flip_views()` and `dihedral_views()` are such.
 
         Predictions have gone through the loss's activation. The same on any number of ranks.
         """
@@ -569,11 +573,17 @@ class Learner:
         if not isinstance(raw, torch.Tensor):
             raise ConfigError(f"tta: the model returns a {type(raw).__name__}; expected one tensor, to average")
         itself = activation(self.loss_func, raw)
-        augmented = loader.new(split_idx=0, drop_last=False)
+        if views is None:
+            augmented = loader.new(split_idx=0, drop_last=False)
+            versions = [(augmented, epoch) for epoch in range(n)]  # each with draws of its own
+        else:
+            versions = [(loader.new(batch_tfms=[view, *loader.stage.pipeline.tfms]), 0) for view in views]
+        if not versions:
+            raise ConfigError("tta(views=[]): expected at least one transform")
         total = torch.zeros_like(itself)
-        for epoch in range(n):  # each with draws of its own
-            total += activation(self.loss_func, self._predictions(augmented, epoch=epoch)[0])
-        mean = total / n
+        for version, epoch in versions:
+            total += activation(self.loss_func, self._predictions(version, epoch=epoch)[0])
+        mean = total / len(versions)
         return (torch.maximum(mean, itself) if use_max else torch.lerp(mean, itself, beta)), targets
 
     def predict(self, item: Any) -> tuple[Any, Any, torch.Tensor]:

@@ -2,23 +2,86 @@
 
 import dist_ai.vision.show  # registers how images are shown
 import dist_ai.vision.statistics  # noqa: F401  # and what is said of them
+from dist_ai.vision.augment import (
+    Brightness,
+    Contrast,
+    Dihedral,
+    Flip,
+    GaussianBlur,
+    GaussianNoise,
+    Hue,
+    Posterize,
+    RandomErasing,
+    RandomResizedCropGPU,
+    Rescale,
+    Rotate,
+    Saturation,
+    Shear,
+    Solarize,
+    Translate,
+    View,
+    Warp,
+    Zoom,
+    aug_transforms,
+    dihedral_views,
+    flip_views,
+    rand_augment,
+    trivial_augment,
+)
 from dist_ai.vision.blocks import ImageBlock, MaskBlock, PointBlock
 from dist_ai.vision.data import ImageDataLoaders, SegmentationDataLoaders
+from dist_ai.vision.items import (
+    CropPad,
+    DihedralItem,
+    FlipItem,
+    RandomCrop,
+    RandomResizedCrop,
+    RatioResize,
+    Resize,
+)
 from dist_ai.vision.learner import vision_learner
 from dist_ai.vision.models import architectures
-from dist_ai.vision.transforms import Flip, Normalize, Resize, aug_transforms, imagenet_stats
+from dist_ai.vision.transforms import Normalize, imagenet_stats
 
 __all__ = [
+    "Brightness",
+    "Contrast",
+    "CropPad",
+    "Dihedral",
+    "DihedralItem",
     "Flip",
+    "FlipItem",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Hue",
     "ImageBlock",
     "ImageDataLoaders",
     "MaskBlock",
     "Normalize",
     "PointBlock",
+    "Posterize",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomResizedCrop",
+    "RandomResizedCropGPU",
+    "RatioResize",
+    "Rescale",
     "Resize",
+    "Rotate",
+    "Saturation",
     "SegmentationDataLoaders",
+    "Shear",
+    "Solarize",
+    "Translate",
+    "View",
+    "Warp",
+    "Zoom",
     "architectures",
     "aug_transforms",
+    "dihedral_views",
+    "flip_views",
     "imagenet_stats",
+    "rand_augment",
+    "trivial_augment",
     "vision_learner",
 ]

@@ -11,12 +11,10 @@ import torch
 from PIL import Image, ImageOps
 from PIL.Image import Image as PILImage
 
-from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorMask
-from dist_ai.errors import BadSampleError, ConfigError, DataError
+from dist_ai.errors import BadSampleError, DataError
 from dist_ai.losses import CrossEntropyLoss, default_loss
-from dist_ai.vision.transforms import Flip, Resize
 
 __all__ = ["MaskToIndex", "OpenMask"]
 
@@ -98,26 +96,6 @@ class MaskToIndex(Transform):
     def encodes(self, x: TensorMask) -> Any:
         """Returns the class numbers as int64."""
         return x.long()
-
-
-@Resize.extend
-def encodes(self: Resize, x: TensorMask, draw: Draw | None) -> TensorMask:
-    """Returns the mask cut and resized as its image is, each pixel of the class of the nearest one."""
-    height, width = self.size
-    if self.method == "pad":
-        raise ConfigError(
-            "Resize(method='pad') has no class for what it fills up with; use 'crop' or 'squish' with masks"
-        )
-    image = Image.fromarray(x.as_subclass(torch.Tensor).numpy())
-    box = self.box(image.width, image.height, draw)
-    resized = image.resize((width, height), Image.Resampling.NEAREST, box=box)
-    return TensorMask(torch.from_numpy(np.array(resized)), codes=x.codes)
-
-
-@Flip.extend
-def encodes(self: Flip, x: TensorMask, draw: Draw | None) -> Any:
-    """Returns the batch with the masks of mirrored images mirrored."""
-    return self.among(x, x.flip(-2 if self.vertical else -1), draw, dims=3)
 
 
 @default_loss.register(TensorMask)

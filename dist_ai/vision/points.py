@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from PIL.Image import Image as PILImage
 
-from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.vision_types import TensorImage, TensorPoint
 from dist_ai.data.device import to_device
 from dist_ai.errors import DataError
 from dist_ai.losses import MSELoss, default_loss
-from dist_ai.vision.transforms import Flip, Resize
 
 __all__ = ["PlacePoints", "ScalePoints", "ToPoints"]
 
@@ -92,34 +90,6 @@ class ScalePoints(Transform):
     def decodes(self, x: TensorPoint) -> Any:
         """Returns the points in pixels."""
         return (x + 1) * _half(x)
-
-
-@Resize.extend
-def encodes(self: Resize, x: TensorPoint, draw: Draw | None) -> TensorPoint:
-    """Returns the points where they are in the resized image; those that are cut away lie outside."""
-    height, width = self.size
-    full_height, full_width = x.canvas_size
-    if self.method == "pad":
-        scale = min(width / full_width, height / full_height)
-        inner = max(1, round(full_width * scale)), max(1, round(full_height * scale))
-        factors = inner[0] / full_width, inner[1] / full_height
-        offset: tuple[float, float] = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-    else:
-        left, top, right, bottom = self.box(full_width, full_height, draw)
-        factors = width / (right - left), height / (bottom - top)
-        offset = -left * factors[0], -top * factors[1]
-    plain = x.as_subclass(torch.Tensor)
-    return TensorPoint(plain * torch.tensor(factors) + torch.tensor(offset), canvas_size=(height, width))
-
-
-@Flip.extend
-def encodes(self: Flip, x: TensorPoint, draw: Draw | None) -> Any:
-    """Returns the batch with the points of mirrored images mirrored; a point's place in the list stays its own."""
-    height, width = x.canvas_size
-    mirrored = x.clone()
-    axis, length = (1, height) if self.vertical else (0, width)
-    mirrored[..., axis] = length - x[..., axis]
-    return self.among(x, mirrored, draw, dims=3)
 
 
 @default_loss.register(TensorPoint)

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as PILImage
 
-from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data.device import to_device
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 
 __all__ = [
-    "Flip",
     "ImageToFloat",
     "ImageToTensor",
     "Normalize",
     "OpenImage",
-    "Resize",
-    "aug_transforms",
     "imagenet_stats",
 ]
 
@@ -117,65 +112,6 @@ class OpenImage(Transform):
 
 
 @dataclass
-class Resize(Transform):
-    """An image to a size, as an item transform.
-
-    Args:
-        size: height and width in pixels, or one number for both.
-        method: ``"crop"`` cuts to the shape (at a random place in training, in the middle otherwise), ``"pad"`` fills
-            up with black, ``"squish"`` distorts.
-
-    One resampling (bilinear) reads straight from the crop's box; nothing is resized twice.
-    """
-
-    size: int | Sequence[int]
-    method: Literal["crop", "pad", "squish"] = "crop"
-
-    order: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        pair = list(self.size) if isinstance(self.size, Sequence) else [self.size, self.size]
-        if len(pair) != 2 or not all(isinstance(pixels, int | np.integer) and pixels >= 1 for pixels in pair):
-            raise ConfigError(f"Resize({self.size!r}): expected one number or (height, width), in pixels, at least 1")
-        self.size = [int(pixels) for pixels in pair]
-        methods = ("crop", "pad", "squish")
-        if self.method not in methods:
-            raise ConfigError(
-                f"Resize(method={self.method!r}): expected 'crop', 'pad' or 'squish'{did_you_mean(str(self.method), methods)}"
-            )
-
-    def encodes(self, x: PILImage, draw: Draw | None) -> Any:
-        """Returns the image resized."""
-        height, width = self.size  # type: ignore[misc]
-        if self.method == "pad":
-            return _padded(x, width, height)
-        box = self.box(x.width, x.height, draw)
-        return x.resize((width, height), Image.Resampling.BILINEAR, box=box)
-
-    def box(self, full_width: int, full_height: int, draw: Draw | None) -> tuple[float, float, float, float]:
-        """Returns what is kept of an image: left, top, right, bottom in its pixels; all of it unless it is cropped."""
-        if self.method != "crop":
-            return (0.0, 0.0, full_width, full_height)
-        height, width = self.size  # type: ignore[misc]
-        scale = min(full_width / width, full_height / height)
-        # Rounding may carry the product, or the sum below, a hair past the image, which Pillow refuses.
-        cut_width, cut_height = min(width * scale, full_width), min(height * scale, full_height)
-        across, down = (draw.uniform(), draw.uniform()) if draw is not None else (0.5, 0.5)
-        left, top = (full_width - cut_width) * across, (full_height - cut_height) * down
-        return (left, top, min(left + cut_width, full_width), min(top + cut_height, full_height))
-
-
-def _padded(image: PILImage, width: int, height: int) -> PILImage:
-    """Returns the image, as large as fits, in the middle of a black one."""
-    scale = min(width / image.width, height / image.height)
-    # At least one pixel: `ImageOps.pad` makes an image of 1000 x 1 vanish.
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    padded = Image.new(image.mode, (width, height))
-    padded.paste(image.resize(inner, Image.Resampling.BILINEAR), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-    return padded
-
-
-@dataclass
 class ImageToTensor(Transform):
     """A PIL image to a `TensorImage` (channels, height, width), uint8."""
 
@@ -199,37 +135,6 @@ class ImageToFloat(Transform):
     def encodes(self, x: TensorImage) -> Any:
         """Returns the pixels as float32."""
         return x if x.is_floating_point() else x.float().div_(255)
-
-
-@dataclass
-class Flip(Transform):
-    """Mirrors each image of a training batch, or not, by a draw of its own.
-
-    Args:
-        p: how often.
-        vertical: upside down rather than left to right.
-    """
-
-    p: float = 0.5
-    vertical: bool = False
-
-    order: ClassVar[int] = 20
-    split_idx: ClassVar[int | None] = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ConfigError(f"Flip(p={self.p}): a probability is 0 to 1")
-
-    def encodes(self, x: TensorImage, draw: Draw | None) -> Any:
-        """Returns the batch with some images mirrored."""
-        return self.among(x, x.flip(-2 if self.vertical else -1), draw, dims=4)
-
-    def among(self, x: torch.Tensor, mirrored: torch.Tensor, draw: Draw | None, *, dims: int) -> torch.Tensor:
-        """Returns a batch of `dims` dimensions with the samples that are drawn taken from `mirrored`, the others from `x`."""
-        if draw is None or x.dim() != dims:
-            raise ConfigError("Flip draws for each sample of a batch; use it in batch_tfms")
-        chosen = to_device(torch.from_numpy(np.asarray(draw.bernoulli(self.p))), x.device)
-        return torch.where(chosen.view(-1, *[1] * (dims - 1)), mirrored, x)
 
 
 @dataclass
@@ -257,7 +162,7 @@ class Normalize(Transform):
     def encodes(self, x: TensorImage) -> Any:
         """Returns the batch normalised."""
         mean, std = self._like(x)
-        return (x - mean) / std
+        return (x - mean).div_(std)
 
     def decodes(self, x: TensorImage) -> Any:
         """Returns the batch in 0..1 again."""
@@ -274,14 +179,3 @@ class Normalize(Transform):
             )
         mean, std = to_device(torch.tensor([self.mean, self.std], dtype=x.dtype), x.device).view(2, -1, 1, 1)
         return mean, std
-
-
-def aug_transforms(*, do_flip: bool = True, flip_vert: bool = False, p: float = 0.5) -> list[Transform]:
-    """Returns batch augmentations: mirroring, drawn for each sample on the batch's device.
-
-    Args:
-        do_flip: mirror left to right.
-        flip_vert: mirror upside down too.
-        p: how often, each.
-    """
-    return [*[Flip(p)] * do_flip, *[Flip(p, vertical=True)] * flip_vert]

@@ -22,7 +22,16 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner, load_learner
 from dist_ai.metrics import accuracy
-from dist_ai.vision import ImageDataLoaders, Normalize, Resize, architectures, aug_transforms, imagenet_stats
+from dist_ai.vision import (
+    ImageDataLoaders,
+    Normalize,
+    Resize,
+    architectures,
+    aug_transforms,
+    dihedral_views,
+    flip_views,
+    imagenet_stats,
+)
 from dist_ai.vision.models import small_cnn
 from dist_ai.vision.show import save_predictions
 
@@ -323,3 +332,22 @@ def test_predictions_are_drawn_to_a_file(folder: Path, tmp_path: Path) -> None:
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert min(image.size) > 200
+
+
+def test_tta_over_views_is_the_mean_of_the_models_predictions_of_them(folder: Path) -> None:
+    learn = small_learner(small_loaders(folder, item_tfms=Resize(16), batch_tfms=aug_transforms()))
+    learn.fit(1, 1e-2)
+    predictions, targets = learn.tta(views=dihedral_views(), beta=0)
+    assert torch.equal(predictions, learn.tta(views=dihedral_views(), beta=0)[0])  # nothing is drawn
+    images = torch.cat([x.as_subclass(torch.Tensor) for x, _ in learn.dls.valid])
+    assert len(images) == len(targets)
+    learn.model.eval()
+    with torch.inference_mode():
+        turned = [way.flip(dims) for way in (images, images.transpose(-1, -2)) for dims in ((), (-1,), (-2,), (-1, -2))]
+        expected = torch.stack([learn.model(each).softmax(1) for each in turned]).mean(0)
+    torch.testing.assert_close(predictions, expected, atol=1e-5, rtol=0)
+    alone = learn.get_preds()[0]
+    mixed = learn.tta(views=flip_views(), beta=1)[0]
+    torch.testing.assert_close(mixed, alone)
+    with pytest.raises(ConfigError, match=r"^tta\(views=\[\]\): expected at least one transform$"):
+        learn.tta(views=[])

@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
 from dist_ai.core import Draw, Pipeline, Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import BadSampleError, ConfigError, DataError
-from dist_ai.vision import Flip, Normalize, Resize, aug_transforms, imagenet_stats
+from dist_ai.vision import Flip, Normalize, Resize, imagenet_stats
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
-
-TRAIN, VALID = 0, 1
 
 
 def noise(width: int = 6, height: int = 4, channels: int = 3) -> np.ndarray:
@@ -188,90 +184,6 @@ def test_a_missing_file_is_named() -> None:
         OpenImage()("gone/cat.jpg")
 
 
-# ------------------------------------------------------------------------------------------------ Resize
-
-
-@given(
-    width=st.integers(1, 90),
-    height=st.integers(1, 90),
-    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    method=st.sampled_from(["crop", "pad", "squish"]),
-    sample=st.none() | st.integers(0, 10**9),
-)
-def test_any_image_gets_exactly_the_size(width: int, height: int, size: Any, method: Any, sample: int | None) -> None:
-    image = Image.new("RGB", (width, height), (9, 99, 199))
-    resized = Resize(size, method)(image, None if sample is None else draw_of(sample))
-    assert (resized.height, resized.width) == size
-    values = np.asarray(resized)
-    if method == "pad":  # black borders, and the image between them
-        assert values.reshape(-1, 3).max(0).tolist() == [9, 99, 199]
-    else:  # nothing from outside the image: that would be black
-        assert (values == (9, 99, 199)).all()
-
-
-def test_the_crop_never_leaves_the_image_by_a_rounding() -> None:
-    for width in range(1, 100):  # 29 is one of those whose product with 28 / 29 is a hair too large
-        image = Image.new("L", (width, 29))
-        for pixels in (3, 7, 28, 49):
-            for draw in (None, draw_of(width)):
-                assert Resize(pixels)(image, draw).size == (pixels, pixels)
-
-
-@pytest.mark.parametrize("method", ["crop", "pad", "squish"])
-@pytest.mark.parametrize("shape", [(1, 1), (5000, 1), (1, 5000)])
-def test_extreme_images_keep_something_of_themselves(method: Any, shape: tuple[int, int]) -> None:
-    assert np.asarray(Resize((28, 30), method)(Image.new("L", shape, 200))).max() == 200
-
-
-def test_the_crop_is_the_largest_of_the_shape_and_in_the_middle_without_draws() -> None:
-    pixels = noise(40, 20)
-    got = Resize((10, 10))(Image.fromarray(pixels))
-    middle = Image.fromarray(pixels[:, 10:30]).resize((10, 10), Image.Resampling.BILINEAR)
-    # At its edges the crop's resampling looks at the pixels next to it, which a crop made before cannot.
-    np.testing.assert_array_equal(np.asarray(got)[1:-1, 1:-1], np.asarray(middle)[1:-1, 1:-1])
-
-
-def test_in_training_the_crop_lies_where_the_samples_draw_says() -> None:
-    columns = Image.fromarray(np.tile(np.arange(100, dtype=np.uint8), (20, 1)))  # a pixel's value is its column
-    lefts = []
-    for sample in range(200):
-        crop = np.asarray(Resize(20)(columns, draw_of(sample)))
-        np.testing.assert_array_equal(crop, np.asarray(Resize(20)(columns, draw_of(sample))))
-        assert crop[0, -1] - crop[0, 0] == pytest.approx(19, abs=1)  # neither stretched nor outside
-        lefts.append(int(crop[0, 0]))
-    assert np.mean(lefts) == pytest.approx(40, abs=5)
-    assert min(lefts) <= 3
-    assert max(lefts) >= 77
-    assert not np.array_equal(Resize(20)(columns, draw_of(3)), Resize(20)(columns, draw_of(3, epoch=1)))
-
-
-def test_pad_keeps_the_shape_and_fills_up_with_black_on_both_sides() -> None:
-    got = np.asarray(Resize((10, 10), "pad")(Image.new("L", (40, 20), 200)))
-    assert got[:2].max() == 0
-    assert got[7:].max() == 0
-    assert got[3:7].min() == 200
-
-
-def test_squish_keeps_the_whole_image() -> None:
-    pixels = noise(40, 20)
-    squished = Resize((10, 12), "squish")(Image.fromarray(pixels))
-    expected = Image.fromarray(pixels).resize((12, 10), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(np.asarray(squished), np.asarray(expected))
-
-
-@pytest.mark.parametrize("size", [0, -3, 64.0, "64", (64,), (64, 64, 3), (64, 0), (64, 1.5), None])
-def test_sizes_that_cannot_be_are_refused(size: Any) -> None:
-    with pytest.raises(
-        ConfigError, match=r"Resize\(.*\): expected one number or \(height, width\), in pixels, at least 1"
-    ):
-        Resize(size)
-
-
-def test_a_misspelt_method_gets_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match="expected 'crop', 'pad' or 'squish'; did you mean 'squish'"):
-        Resize(3, "squash")  # type: ignore[arg-type]
-
-
 # ------------------------------------------------------------------------------------------------ to tensors
 
 
@@ -296,62 +208,6 @@ def test_pixels_become_floats_from_0_to_1_once() -> None:
 def test_torchvisions_transforms_take_our_images_and_give_them_back() -> None:
     image = ImageToTensor()(Image.fromarray(noise()))
     assert type(v2.functional.horizontal_flip(image)) is TensorImage
-
-
-# ------------------------------------------------------------------------------------------------ Flip
-
-IMAGES = TensorImage(torch.rand(64, 3, 5, 7, generator=torch.Generator().manual_seed(0)))
-
-
-def flipped(samples: list[int], p: float = 0.5, *, vertical: bool = False, epoch: int = 0) -> torch.Tensor:
-    """Returns the images of these samples as a training batch through `Flip`."""
-    draw = Draw(seed=1, epoch=epoch, samples=samples)
-    return Pipeline([Flip(p, vertical)])(IMAGES[samples], draw, split_idx=TRAIN)
-
-
-@pytest.mark.parametrize(("vertical", "dim"), [(False, -1), (True, -2)])
-def test_p_1_mirrors_every_image_and_p_0_none(vertical: bool, dim: int) -> None:
-    everything = list(range(64))
-    assert torch.equal(flipped(everything, 1.0, vertical=vertical), IMAGES.flip(dim))
-    assert torch.equal(flipped(everything, 0.0, vertical=vertical), IMAGES)
-
-
-def test_each_image_of_a_batch_has_a_draw_of_its_own_and_another_one_each_epoch() -> None:
-    changed = [
-        (flipped(list(range(64)), epoch=epoch) != IMAGES).flatten(1).any(1).as_subclass(torch.Tensor)
-        for epoch in range(20)
-    ]
-    assert torch.stack(changed).float().mean() == pytest.approx(0.5, abs=0.05)
-    assert not torch.equal(changed[0], changed[1])
-
-
-@given(samples=st.lists(st.integers(0, 63), min_size=1, max_size=20))
-def test_what_happens_to_a_sample_does_not_depend_on_the_others_in_its_batch(samples: list[int]) -> None:
-    assert torch.equal(flipped(samples), flipped(list(range(64)))[samples])
-
-
-def test_images_are_mirrored_in_training_only() -> None:
-    draw = Draw(seed=1, epoch=0, samples=list(range(64)))
-    assert torch.equal(Pipeline([Flip(1.0)])(IMAGES, draw, split_idx=VALID), IMAGES)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
-def test_type_and_dtype_are_kept(dtype: torch.dtype) -> None:
-    batch = Flip()(TensorImage((IMAGES[:4] * 255).to(dtype)), Draw(seed=1, epoch=0, samples=[0, 1, 2, 3]))
-    assert (type(batch), batch.dtype) == (TensorImage, dtype)
-
-
-def test_a_single_image_is_refused_instead_of_becoming_a_batch() -> None:
-    with pytest.raises(ConfigError, match="Flip draws for each sample of a batch; use it in batch_tfms"):
-        Flip()(IMAGES[0], draw_of(0))
-    with pytest.raises(ConfigError, match="use it in batch_tfms"):
-        Flip()(IMAGES)
-
-
-@pytest.mark.parametrize("p", [-0.1, 1.1])
-def test_a_probability_outside_0_to_1_is_refused(p: float) -> None:
-    with pytest.raises(ConfigError, match=rf"Flip\(p={p}\): a probability is 0 to 1"):
-        Flip(p)
 
 
 # ------------------------------------------------------------------------------------------------ Normalize
@@ -390,12 +246,6 @@ def test_statistics_that_cannot_be_are_refused(mean: list[float], std: list[floa
 
 
 # ------------------------------------------------------------------------------------------------ all of them
-
-
-def test_aug_transforms_are_what_was_asked_for() -> None:
-    assert aug_transforms() == [Flip(0.5)]
-    assert aug_transforms(flip_vert=True, p=0.2) == [Flip(0.2), Flip(0.2, vertical=True)]
-    assert aug_transforms(do_flip=False) == []
 
 
 EVERY = [
