@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ class ProgressBar(Callback):
     may_cancel: ClassVar[bool] = False
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or _Screen(highlight=False)
         self._bar: Progress | None = None
         self._shown = 0
         self._next = 0.0
@@ -42,7 +43,7 @@ class ProgressBar(Callback):
         if not self._active:
             return
         self._shown = len(self._recorder.epochs)
-        self.console.print(format_row(self._recorder.names, None))
+        self.console.print(format_row(self._recorder.names, None), soft_wrap=True)
 
     def before_train(self) -> None:
         """Starts the training bar."""
@@ -79,7 +80,7 @@ class ProgressBar(Callback):
         if not self._active:
             return
         for row in self._recorder.epochs[self._shown :]:
-            self.console.print(format_row(self._recorder.names, row))
+            self.console.print(format_row(self._recorder.names, row), soft_wrap=True)
         self._shown = len(self._recorder.epochs)
 
     def after_cancel_fit(self) -> None:
@@ -117,6 +118,17 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _Screen(Console):
+    """A console that goes on in silence when nobody reads it any more (`python train.py | head`); rich's ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets this and all that is printed later go nowhere."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 def format_row(names: list[str], row: dict[str, Any] | None) -> str:

@@ -102,6 +102,8 @@ class SemanticTensor(torch.Tensor):
         """Runs `func` on plain tensors and gives the result the meaning that the module's page says."""
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs) if kwargs else func(*args)
+        if torch.compiler.is_compiling():  # compiled code works on plain tensors; a type would break its graph
+            return result
         if kwargs:
             return _retype(result, (*args, *kwargs.values()))
         first = args[0] if args else None

@@ -218,6 +218,8 @@ class Fetcher:
                 dict(sample)  # read now: in the collation it would no longer be one sample's error
         except BadSampleError as error:  # it names the file itself
             raise BadSampleError(f"sample {index}: {error}") from error
+        except ConfigError:  # the program's fault, not the sample's
+            raise
         except Exception as error:
             raise BadSampleError(f"{self._name(index)}: {type(error).__name__}: {error}") from error
         return sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,10 +29,31 @@ def default_num_workers(world: World) -> int:
 
 @dataclass
 class _Failure:
-    """An error on its way from a worker to the training process, without the worker's stack around it."""
+    """An error on its way from a worker to the training process, without the worker's stack around it.
+
+    Attributes:
+        cause: the traceback of what the user's code raised, if that is what went wrong.
+    """
 
     kind: type[DistAIError]
     message: str
+    cause: str = ""
+
+    @classmethod
+    def of(cls, error: DistAIError) -> _Failure:
+        """Returns an error as what can travel."""
+        cause = error.__cause__
+        while isinstance(cause, DistAIError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        theirs = cause is not None and not isinstance(cause, DistAIError)
+        return cls(type(error), str(error), "".join(traceback.format_exception(cause)) if theirs else "")
+
+    def as_error(self) -> DistAIError:
+        """Returns the error again; what the user's code raised is in a note."""
+        error = self.kind(self.message)
+        if self.cause:
+            error.add_note(f"raised in a loader worker by:\n{self.cause.rstrip()}")
+        return error
 
 
 class _Feed(Generic[Task]):
@@ -96,6 +118,10 @@ class Workers(Generic[Task]):
                 batches = iter(self._loader) if batches is None else batches
                 fetched = next(batches)
             except StopIteration:
+                if self._feed.under_way:
+                    raise DataError(
+                        f"the loader workers ended with {len(self._feed.under_way)} batches under way; num_workers=0 shows why"
+                    ) from None
                 return
             except RuntimeError as error:
                 if "DataLoader worker (pid" not in str(error):
@@ -106,7 +132,7 @@ class Workers(Generic[Task]):
                     "runs out: use fewer num_workers or a smaller bs; num_workers=0 loads in the training process itself"
                 ) from error
             if isinstance(fetched, _Failure):
-                raise fetched.kind(fetched.message)
+                raise fetched.as_error()
             yield self._feed.under_way.popleft(), fetched
 
 
@@ -118,7 +144,11 @@ class _TaskDataset(torch.utils.data.Dataset[Any]):
         try:
             return self.load(task)
         except DistAIError as error:
-            return _Failure(type(error), str(error))
+            return _Failure.of(error)
+        except StopIteration as error:  # torch would take it for the end of the epoch
+            failure = DataError("the data set raised StopIteration where a batch was asked for; raise an error instead")
+            failure.__cause__ = error
+            return _Failure.of(failure)
 
 
 def _as_is(fetched: Any) -> Any:

@@ -132,7 +132,8 @@ class Keeper:
         done = number < state["fit"] or state["finished"]
         if done:
             state = self._restore_finished(number, latest)
-            self._say(f"fit {number + 1} is done already; its result is restored")
+            how = f". {how_to_begin_anew()}" if number == 0 else ""
+            self._say(f"fit {number + 1} is done already; its result is restored{how}")
         else:
             self._restore(latest)
             self._say(f"fit {number + 1} goes on at epoch {state['epoch']}, step {state['step']}")

@@ -152,9 +152,12 @@ def test_a_checkpoint_stands_between_steps_and_not_between_their_batches(tmp_pat
                     self.learn.save_checkpoint()
 
     learn = make_learner(dls=make_dls(bs=2), run_dir=tmp_path, checkpoint_every_s=None, checkpoint_every_steps=1)
-    watch = on(
-        "after_batch", lambda learn: saved.append(sorted((tmp_path / "checkpoints").glob("*step*"))), training=True
-    )
+
+    def look(learn: Any) -> None:
+        learn.wait_for_checkpoint()  # it is written beside the training
+        saved.append(sorted((tmp_path / "checkpoints").glob("*step*")))
+
+    watch = on("after_batch", look, training=True)
     learn.fit(1, cbs=[GradientAccumulation(batches=3), Saves(), watch])
     assert learn.callbacks.find(Checkpointer) is not None
     assert [found[-1].name[-1] if found else "" for found in saved] == ["", "", "", "1", "1", "1", "2", "2", "2"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +86,30 @@ def test_a_row_is_aligned_with_its_head() -> None:
     row = format_row(names, {"epoch": 12, "train_loss": float("nan"), "samples_per_s": 12345.6, "time": 3725.4})
     assert len(head) == len(row)
     assert row.split() == ["12", "nan", "-", "12,346", "62:05"]
+
+
+def test_training_goes_on_when_nobody_reads_what_it_shows(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from pathlib import Path\n"
+        "from dist_ai.callbacks import ProgressBar\n"
+        "console = ProgressBar().console\n"
+        "for number in range(3000):\n"
+        "    console.print('a row of the table', number, soft_wrap=True)\n"
+        "print('and this', flush=True)\n"
+        "Path('done').touch()\n"
+    )
+    process = subprocess.Popen([sys.executable, program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, b"")
+    assert (tmp_path / "done").exists()
+
+
+def test_a_row_that_is_wider_than_the_screen_stays_a_line() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=40, highlight=False, color_system=None)
+    make_learner(metrics=accuracy, cbs=ProgressBar(console)).fit(1)
+    assert len(text.getvalue().splitlines()) == 2

@@ -379,3 +379,15 @@ def test_a_compiled_model_gets_plain_tensors_and_is_compiled_once():
     assert len(compiled) == 1
     assert torch.Tensor in compiled[0]
     assert TensorSeries not in compiled[0]
+
+
+@pytest.mark.parametrize(
+    "typed", [TensorSeries(torch.rand(2, 4)), TensorCategory([[1, 0, 3, 2]])], ids=["floats", "indices"]
+)
+def test_a_compiled_model_that_is_given_typed_tensors_has_no_graph_break(typed: SemanticTensor):
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return (x + x).cumsum(-1)
+
+    result = torch.compile(double, backend="eager", fullgraph=True)(typed)
+    assert type(result) is torch.Tensor  # compiled code works on plain tensors
+    assert torch.equal(result, double(plain(typed)))

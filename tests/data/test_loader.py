@@ -695,3 +695,47 @@ def test_a_new_loader_differs_in_what_is_said_only():
     assert [type(tfm) for tfm in other.fetcher.item_tfms.tfms] == [RandomWindow]
     with pytest.raises(TypeError, match="num_wokers"):
         loader.new(num_wokers=1)
+
+
+class Stops(WholeBatches):
+    def fetch(self, indices: Any):
+        if 6 in indices:
+            raise StopIteration
+        return super().fetch(indices)
+
+
+def test_a_data_set_that_raises_stop_iteration_does_not_end_the_epoch():
+    with pytest.raises(
+        DataError, match=r"^the data set raised StopIteration where a batch was asked for; raise an error"
+    ):
+        list(DataLoader(Stops(), bs=4, num_workers=1))
+
+
+class DeepBug:
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        return {}["deep bug"]
+
+
+def test_an_error_in_a_worker_tells_where_in_the_users_code_it_came_from():
+    with pytest.raises(BadSampleError, match=r"KeyError: 'deep bug'") as caught:
+        list(DataLoader(DeepBug(), bs=4, num_workers=1))
+    [note] = caught.value.__notes__
+    assert note.startswith("raised in a loader worker by:\nTraceback")
+    assert "test_loader.py" in note
+    assert 'return {}["deep bug"]' in note
+
+
+@dataclass
+class Misused(Transform):
+    def encodes(self, x: int):
+        raise ConfigError("the transform was made wrong")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_mistake_of_the_program_is_no_bad_sample(num_workers: int):
+    loader = DataLoader(range(8), bs=4, item_tfms=Misused(), bad_samples="skip", num_workers=num_workers)
+    with pytest.raises(ConfigError, match=r"^the transform was made wrong$"):
+        list(loader)

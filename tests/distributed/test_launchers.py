@@ -134,6 +134,7 @@ def test_ranks_are_told_where_the_run_is(lab: Lab) -> None:
     assert lab.launch("told.py").stdout.split() == [f"{lab.folder}/runs/told", "False", "None", "600.0", str(cores)]
     other = lab.launch("--run-dir", "x/y", "told.py", "--fresh", "--device=cpu", "--timeout", "9", OMP_NUM_THREADS="5")
     assert other.stdout.split() == [f"{lab.folder}/x/y", "True", "cpu", "9.0", "5"]
+    assert lab.launch("told.py", DIST_AI_FRESH="1").stdout.split()[1] == "True"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dist_ai.distributed.environment import launch_settings
 from dist_ai.distributed.launchers.job import Device, Engine, Job
 
 __all__ = ["launch"]
@@ -39,7 +40,7 @@ def launch(
         workers: number of processes.
         engine: "local" starts them on this machine, "ray" on a Ray cluster.
         run_dir: where the run keeps its log and checkpoints; ``runs/<script's name>`` by default.
-        fresh: asks for a fresh run instead of continuing the one in `run_dir`.
+        fresh: asks for a fresh run instead of continuing the one in `run_dir`; so does DIST_AI_FRESH=1 in the environment.
         device: "cpu" or "cuda"; by default a GPU for each worker where there are GPUs.
         timeout_s: seconds after which a rank gives up waiting for its peers; 600 by default.
         address: the Ray cluster, as `ray.init` takes it; by default ``RAY_ADDRESS``, then the cluster that runs on
@@ -65,7 +66,7 @@ def launch(
         workers=workers,
         engine=engine,
         run_dir=run_dir,
-        fresh=fresh,
+        fresh=fresh or launch_settings().fresh,
         device=device,
         timeout_s=timeout_s,
         address=address,
