@@ -332,9 +332,9 @@ def test_masks_that_do_not_fit_their_classes_are_named(tmp_path: Path):
         OpenMask()(f"{file}x")
     with pytest.raises(
         ConfigError,
-        match="has no class for what it fills up with; give it pad_mode='reflection' or 'b",
+        match="has no class for what it fills up with; give it pad_mode='reflection'",
     ):
-        Resize(4, "pad")(TensorMask(torch.zeros(2, 2, dtype=torch.uint8)))
+        Resize(4, "pad")(TensorMask(torch.zeros(2, 3, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize(
