@@ -334,7 +334,7 @@ def test_masks_that_do_not_fit_their_classes_are_named(tmp_path: Path):
         ConfigError,
         match="has no class for what it fills up with; give it pad_mode='reflection' or 'b",
     ):
-        Resize(4, "pad")(TensorMask(torch.zeros(2, 2, dtype=torch.uint8)))
+        Resize(4, "pad")(TensorMask(torch.zeros(2, 3, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize(
