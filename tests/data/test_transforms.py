@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from dist_ai.data import (
     OneHotEncode,
     RegressionSetup,
     Table,
+    TfmdLists,
 )
 from dist_ai.errors import ConfigError, DataError
 
@@ -264,3 +267,43 @@ def test_targets_of_several_lengths_and_of_text_are_refused():
         DataError, match="the target of training item 0 is 'old'; expected a number, or a list of numbers"
     ):
         RegressionSetup().setup(["old"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["dog", "cat", "dog"]),
+        pd.Series(["dog", "cat", "dog"], index=[7, 8, 9]),
+        {"dog": 1, "cat": 2}.keys(),
+        TfmdLists(["dog", "cat"], []).train,
+        deque(["dog", "cat"]),
+    ],
+    ids=lambda labels: type(labels).__name__,
+)
+def test_classes_are_learned_from_whatever_has_a_length_and_an_order(labels: Any):
+    tfm = Categorize()
+    tfm.setup(labels)
+    assert tfm.vocab == ["cat", "dog"]
+
+
+def test_classes_are_learned_from_an_array_of_numbers():
+    for labels in (np.array([3, 1, 3]), torch.tensor([3, 1, 3])):
+        tfm = Categorize()
+        tfm.setup(labels)
+        assert tfm.vocab == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ({"dog", "cat"}, "Categorize cannot learn from a set; it has no order, and processes may disagree about it"),
+        (iter(["dog"]), "Categorize cannot learn from a list_iterator; expected items in order, with a length: a list"),
+        (TfmdLists(["dog"], []), "Categorize cannot learn from a TfmdLists; expected items in order"),
+        (pd.DataFrame({"label": ["dog"]}), "Categorize cannot learn from a DataFrame; expected items in order"),
+        ({"dog": 1}, "Categorize cannot learn from a dict; expected items in order"),
+    ],
+    ids=["set", "iterator", "TfmdLists", "table", "dict"],
+)
+def test_what_no_class_can_be_learned_from_is_refused_instead_of_learning_nothing(items: Any, text: str):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        Categorize().setup(items)
