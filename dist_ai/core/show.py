@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from dist_ai.core.figures import Panel
 
-__all__ = ["draw", "draw_over", "show_batch", "show_results", "together", "words"]
+__all__ = ["can_be_drawn", "draw", "draw_over", "show_batch", "show_results", "together", "words"]
 
 show_batch = Dispatch("show_batch", arity=2)
 """(input, target, samples) -> Figure. Input and target are the batch's, a tuple where there are several and None where there
@@ -55,6 +55,11 @@ other over the picture of the input; the name is "target" or "prediction"."""
 together = Dispatch("together", arity=2)
 """(element of the batch, the next one) -> the class (a named tuple) of both that is shown in their place, such as boxes with
 labels."""
+
+
+def can_be_drawn(value: Any, over: Any = None) -> bool:
+    """Returns whether a value has a picture: one of its own, or one over that of another value; else there are words for it."""
+    return draw.find(type(value)) is not None or draw_over.find(type(over), type(value)) is not None
 
 
 class _Element(NamedTuple):

@@ -28,7 +28,7 @@ import dataclasses
 import inspect
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from itertools import groupby
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -228,9 +228,19 @@ class Transform(metaclass=_TransformType):
         """Returns `x` with the transform undone, or `x` itself if no `decodes` is for its type."""
         return self._map("decodes", x, None)
 
-    def setup(self, items: Sequence[Any]) -> None:
-        """Learns the transform's state from the training items (a vocabulary, a mean); by default nothing."""
-        if (function := self._tables["setups"].find(type(items))) is not None:
+    def setup(self, items: Any) -> None:
+        """Learns the transform's state from the training items (a vocabulary, a mean); by default nothing.
+
+        Args:
+            items: a sequence, or anything of known length and order: an array, a column of a table, the keys of a dict.
+
+        Raises:
+            ConfigError: the transform learns from sequences, and this is none: a set or an iterator, a whole table.
+        """
+        table = self._tables["setups"]
+        if (function := table.find(type(items))) is None and (function := table.find(list)) is not None:
+            items = _in_order(items, type(self).__name__)
+        if function is not None:
             function(self, items, None)
 
     @property
@@ -482,6 +492,20 @@ def _as_transform(tfm: Any) -> Transform:
     if callable(tfm):
         return Func(tfm)
     raise ConfigError(f"{tfm!r} is not a transform: expected a Transform, a Transform class or a function")
+
+
+def _in_order(items: Any, owner: str) -> list[Any]:
+    """Returns what a transform can learn from as a list."""
+    is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives the names of its columns
+    if isinstance(items, set | frozenset):
+        hint = "it has no order, and processes may disagree about it: give sorted(...)"
+    elif is_table or not isinstance(items, Iterable) or not isinstance(items, Sized):
+        hint = (
+            "expected items in order, with a length: a list, an array, one column of a table, the training part of data"
+        )
+    else:
+        return list(items)
+    raise ConfigError(f"{owner} cannot learn from a {type(items).__name__}; {hint}")
 
 
 def _plain(value: Any, owner: str) -> Any:

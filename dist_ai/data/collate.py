@@ -1,4 +1,4 @@
-"""Samples to a batch: the same nesting, with a tensor where each sample has one."""
+"""Samples to a batch: the same nesting, with a tensor where each sample has one; and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from dist_ai.errors import DataError
 
-__all__ = ["collate", "elements", "structure"]
+__all__ = ["collate", "elements", "samples_of", "structure"]
 
 
 def collate(samples: Sequence[Any]) -> Any:
@@ -84,6 +84,17 @@ def elements(batch: Any) -> tuple[Any, ...]:
     return (batch,)
 
 
+def samples_of(batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Returns the samples whose elements, stacked, are those of a batch: what `collate` made, taken apart.
+
+    A list is taken for one value a sample, as that of strings is.
+
+    >>> samples_of((torch.tensor([[1, 2], [3, 4]]), ["a", "b"]))
+    [(tensor([1, 2]), 'a'), (tensor([3, 4]), 'b')]
+    """
+    return [tuple(_sample(each, i) for each in batch) for i in range(_num_samples(batch))]
+
+
 def structure(sample: Any) -> Any:
     """Returns what a sample must have in common with others to stack with them: nesting, types, shapes and dtypes.
 
@@ -97,6 +108,26 @@ def structure(sample: Any) -> Any:
     if isinstance(sample, tuple | list):
         return tuple(map(structure, sample))
     return _kind(sample)
+
+
+def _sample(value: Any, i: int) -> Any:
+    """Returns sample `i` of a value of a batch, whatever its nesting."""
+    if isinstance(value, Mapping):
+        return {key: _sample(each, i) for key, each in value.items()}
+    if isinstance(value, tuple):
+        parts = [_sample(each, i) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: _sample(getattr(value, name), i) for name in names})
+    return value[i]
+
+
+def _num_samples(value: Any) -> int:
+    """Returns how many samples a value of a batch has; of several parts, as many as all of them have."""
+    if isinstance(value, Mapping | tuple) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return min((_num_samples(each) for each in elements(value)), default=0)
+    return len(value)
 
 
 def _kind(sample: Any) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dist_ai.core.transform import ItemTransform
 from dist_ai.data.table import Row, is_row, missing, row_value
 from dist_ai.errors import ConfigError, DataError, did_you_mean
@@ -133,9 +135,9 @@ class ColReader(ItemTransform):
 class Getter(ItemTransform):
     """A plain function that takes out of an item what an input or a target is made from.
 
-    Set up on a source, it knows what kind of items that has, and lets others pass: if the source has rows and the function
-    returns paths, a path that comes is taken for what the function would return. An export, which holds no code, then
-    leaves it out: its model takes what the function returns.
+    It is called for every item of the source. Set up on that, it knows what kinds of items there are, and lets another kind
+    pass: if all are rows and the function returns paths, a path that comes later is taken for what the function would return.
+    An export, which holds no code, then leaves it out: its model takes what the function returns.
 
     Raises:
         DataError: at set-up, the function fails on the first item.
@@ -145,28 +147,27 @@ class Getter(ItemTransform):
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self.kinds: tuple[str, str] | None = None
+        self._passes: str | None = None
 
     @property
     def passes_others(self) -> bool:
         """Whether what the function returns can be told from what it takes."""
-        return self.kinds is not None and self.kinds[0] != self.kinds[1]
+        return self._passes is not None
 
     def setups(self, items: Sequence) -> None:
-        """Learns the kinds of what the function takes and returns from the first item."""
+        """Learns the kind of what the function returns from the first item, and whether no item is of that kind."""
         first = items[0]
         try:
-            self.kinds = _kind(first), _kind(self.function(first))
+            returned = _kind(self.function(first))
         except Exception as error:
             raise DataError(
                 f"{self!r} fails on the first training item, {first!r:.200}: {type(error).__name__}: {error}"
             ) from error
+        self._passes = returned if returned not in _kinds(items) else None
 
     def encodes(self, x: object) -> Any:
         """Returns the function of an item."""
-        if self.kinds is not None and self.passes_others and _kind(x) == self.kinds[1]:
-            return x
-        return self.function(x)
+        return x if self.passes_others and _kind(x) == self._passes else self.function(x)
 
     def to_plain(self) -> dict[str, Any]:
         """Raises `ConfigError`: a file cannot hold code."""
@@ -177,6 +178,13 @@ class Getter(ItemTransform):
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
+
+
+def _kinds(items: Sequence) -> set[str]:
+    """Returns the kinds of all items of a source, those for validation too."""
+    source = getattr(items, "items", items)
+    # Only what is in memory can be looked at for nothing. What reads an item when asked, such as a table, has one kind of them.
+    return set(map(_kind, source if isinstance(source, list | tuple | np.ndarray) else [items[0]]))
 
 
 def _kind(x: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from dist_ai.core.types import SemanticTensor, plain
+from dist_ai.data.collate import samples_of
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.recipe import SampleRecipe
@@ -79,8 +79,7 @@ def one_or_several(elements: tuple[Any, ...]) -> Any:
 
 def decoded_samples(elements: tuple[Any, ...], recipe: SampleRecipe | None) -> list[tuple[Any, ...]]:
     """Returns a batch's samples one by one, with what can be undone undone; without a recipe that is nothing."""
-    shown = elements if recipe is None else recipe.decode_batch(elements)
-    return [tuple(_at(each, i) for each in shown) for i in range(_length(elements))]
+    return samples_of(elements) if recipe is None else recipe.decode_batch(elements)
 
 
 def as_target(decoded: Any, target: Any) -> Any:
@@ -103,23 +102,3 @@ def sized(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
 def _begin(loader: IterableLoader, bs: int, **changes: Any) -> IterableLoader:
     """Returns a loader of a stream's begin that reads no more than it gives, with the same transforms."""
     return loader.new(bs=bs, drop_last=False, num_workers=0, split_idx=loader.split_idx, **changes)
-
-
-def _at(value: Any, i: int) -> Any:
-    """Returns sample `i` of one element of a batch, whatever its nesting."""
-    if hasattr(value, "_fields"):
-        return type(value)(*(_at(each, i) for each in value))
-    if isinstance(value, Mapping):
-        return {key: _at(each, i) for key, each in value.items()}
-    return value[i]
-
-
-def _length(value: Any) -> int:
-    """Returns how many samples an element of a batch has, or several of them."""
-    if isinstance(value, Mapping):
-        return _shortest(value.values())
-    return _shortest(value) if isinstance(value, tuple) else len(value)
-
-
-def _shortest(values: Iterable[Any]) -> int:
-    return min(_length(each) for each in values)

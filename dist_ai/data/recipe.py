@@ -6,11 +6,18 @@ trained one saw.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
+import torch
+
+from dist_ai.core.show import can_be_drawn
 from dist_ai.core.transform import Pipeline
+from dist_ai.data.collate import samples_of
 from dist_ai.data.datasets import Subset
+from dist_ai.data.device import map_tensors
 from dist_ai.data.getters import Getter
 from dist_ai.data.table import as_items
 from dist_ai.errors import DataError
@@ -51,15 +58,27 @@ class SampleRecipe:
             raise DataError("how an item gets its label is not part of an export; give items without with_labels")
         return Subset(items, range(len(items)), [*self.inputs, *(self.targets if with_labels else ())], split_idx=1)
 
-    def decode_batch(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Returns a batch's elements, or the first of them, with all that can be undone undone."""
-        undone = self.item_tfms.decode(self.batch_tfms.decode(batch))
-        pipelines = [*self.inputs, *self.targets][: len(undone)]
-        return tuple(pipeline.decode(x) for pipeline, x in zip(pipelines, undone, strict=True))
+    def decode_batch(self, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Returns the samples of a batch, on the CPU, with what can be undone undone.
 
-    def decode_targets(self, targets: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Returns targets, or decoded predictions of them, as labels."""
-        return tuple(pipeline.decode(y) for pipeline, y in zip(self.targets, targets, strict=True))
+        Args:
+            batch: its elements, inputs before targets, or the first of them; a target may be a decoded prediction of it.
+
+        `batch_tfms` are undone for the batch, the others for each sample: each gets to undo what it made. What can be drawn is
+        not undone into what cannot: an image stays one where a transform would go back to its file.
+        """
+        pipelines = [*self.inputs, *self.targets]
+        return [_undone(sample, pipelines) for sample in self._samples(batch)]
+
+    def decode_targets(self, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Returns the targets of each sample of a batch as labels; as `decode_batch`, which undoes the inputs too."""
+        n_inp = len(self.inputs)
+        return [_undone(sample[n_inp:], self.targets) for sample in self._samples(batch)]
+
+    def _samples(self, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        # In one copy: what belongs to a sample runs where loading runs it, and does not wait for the device each time.
+        undone = map_tensors(torch.Tensor.cpu, self.batch_tfms.decode(batch))
+        return [self.item_tfms.decode(sample) for sample in samples_of(undone)]
 
     @property
     def vocab(self) -> list[str]:
@@ -118,3 +137,18 @@ class SampleRecipe:
             batch_tfms=Pipeline.from_plain(data["batch_tfms"]),
             labels_items=False,
         )
+
+
+def _undone(sample: tuple[Any, ...], pipelines: Sequence[Pipeline]) -> tuple[Any, ...]:
+    """Returns the elements of a sample undone, each by its pipeline; those that have none as they are."""
+    pairs = zip_longest(sample, pipelines[: len(sample)], fillvalue=Pipeline())
+    return tuple(_undone_while_drawn(x, pipeline, sample[0]) for x, pipeline in pairs)
+
+
+def _undone_while_drawn(x: Any, pipeline: Pipeline, first: Any) -> Any:
+    for tfm in reversed(pipeline.tfms):
+        undone = tfm.decode(x)
+        if can_be_drawn(x, first) and not can_be_drawn(undone, first):
+            return x
+        x = undone
+    return x

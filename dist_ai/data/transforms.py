@@ -116,10 +116,6 @@ class MultiCategorize(ItemTransform):
         """Returns the labels of class indices."""
         return _labels(x.tolist(), self.vocab)
 
-    def decodes(self, x: list) -> Any:
-        """Returns the labels of the class indices of each of several samples."""
-        return [self.decode(each) for each in x]
-
 
 @dataclass
 class OneHotEncode(Transform):
@@ -160,9 +156,7 @@ class OneHotEncode(Transform):
         return TensorMultiCategory(encoded)
 
     def decodes(self, x: TensorMultiCategory) -> Any:
-        """Returns the indices of the classes that are there; of a batch, a list of them."""
-        if x.dim() > 1:
-            return [self.decode(each) for each in x]
+        """Returns the indices of the classes that are there."""
         return TensorCategory(x.bool().nonzero().flatten())
 
 
@@ -201,9 +195,7 @@ class EncodedMultiCategorize(ItemTransform):
         return TensorMultiCategory(encoded)
 
     def decodes(self, x: TensorMultiCategory) -> Any:
-        """Returns the labels of the classes that are there; of a batch, a list of them."""
-        if x.dim() > 1:
-            return [self.decode(each) for each in x]
+        """Returns the labels of the classes that are there."""
         return [self.vocab[i] for i in x.bool().nonzero().flatten().tolist()]
 
 
@@ -241,8 +233,8 @@ class RegressionSetup(ItemTransform):
         return x if isinstance(x, TensorRegression) else TensorRegression(self._checked(x, ""))
 
     def decodes(self, x: TensorRegression) -> Any:
-        """Returns a number, or a list of them; of a batch, a list with one for each sample."""
-        return x.flatten().tolist() if self.c == 1 and x.dim() > 1 else x.tolist()
+        """Returns a number, or a list of them."""
+        return x.item() if x.numel() == 1 else x.tolist()
 
     def _checked(self, x: Any, where: str) -> torch.Tensor:
         numbers = _numbers(x, where)

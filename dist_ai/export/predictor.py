@@ -93,10 +93,10 @@ class Predictor:
         for batch in loader:
             raw = self.model(*plain(batch))
             outputs, decoded = activation(self.loss_func, raw), decodes(self.loss_func, raw)
-            labels = self.recipe.decode_targets((decoded,))[0] if self.recipe.targets else decoded
+            labels = self.recipe.decode_targets((*batch, decoded))
             predictions += [
                 Prediction(label, _confidence(output, raw_label), output)
-                for label, output, raw_label in zip(labels, outputs.cpu(), decoded, strict=True)
+                for (label, *_), output, raw_label in zip(labels, outputs.cpu(), decoded, strict=True)
             ]
         return predictions
 

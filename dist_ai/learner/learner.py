@@ -591,10 +591,11 @@ class Learner:
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            raw = self.precision.forward(self.model, tuple(map(plain, elements(loader.one_batch()))))
+            batch = elements(loader.one_batch())
+            raw = self.precision.forward(self.model, tuple(map(plain, batch)))
         decoded = decodes(self.loss_func, raw)
-        labels = self.dls.recipe.decode_targets((decoded,)) if self.dls.recipe.targets else (decoded,)
-        return labels[0][0], plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
+        label, *_ = self.dls.recipe.decode_targets((*batch, decoded))[0]
+        return label, plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
 
     def show_results(
         self,

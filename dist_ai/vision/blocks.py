@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dist_ai.data import TransformBlock
-from dist_ai.vision.masks import MaskToIndex, OpenMask
+from dist_ai.vision.masks import FitMask, MaskToIndex, OpenMask
 from dist_ai.vision.points import PlacePoints, ScalePoints, ToPoints
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 
@@ -29,7 +29,7 @@ def MaskBlock(codes: Iterable[str] | None = None, *, void: int | None = None) ->
         void: a number beyond them that stands for no class, such as 255.
     """
     opener = OpenMask(None if codes is None else list(codes), void)
-    return TransformBlock(type_tfms=[opener], batch_tfms=[MaskToIndex()])
+    return TransformBlock(type_tfms=[opener], item_tfms=[FitMask()], batch_tfms=[MaskToIndex()])
 
 
 def PointBlock(n: int | None = None, *, y_first: bool = False) -> TransformBlock:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 from PIL.Image import Image as PILImage
+from torchvision import tv_tensors
 
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorBBox, TensorMask, TensorPoint
 from dist_ai.errors import ConfigError, did_you_mean
-from dist_ai.vision.augment.coordinates import check_sampling
+from dist_ai.vision.augment.coordinates import check_movable, check_sampling
 from dist_ai.vision.augment.geometry import check_crop, check_share, dihedral, drawn_crop, size_of
 from dist_ai.vision.augment.homography import Frame, Homography, apply, apply_to_boxes, moved, scaled
 
@@ -104,6 +105,10 @@ class Cut(Transform):
         window = self.window(Frame(*x.canvas_size), draw)
         boxes = apply_to_boxes(window.homography, plain(x)[None], x.format.value, window.frame)[0]
         return TensorBBox.wrap(boxes, x, canvas_size=tuple(window.frame))
+
+    def encodes(self, x: tv_tensors.TVTensor) -> Any:
+        """Raises `ConfigError`: what else lies in an image must not stay where it was."""
+        check_movable(self, x)
 
 
 @dataclass
@@ -281,6 +286,10 @@ class _Turn(Transform):
         homography, frame = self._turned(x, draw)
         boxes = apply_to_boxes(homography, plain(x)[None], x.format.value, frame)[0]
         return TensorBBox.wrap(boxes, x, canvas_size=tuple(frame))
+
+    def encodes(self, x: tv_tensors.TVTensor) -> Any:
+        """Raises `ConfigError`: what else lies in an image must not stay where it was."""
+        check_movable(self, x)
 
     def _turned(self, x: TensorPoint | TensorBBox, draw: Draw | None) -> tuple[Homography, Frame]:
         way, frame = self.way(draw), Frame(*x.canvas_size)

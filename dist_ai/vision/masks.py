@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,12 +12,13 @@ import torch
 from PIL import Image, ImageOps
 from PIL.Image import Image as PILImage
 
-from dist_ai.core.transform import Transform
+from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.vision_types import TensorMask
 from dist_ai.errors import BadSampleError, DataError
 from dist_ai.losses import CrossEntropyLoss, default_loss
+from dist_ai.vision.transforms import image_sizes
 
-__all__ = ["MaskToIndex", "OpenMask"]
+__all__ = ["FitMask", "MaskToIndex", "OpenMask"]
 
 
 @dataclass
@@ -24,13 +26,13 @@ class OpenMask(Transform):
     """A file, array or image to a `TensorMask` (height, width), upright.
 
     Args:
-        codes: the name of each class; None if they have none, and then a pixel may be any number.
+        codes: the name of each class; None if they have none, and then a pixel may be any number from 0 on.
         void: a number beyond them that stands for no class, such as 255.
 
     Pixels are class numbers: those of a grey image, the indices of one with a palette, or 16 bits; never colours.
 
     Raises:
-        BadSampleError: a file that is no such image, or has a class that `codes` does not name; names the file.
+        BadSampleError: a file that is no such image, or has a class below 0 or one that `codes` does not name; names the file.
     """
 
     codes: list[str] | None = None
@@ -76,15 +78,54 @@ class OpenMask(Transform):
             )
         if pixels.dtype not in (np.bool_, np.uint8):
             pixels = pixels.astype(np.int32)  # torch and Pillow have no operations on 16 bits
-        if self.codes is not None:
-            there = np.unique(pixels)
-            strange = there[(there >= len(self.codes)) & (there != (-1 if self.void is None else self.void))]
-            if len(strange):
-                raise DataError(
-                    f"class {strange[0]} in a mask of {len(self.codes)} classes, 0 to {len(self.codes) - 1}; name all in codes, "
-                    f"or say what stands for none: void={strange[0]}"
-                )
+        if self.codes is not None or pixels.dtype.kind == "i":
+            self._check(np.unique(pixels))
         return TensorMask(torch.from_numpy(pixels.copy()), codes=self.codes)
+
+    def _check(self, classes: np.ndarray) -> None:
+        """Raises `DataError` for a class that is none."""
+        beyond = (classes < 0) if self.codes is None else (classes < 0) | (classes >= len(self.codes))
+        strange = [each for each in classes[beyond].tolist() if each != self.void]
+        if strange and self.codes is None:
+            raise DataError(
+                f"class {strange[0]} in a mask; classes count from 0: say what stands for none: void={strange[0]}"
+            )
+        if strange:
+            raise DataError(
+                f"class {strange[0]} in a mask of {len(self.codes or ())} classes, 0 to {len(self.codes or ()) - 1}; name all in "
+                f"codes, or say what stands for none: void={strange[0]}"
+            )
+
+
+@dataclass
+class FitMask(ItemTransform):
+    """Sees to it that each mask of a sample has as many pixels as an image beside it, before the two are resized together.
+
+    Raises:
+        DataError: it has not; nor is the image a half, a quarter or an eighth of its size, as `OpenImage(at_least=...)` reads it.
+    """
+
+    order: ClassVar[int] = 0
+
+    def encodes(self, x: tuple) -> Any:
+        """Returns the sample as it is."""
+        sizes = image_sizes(x)
+        for mask in x:
+            if (
+                sizes
+                and isinstance(mask, TensorMask)
+                and not any(_fits(tuple(mask.shape[-2:]), size) for size in sizes)
+            ):
+                raise DataError(
+                    f"a mask of {mask.shape[-2]} x {mask.shape[-1]} pixels (height x width) beside an image of "
+                    f"{' x '.join(map(str, sizes[0]))}; it must have the class of each pixel: see that it is this image's "
+                    "mask, upright like it"
+                )
+        return x
+
+
+def _fits(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
+    return any(image == tuple(math.ceil(side / part) for side in mask) for part in (1, 2, 4, 8))
 
 
 @dataclass

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL.Image import Image as PILImage
 
 from dist_ai.core.transform import ItemTransform, Transform
-from dist_ai.core.vision_types import TensorImage, TensorPoint
+from dist_ai.core.vision_types import TensorPoint
 from dist_ai.data.device import to_device
 from dist_ai.errors import DataError
 from dist_ai.losses import MSELoss, default_loss
+from dist_ai.vision.transforms import image_sizes
 
 __all__ = ["PlacePoints", "ScalePoints", "ToPoints"]
 
@@ -71,7 +71,7 @@ class PlacePoints(ItemTransform):
 
     def encodes(self, x: tuple) -> Any:
         """Returns the sample with its points placed."""
-        sizes = [_size(each) for each in x if isinstance(each, PILImage | TensorImage)]
+        sizes = image_sizes(x)
         if len(sizes) == 0:
             return x
         return tuple(TensorPoint(each, canvas_size=sizes[0]) if isinstance(each, TensorPoint) else each for each in x)
@@ -100,7 +100,3 @@ def _(target: TensorPoint) -> MSELoss:
 def _half(x: TensorPoint) -> torch.Tensor:
     height, width = x.canvas_size
     return to_device(torch.tensor([width / 2, height / 2], dtype=x.dtype), x.device)
-
-
-def _size(image: Any) -> tuple[int, int]:
-    return (image.height, image.width) if isinstance(image, PILImage) else (image.shape[-2], image.shape[-1])

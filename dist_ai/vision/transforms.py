@@ -22,6 +22,7 @@ __all__ = [
     "ImageToTensor",
     "Normalize",
     "OpenImage",
+    "image_sizes",
     "imagenet_stats",
 ]
 
@@ -121,6 +122,19 @@ class ImageToTensor(Transform):
         """Returns the pixels."""
         pixels = torch.from_numpy(np.array(x, dtype=np.uint8))
         return TensorImage(pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1).contiguous())
+
+
+def image_sizes(sample: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """Returns (height, width) in pixels of each image of a sample.
+
+    >>> image_sizes((Image.new("L", (30, 20)), "a label"))
+    [(20, 30)]
+    """
+    return [
+        (each.height, each.width) if isinstance(each, PILImage) else (each.shape[-2], each.shape[-1])
+        for each in sample
+        if isinstance(each, PILImage | TensorImage)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ batches

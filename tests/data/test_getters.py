@@ -8,11 +8,12 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dist_ai.core.transform import Transform
-from dist_ai.data import AttrGetter, ColReader, Getter, ItemGetter, Table
+from dist_ai.data import AttrGetter, ColReader, DataBlock, Getter, IndexSplitter, ItemGetter, Table, TransformBlock
 from dist_ai.errors import ConfigError, DataError
 
 Pet = namedtuple("Pet", ["file", "kind"])
@@ -100,6 +101,17 @@ def test_a_function_from_paths_to_paths_is_always_called_and_not_left_out_of_an_
     assert not getter.passes_others
     with pytest.raises(ConfigError, match="cannot be written to a file, because files hold no code"):
         getter.to_plain()
+
+
+@pytest.mark.parametrize("items", [[1, "2", 3, 4], ["2", 1, 3, 4], (1, 3, 4, "2"), np.array([1, 3, 4, "2"], object)])
+def test_a_function_sees_every_item_of_a_source_whatever_their_kinds(items: Any):
+    block = DataBlock(
+        TransformBlock,
+        get_x=lambda item: f"{item}.jpg",
+        splitter=IndexSplitter([3]),  # of the last, "2" or 4, set-up sees nothing
+    )
+    made = block.datasets(items)
+    assert [x for part in made.subsets for (x,) in part] == [f"{item}.jpg" for item in items]
 
 
 def test_a_function_that_fails_is_found_at_set_up_with_its_item():

@@ -142,3 +142,22 @@ assert "matplotlib.pyplot" not in sys.modules, "no window or backend is needed"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class WaveOfPitch(Transform):
+    """A number to a series; its `decodes` is for that of one sample."""
+
+    def encodes(self, x: int) -> Any:
+        """Returns the series."""
+        return TensorSeries(torch.full((1, 4), float(x)))
+
+    def decodes(self, x: TensorSeries) -> Any:
+        """Returns the series an octave higher, of one sample alone."""
+        assert tuple(x.shape) == (1, 4)
+        return 2 * x
+
+
+def test_a_type_transform_undoes_one_sample_at_a_time_in_pictures() -> None:
+    block = DataBlock(TransformBlock([WaveOfPitch]), splitter=IndexSplitter([3]), batch_tfms=[Halved()])
+    figure = block.dataloaders(list(range(4)), bs=3, num_workers=0).show_batch()
+    assert sorted(axes.lines[0].get_ydata().tolist() for axes in figure.axes) == [[0.0] * 4, [2.0] * 4, [4.0] * 4]

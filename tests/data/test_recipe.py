@@ -10,9 +10,9 @@ from typing import ClassVar
 import pytest
 import torch
 
-from dist_ai.core.transform import Pipeline, Transform
-from dist_ai.core.types import TensorCategory
-from dist_ai.data import Categorize, Datasets, Getter, OneHotEncode, RegressionSetup
+from dist_ai.core.transform import ItemTransform, Pipeline, Transform
+from dist_ai.core.types import TensorCategory, TensorRegression, TensorSeries
+from dist_ai.data import Categorize, Datasets, Getter, ItemGetter, OneHotEncode, RegressionSetup, collate
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 
@@ -20,10 +20,10 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError
 @dataclass
 class TextToNumber(Transform):
     def encodes(self, x: str):
-        return torch.tensor(float(x))
+        return TensorRegression(float(x))
 
     def decodes(self, x: torch.Tensor):
-        return [f"{each:g}" for each in x.tolist()]
+        return f"{x.item():g}"
 
 
 @dataclass
@@ -31,10 +31,10 @@ class TimesInBatch(Transform):
     by: float = 1.0
     order: ClassVar[int] = 5
 
-    def encodes(self, x: torch.Tensor):
+    def encodes(self, x: TensorRegression):
         return x * self.by
 
-    def decodes(self, x: torch.Tensor):
+    def decodes(self, x: TensorRegression):
         return x / self.by
 
 
@@ -63,11 +63,70 @@ def test_new_items_are_seen_through_the_validation_transforms_without_targets(re
 
 
 def test_inputs_are_undone_from_the_batch_back_to_the_item(recipe: SampleRecipe):
-    assert recipe.decode_batch((torch.tensor([60.0, 80.0]),)) == (["3", "4"],)
+    assert recipe.decode_batch((TensorRegression([60.0, 80.0]),)) == [("3",), ("4",)]
+
+
+class WordsToLetters(Transform):
+    """A type transform whose `decodes` is for one sample."""
+
+    def encodes(self, x: str):
+        return TensorRegression([float(ord(letter)) for letter in x])
+
+    def decodes(self, x: TensorRegression):
+        assert x.dim() == 1
+        return "".join(chr(round(number)) for number in x.tolist())
+
+
+class SwapElements(ItemTransform):
+    """An item transform that sees a sample whole, which no batch looks like."""
+
+    def encodes(self, x: tuple):
+        return tuple(reversed(x))
+
+    def decodes(self, x: tuple):
+        assert all(each.dim() == 1 for each in x)
+        return tuple(reversed(x))
+
+
+def test_item_and_type_transforms_undo_one_sample_as_they_made_it():
+    made = Datasets(
+        [("ab", "cd"), ("ef", "gh")], [[ItemGetter(0), WordsToLetters], [ItemGetter(1), WordsToLetters]], ([0, 1], [0])
+    )
+    recipe = SampleRecipe(
+        made.pipelines[:1], made.pipelines[1:], Pipeline([SwapElements]), Pipeline([TimesInBatch(10.0)])
+    )
+    batch = recipe.batch_tfms(collate([recipe.item_tfms(sample) for sample in made.train]))
+    assert recipe.decode_batch(batch) == [("ab", "cd"), ("ef", "gh")]
+    assert recipe.decode_targets(batch) == [("cd",), ("gh",)]
+    assert recipe.decode_batch(batch) == [made.decode(sample) for sample in made.train]
+
+
+class ReadSeries(Transform):
+    def encodes(self, x: str):
+        return TensorSeries([[float(x)]])
+
+    def decodes(self, x: TensorSeries):
+        return "the name of a file"
+
+
+class CentredSeries(Transform):
+    order: ClassVar[int] = 1
+
+    def encodes(self, x: TensorSeries):
+        return x - 1
+
+    def decodes(self, x: TensorSeries):
+        return x + 1
+
+
+def test_what_can_be_drawn_is_undone_as_long_as_it_still_can():
+    pipeline = Pipeline([ReadSeries, CentredSeries])
+    ((series,),) = SampleRecipe(inputs=[pipeline]).decode_batch((torch.stack([pipeline("7")]),))
+    assert (type(series), series.tolist()) == (TensorSeries, [[7.0]])
 
 
 def test_targets_are_decoded_to_labels(recipe: SampleRecipe):
-    assert recipe.decode_targets((TensorCategory(torch.tensor([1, 0])),)) == (["1", "0"],)
+    assert recipe.decode_targets((TensorRegression([60.0, 80.0]), TensorCategory([1, 0]))) == [("1",), ("0",)]
     assert recipe.vocab == ["0", "1"]
 
 
@@ -84,8 +143,7 @@ def test_it_comes_back_through_json_with_of_the_targets_what_decodes_them(recipe
     again = SampleRecipe.from_plain(json.loads(json.dumps(written)))
     assert again.to_plain() == written
     assert again.samples(["3"])[0] == recipe.samples(["3"])[0]
-    assert again.decode_batch((torch.tensor([60.0]),)) == (["3"],)
-    assert again.decode_targets((TensorCategory(torch.tensor([1])),)) == (["1"],)
+    assert again.decode_batch((TensorRegression([60.0]), TensorCategory([1]))) == [("3", "1")]
 
 
 def test_a_function_among_the_inputs_cannot_be_written():

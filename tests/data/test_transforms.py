@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from dist_ai.data import (
     OneHotEncode,
     RegressionSetup,
     Table,
+    TfmdLists,
 )
 from dist_ai.errors import ConfigError, DataError
 
@@ -172,11 +175,10 @@ def test_several_labels_become_a_yes_or_no_for_each_class_and_come_back():
     assert pipeline([]).tolist() == [0.0, 0.0, 0.0]
     assert pipeline(("sea", "sea")).tolist() == [0.0, 1.0, 0.0]
     assert pipeline.decode(target) == ["sand", "sky"]
-    batch = torch.stack([target, pipeline([])])
-    assert pipeline.decode(batch) == [["sand", "sky"], []]
-    assert pipeline.decode(TensorMultiCategory(batch > 0)) == [["sand", "sky"], []]
+    assert pipeline.decode(pipeline([])) == []
+    assert pipeline.decode(TensorMultiCategory(target > 0)) == ["sand", "sky"]
     again = Pipeline.from_plain(json.loads(json.dumps(pipeline.to_plain())))
-    assert again.decode(batch) == [["sand", "sky"], []]
+    assert again.decode(target) == ["sand", "sky"]
     assert [tfm.num_outputs for tfm in again.tfms] == [3, 3]  # type: ignore[attr-defined]
 
 
@@ -208,7 +210,6 @@ def test_targets_that_are_encoded_already_are_checked_and_decoded(given: Any):
     target = tfm(given)
     assert (type(target), target.tolist()) == (TensorMultiCategory, [1.0, 0.0, 1.0])
     assert tfm.decode(target) == ["sea", "sand"]
-    assert tfm.decode(target[None]) == [["sea", "sand"]]
     assert round_trip(tfm) == tfm
 
 
@@ -229,7 +230,7 @@ def test_targets_that_are_wrongly_encoded_are_refused(given: Any):
     [
         ([1, 2.5], 1, (), 1.0),
         ([np.int64(1), 2], 1, (), 1.0),
-        ([[1.0], [2.0]], 1, (1,), [1.0]),
+        ([[1.0], [2.0]], 1, (1,), 1.0),
         ([(1, 2), (3, 4)], 2, (2,), [1.0, 2.0]),
         ([np.array([1, 2, 3])] * 2, 3, (3,), [1.0, 2.0, 3.0]),
     ],
@@ -244,8 +245,8 @@ def test_numbers_become_float32_and_come_back(targets: Any, c: int, shape: tuple
 
 
 def test_the_predictions_of_a_model_with_one_output_are_numbers():
-    assert RegressionSetup(1).decode(TensorRegression([[0.5], [1.5]])) == [0.5, 1.5]
-    assert RegressionSetup(2).decode(TensorRegression([[0.5, 1.0], [1.5, 2.0]])) == [[0.5, 1.0], [1.5, 2.0]]
+    assert RegressionSetup(1).decode(TensorRegression([0.5])) == 0.5
+    assert RegressionSetup(2).decode(TensorRegression([0.5, 1.0])) == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
@@ -266,3 +267,43 @@ def test_targets_of_several_lengths_and_of_text_are_refused():
         DataError, match="the target of training item 0 is 'old'; expected a number, or a list of numbers"
     ):
         RegressionSetup().setup(["old"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["dog", "cat", "dog"]),
+        pd.Series(["dog", "cat", "dog"], index=[7, 8, 9]),
+        {"dog": 1, "cat": 2}.keys(),
+        TfmdLists(["dog", "cat"], []).train,
+        deque(["dog", "cat"]),
+    ],
+    ids=lambda labels: type(labels).__name__,
+)
+def test_classes_are_learned_from_whatever_has_a_length_and_an_order(labels: Any):
+    tfm = Categorize()
+    tfm.setup(labels)
+    assert tfm.vocab == ["cat", "dog"]
+
+
+def test_classes_are_learned_from_an_array_of_numbers():
+    for labels in (np.array([3, 1, 3]), torch.tensor([3, 1, 3])):
+        tfm = Categorize()
+        tfm.setup(labels)
+        assert tfm.vocab == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ({"dog", "cat"}, "Categorize cannot learn from a set; it has no order, and processes may disagree about it"),
+        (iter(["dog"]), "Categorize cannot learn from a list_iterator; expected items in order, with a length: a list"),
+        (TfmdLists(["dog"], []), "Categorize cannot learn from a TfmdLists; expected items in order"),
+        (pd.DataFrame({"label": ["dog"]}), "Categorize cannot learn from a DataFrame; expected items in order"),
+        ({"dog": 1}, "Categorize cannot learn from a dict; expected items in order"),
+    ],
+    ids=["set", "iterator", "TfmdLists", "table", "dict"],
+)
+def test_what_no_class_can_be_learned_from_is_refused_instead_of_learning_nothing(items: Any, text: str):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        Categorize().setup(items)

@@ -30,6 +30,7 @@ from dist_ai.data import (
     RegexLabeller,
     RegressionBlock,
     Table,
+    TransformBlock,
     get_image_files,
     parent_label,
 )
@@ -39,6 +40,7 @@ from dist_ai.learner import Learner, load_learner
 from dist_ai.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from dist_ai.vision import Flip, ImageBlock, MaskBlock, PointBlock, Resize, aug_transforms
 from dist_ai.vision.masks import OpenMask
+from dist_ai.vision.transforms import ImageToTensor, OpenImage
 
 LOADING: dict[str, Any] = {"bs": 4, "num_workers": 0}
 
@@ -335,6 +337,43 @@ def test_masks_that_do_not_fit_their_classes_are_named(tmp_path: Path):
         match="has no class for what it fills up with; give it pad_mode='reflection'",
     ):
         Resize(4, "pad")(TensorMask(torch.zeros(2, 3, dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize("codes", [["sky", "road"], None])
+def test_a_class_below_zero_needs_to_be_the_void(codes: list[str] | None):
+    mask = np.array([[0, -1]], np.int32)
+    with pytest.raises(DataError, match=r"^class -1 in a mask.*say what stands for none: void=-1$"):
+        OpenMask(codes)(mask)
+    with pytest.raises(DataError, match="class -1 in a mask"):
+        OpenMask(codes, void=255)(mask)
+    assert OpenMask(codes, void=-1)(mask).tolist() == [[0, -1]]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (30, 20), (19, 30)])
+def test_a_mask_that_is_not_of_its_image_is_named_and_not_resized_to_it(shape: tuple[int, int]):
+    block = DataBlock(
+        (ImageBlock, MaskBlock(["sky", "road"])),
+        get_x=lambda i: np.zeros((20, 30, 3), np.uint8),
+        get_y=lambda i: np.zeros(shape, np.uint8),
+        item_tfms=Resize(8),
+    )
+    with pytest.raises(
+        DataError,
+        match=rf"a mask of {shape[0]} x {shape[1]} pixels \(height x width\) beside an image of 20 x 30; it must",
+    ):
+        block.dataloaders(list(range(5)), **LOADING).one_batch()
+
+
+def test_a_photograph_that_is_read_at_a_part_of_its_size_keeps_its_mask(tmp_path: Path):
+    Image.new("RGB", (65, 43)).save(tmp_path / "sky.jpg")
+    block = DataBlock(
+        (TransformBlock([OpenImage(at_least=8)], [ImageToTensor()]), MaskBlock(["sky", "road"])),
+        get_x=lambda i: tmp_path / "sky.jpg",
+        get_y=lambda i: np.zeros((43, 65), np.uint8),
+        item_tfms=Resize(8),
+    )
+    _, masks = block.dataloaders(list(range(5)), **LOADING).one_batch()
+    assert tuple(masks.shape) == (4, 8, 8)
 
 
 @pytest.mark.parametrize(

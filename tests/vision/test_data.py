@@ -270,7 +270,7 @@ def samples_of(dls: DataLoaders) -> list[tuple[float, Any]]:
         (round(float(x[0, 0, 0]), 5), label)
         for loader in dls
         for xs, ys in loader
-        for x, label in zip(xs, dls.recipe.decode_targets((ys,))[0], strict=True)
+        for x, (label,) in zip(xs, dls.recipe.decode_targets((xs, ys)), strict=True)
     )
 
 

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torchvision import tv_tensors
 
 from dist_ai.core.dispatch import Dispatch
 from dist_ai.core.randomness import Draw
@@ -36,7 +37,7 @@ from dist_ai.errors import ConfigError, DataError, did_you_mean
 from dist_ai.vision.augment.homography import Frame, Homography, apply, apply_to_boxes, inverted
 from dist_ai.vision.augment.sampling import interpolated
 
-__all__ = ["Coordinates", "Motion", "check_samples", "check_sampling", "move", "of_batch"]
+__all__ = ["Coordinates", "Motion", "check_movable", "check_samples", "check_sampling", "move", "of_batch"]
 
 _MODES, _PAD_MODES = ("bilinear", "bicubic", "nearest"), ("reflection", "border", "zeros")
 
@@ -68,6 +69,7 @@ class Coordinates(Composable):
     def run(cls, row: Sequence[tuple[Any, Draw | None]], x: Any) -> Any:
         """Returns `x` moved; see `move` for what can be."""
         if (function := move.find(type(x))) is None:
+            check_movable(row[0][0], x)
             return x
         return function(x, row)
 
@@ -123,6 +125,19 @@ def of_batch(tfm: Transform, draw: Draw | None) -> Draw:
     if draw is None or draw.single:
         raise ConfigError(f"{_name(tfm)} draws for each sample of a batch; use it in batch_tfms")
     return draw
+
+
+def check_movable(tfm: Transform, x: Any) -> None:
+    """Raises `ConfigError` for a value that lies in an image, which a transform without an implementation for it would leave.
+
+    Those are torchvision's types: left where they were while the image moves, they would be wrong targets without a word.
+    """
+    if isinstance(x, tv_tensors.TVTensor):
+        raise ConfigError(
+            f"{_name(tfm)} moves the pixels of a sample and cannot move the {type(x).__name__} beside them; an item transform "
+            "moves PIL images, a batch transform a TensorImage, and both a TensorMask, TensorPoint and TensorBBox: make it one "
+            "of these"
+        )
 
 
 def check_samples(drawn: Sized, samples: int) -> None:
