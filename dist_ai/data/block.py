@@ -21,16 +21,18 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
-from dist_ai.data.datasets import Datasets
-from dist_ai.data.fetcher import BadSamples
+from dist_ai.data.collate import ByElement, Collate
+from dist_ai.data.collate import collate as stack
+from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.getters import Getter, ItemGetter
 from dist_ai.data.iterables import IterableLoader, first_of
-from dist_ai.data.loaders import DataLoaders, Weights
+from dist_ai.data.loaders import DataLoaders, LoaderOptions
+from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.data.splitters import RandomSplitter, Splitter, check_split
 from dist_ai.data.summary import Report
@@ -51,6 +53,10 @@ class TransformBlock:
         type_tfms: from what a getter gives to the element; they learn from the training items.
         item_tfms: transforms of a whole sample that this element needs.
         batch_tfms: transforms of a batch that it needs, on the device.
+        collate: makes this element of a batch of those of the samples: `Pad()` of texts of different lengths, ``list`` of
+            boxes. By default they are stacked; where `item_tfms` change how many elements a sample has, none can be given.
+        order: of the training part's elements, the order in which training sees them:
+            ``lambda texts: LengthOrder([len(text) for text in texts])``.
 
     Without any, the element is what the getter gives.
     """
@@ -58,6 +64,8 @@ class TransformBlock:
     type_tfms: Sequence[Tfm] = ()
     item_tfms: Sequence[Tfm] = ()
     batch_tfms: Sequence[Tfm] = ()
+    collate: Collate | None = None
+    order: Callable[[Subset], Order] | None = None
 
 
 def CategoryBlock(vocab: Iterable[Any] | None = None, *, sort: bool = True, add_na: bool = False) -> TransformBlock:
@@ -141,6 +149,8 @@ class DataBlock:
         if not 1 <= self.num_inputs <= len(self.blocks):
             raise ConfigError(f"n_inp={self.n_inp} of {len(self.blocks)} block(s); expected 1 to {len(self.blocks)}")
         self._getters()
+        if sum(block.order is not None for block in self.blocks) > 1:
+            raise ConfigError("several blocks say in which order training sees the samples; only one can")
 
     @property
     def num_inputs(self) -> int:
@@ -156,6 +166,20 @@ class DataBlock:
     def all_batch_tfms(self) -> list[Tfm]:
         """The batch transforms of the blocks and of the user, each once."""
         return _merged([tfm for block in self.blocks for tfm in block.batch_tfms], _listed(self.batch_tfms))
+
+    @property
+    def collate(self) -> Collate | None:
+        """What makes batches of samples, where a block says how its element is collated."""
+        if all(block.collate is None for block in self.blocks):
+            return None
+        return ByElement(tuple(block.collate or stack for block in self.blocks))
+
+    def order(self, datasets: Datasets) -> Order | None:
+        """Returns the order in which training sees the samples of these, where a block says which."""
+        for place, block in enumerate(self.blocks):
+            if block.order is not None:
+                return block.order(datasets.train.element(place))
+        return None
 
     @classmethod
     def from_columns(cls, blocks: Any = (TransformBlock, TransformBlock), **options: Any) -> DataBlock:
@@ -211,37 +235,15 @@ class DataBlock:
                 _check_classes(made, pipeline)
         return made
 
-    def dataloaders(
-        self,
-        source: Any,
-        *,
-        bs: int = 64,
-        val_bs: int | None = None,
-        drop_last: bool | None = None,
-        num_workers: int | None = None,
-        bad_samples: BadSamples = "raise",
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        weights: Weights = None,
-        num_samples: int | None = None,
-    ) -> DataLoaders:
-        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_datasets`.
+    def dataloaders(self, source: Any, *, seed: int = 0, **options: Unpack[LoaderOptions]) -> DataLoaders:
+        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_dblock`.
 
-        ``weights="balanced"`` shows every class equally often, ``num_samples=`` makes epochs of so many samples.
+        Args:
+            source: as for `datasets`.
+            seed: of the order and of all random draws.
+            options: ``bs=64``, ``num_workers=``, ``weights="balanced"``, ``collate=`` and more; see `LoaderOptions`.
         """
-        return DataLoaders.from_dblock(
-            self,
-            source,
-            bs=bs,
-            val_bs=val_bs,
-            drop_last=drop_last,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
-            seed=seed,
-            device=device,
-            weights=weights,
-            num_samples=num_samples,
-        )
+        return DataLoaders.from_dblock(self, source, seed=seed, **options)
 
     def stream_dataloaders(
         self,
@@ -303,6 +305,7 @@ class DataBlock:
                 pipelines=pipelines,
                 item_tfms=recipe.item_tfms.tfms,
                 batch_tfms=recipe.batch_tfms.tfms,
+                collate=self.collate or stack,
                 bad_samples=bad_samples,
                 seed=seed,
                 split_idx=split_idx,

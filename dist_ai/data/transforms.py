@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from dist_ai.core.transform import ItemTransform, Transform
+from dist_ai.core.transform import ItemTransform, Pipeline, Transform
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.data.datasets import Subset
 from dist_ai.data.table import missing
 from dist_ai.errors import ConfigError, DataError, did_you_mean
 
@@ -262,6 +263,8 @@ class RegressionSetup(ItemTransform):
 def _each(items: Sequence) -> Iterator[tuple[Any, str]]:
     """Yields each target of the training items, with words for which item it is of."""
     sources = getattr(items, "items", items)  # what the transforms before this one are given
+    if isinstance(items, Subset):  # this one is the first
+        sources = Subset(items.items, items.indices, Pipeline(), items.split_idx)
     for i in range(len(items)):
         try:
             target = items[i]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
-from dist_ai.data import collate
+from dist_ai.data import Pad, collate
+from dist_ai.data.collate import ByElement
 from dist_ai.errors import DataError
 
 properties = settings(deadline=None, max_examples=100, derandomize=True)
@@ -129,3 +130,26 @@ def test_samples_that_do_not_fit_say_why(samples: list[Any], message: str):
     for wrapped in (samples, [(0, sample) for sample in samples], [{"deep": [sample]} for sample in samples]):
         with pytest.raises(DataError, match=re.escape(message)):
             collate(wrapped)
+
+
+def test_padding_keeps_type_and_dtype_and_needs_only_the_first_dimension_to_differ():
+    padded = Pad(value=7)([TensorImage(torch.zeros(n, 2, dtype=torch.uint8)) for n in (1, 3)])
+    assert (type(padded), padded.dtype, padded.shape) == (TensorImage, torch.uint8, (2, 3, 2))
+    assert padded[0].tolist() == [[0, 0], [7, 7], [7, 7]]
+    assert Pad()([np.array([True]), np.array([True, True])]).tolist() == [[True, False], [True, True]]
+    with pytest.raises(DataError, match="samples of different shapes do not stack into a batch"):
+        Pad()([torch.zeros(1, 2), torch.zeros(1, 3)])
+    for without in (torch.tensor(1), "text"):
+        with pytest.raises(
+            DataError, match="has no length to pad; Pad takes tensors and arrays of 1 dimension or more"
+        ):
+            Pad()([without])
+
+
+def test_elements_are_collated_each_in_its_way_as_many_as_are_said():
+    each = ByElement((Pad(), list))
+    assert each([(torch.ones(1),), (torch.ones(2),)])[0].tolist() == [[1, 0], [1, 1]]
+    with pytest.raises(
+        DataError, match="samples of 3 elements, and of 2 it is said how they are collated; where item_tfms"
+    ):
+        each([(1, 2, 3)])
