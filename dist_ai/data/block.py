@@ -189,9 +189,9 @@ class DataBlock:
             blocks: as of a `DataBlock`.
             options: its other arguments, but `get_items` and `getters`.
 
-        >>> block = DataBlock.from_columns((TransformBlock, CategoryBlock), splitter=RandomSplitter(0.5))
-        >>> block.datasets((["1.jpg", "2.jpg"], ["a", "a"])).valid[0]
-        ('1.jpg', TensorCategory(0))
+        >>> block = DataBlock.from_columns((TransformBlock, CategoryBlock), splitter=RandomSplitter(0.34))
+        >>> block.datasets((["1.jpg", "2.jpg", "3.jpg"], ["a", "b", "a"])).valid[0]
+        ('3.jpg', TensorCategory(0))
         """
         num = len(blocks) if isinstance(blocks, tuple | list) else 1
         return cls(blocks, get_items=_zipped, getters=[ItemGetter(i) for i in range(num)], **options)
@@ -224,13 +224,14 @@ class DataBlock:
 
         Raises:
             DataError: the source has no items; the split is none; a label or number cannot be made, or is of a class that
-                only validation items have.
+                only validation items have; there is one class only.
         """
         items = self.items(source)
         tfms = self._type_tfms()
-        learned = [any(getattr(tfm, "vocab", None) == [] for tfm in each) for each in tfms]
+        learned = [any(map(_learns_classes, each)) for each in tfms]
         made = Datasets(items, tfms, check_split(self.splitter(items), len(as_items(items))))
         for pipeline, is_learned in zip(made.pipelines[self.num_inputs :], learned[self.num_inputs :], strict=True):
+            _check_number_of_classes(pipeline)
             if is_learned:
                 _check_classes(made, pipeline)
         return made
@@ -273,6 +274,7 @@ class DataBlock:
 
         Raises:
             ConfigError: a block learns its classes from the training items; give it its vocab.
+            DataError: there is one class only.
 
         >>> block = DataBlock((TransformBlock, CategoryBlock(["a", "b"])), get_x=str.upper)
         >>> dls = block.stream_dataloaders(lambda: iter(["a", "b"]), lambda: iter("b"), bs=2, num_workers=0)
@@ -280,7 +282,7 @@ class DataBlock:
         (['B'], TensorCategory([1]))
         """
         pipelines = [Pipeline(each) for each in self._type_tfms()]
-        if any(getattr(tfm, "vocab", None) == [] for pipeline in pipelines for tfm in pipeline.tfms):
+        if any(_learns_classes(tfm) for pipeline in pipelines for tfm in pipeline.tfms):
             raise ConfigError(
                 "a block learns its classes from the training items, and only the end of a stream tells which there are; give "
                 "them: CategoryBlock(vocab=[...])"
@@ -288,6 +290,8 @@ class DataBlock:
         few = first_of(train, 64)
         for pipeline in pipelines:
             pipeline.setup(few)
+        for pipeline in pipelines[self.num_inputs :]:
+            _check_number_of_classes(pipeline)
         recipe = SampleRecipe(
             inputs=pipelines[: self.num_inputs],
             targets=pipelines[self.num_inputs :],
@@ -397,6 +401,21 @@ def _zipped(columns: Any) -> list[tuple[Any, ...]]:
     if len(set(lengths)) != 1:
         raise DataError(f"columns of {', '.join(map(str, lengths))} items; expected as many in each")
     return list(zip(*columns, strict=True))
+
+
+def _learns_classes(tfm: Any) -> bool:
+    """Returns whether a transform learns its classes at set-up, as it says by `learns_classes`."""
+    return bool(getattr(tfm, "learns_classes", False))
+
+
+def _check_number_of_classes(pipeline: Pipeline) -> None:
+    """Raises `DataError` for a single class, to which a model has nothing to learn: often a labeller that does not fit."""
+    for tfm in pipeline.tfms:
+        if isinstance(tfm, Categorize) and len(tfm.vocab) == 1:
+            raise DataError(
+                f"one class only ({tfm.vocab[0]!r}); a classifier needs at least 2: see what get_y makes of an item, how "
+                "the items were split, or give the block its vocab"
+            )
 
 
 def _check_classes(datasets: Datasets, pipeline: Pipeline) -> None:

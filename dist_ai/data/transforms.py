@@ -53,9 +53,14 @@ class Categorize(Transform):
         """How many numbers a model gives for it."""
         return len(self.vocab)
 
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the classes are still to be learned from the training items."""
+        return self.vocab in ([], [NA])
+
     def setups(self, items: Sequence) -> None:
         """Learns the vocabulary, unless it was given."""
-        if not self.vocab or self.vocab == [NA]:
+        if self.learns_classes:
             labels = (_label(label, where, self.add_na) for label, where in _each(items))
             self.vocab = _learned(labels, sort=self.sort)
             self.__post_init__()
@@ -97,9 +102,14 @@ class MultiCategorize(ItemTransform):
         """How many numbers a model gives for it."""
         return len(self.vocab)
 
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the classes are still to be learned from the training items."""
+        return self.vocab in ([], [NA])
+
     def setups(self, items: Sequence) -> None:
         """Learns the vocabulary, unless it was given."""
-        if not self.vocab or self.vocab == [NA]:
+        if self.learns_classes:
             several = ((_several(labels, where), where) for labels, where in _each(items))
             self.vocab = _learned(
                 (_label(label, where, self.add_na) for labels, where in several for label in labels), sort=True
