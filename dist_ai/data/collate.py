@@ -179,10 +179,14 @@ def structure(sample: Any) -> Any:
     if isinstance(sample, torch.Tensor | np.ndarray):
         return f"{type(sample).__name__} {str(sample.dtype).removeprefix('torch.')} {tuple(sample.shape)}"
     if isinstance(sample, Mapping):
-        return tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
-    if isinstance(sample, tuple | list):
-        return tuple(map(structure, sample))
-    return _kind(sample)
+        parts = tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
+    elif isinstance(sample, tuple | list):
+        parts = tuple(map(structure, sample))
+    elif dataclasses.is_dataclass(sample) and not isinstance(sample, type):
+        parts = tuple((field.name, structure(getattr(sample, field.name))) for field in dataclasses.fields(sample))
+    else:
+        return _kind(sample)
+    return parts if type(sample) in (tuple, dict) else (_kind(sample), *parts)
 
 
 def _kind(sample: Any) -> str:

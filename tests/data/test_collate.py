@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,17 @@ from hypothesis import strategies as st
 
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
-from dist_ai.data import Pad, collate
-from dist_ai.data.collate import ByElement
+from dist_ai.data import DataLoader, Pad, collate
+from dist_ai.data.collate import ByElement, structure
 from dist_ai.errors import DataError
 
 properties = settings(deadline=None, max_examples=100, derandomize=True)
+
+
+@dataclass
+class Shot:
+    picture: torch.Tensor
+    label: int
 
 
 class Pair(NamedTuple):
@@ -153,3 +160,28 @@ def test_elements_are_collated_each_in_its_way_as_many_as_are_said():
         DataError, match="samples of 3 elements, and of 2 it is said how they are collated; where item_tfms"
     ):
         each([(1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Shot(torch.zeros(2), 0), Shot(torch.zeros(3), 0)),
+        (Shot(torch.zeros(2), 0), (torch.zeros(2), 0)),
+        ([1, 2], (1, 2)),
+        (Pair(1, 2), (1, 2)),
+        (OrderedDict(a=1), {"a": 1}),
+    ],
+)
+def test_samples_have_one_structure_just_where_they_stack(one: Any, other: Any):
+    assert structure(one) == structure(one)
+    assert structure(one) != structure(other)
+    collate([one, one])
+    with pytest.raises(DataError, match="do not stack into a batch"):
+        collate([one, other])
+
+
+def test_a_dataclass_of_another_shape_than_most_is_skipped():
+    shots = [Shot(torch.zeros(3 if i == 5 else 2), i) for i in range(8)]
+    with pytest.warns(UserWarning, match="skipped: sample 5: its structure .* is not that of most samples"):
+        seen = [batch.label.tolist() for batch in DataLoader(shots, bs=4, bad_samples="skip", num_workers=0)]
+    assert seen == [[0, 1, 2, 3], [4, 6, 7]]
