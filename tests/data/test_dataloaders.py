@@ -373,3 +373,18 @@ def test_dataclasses_are_collated_field_by_field(num_workers: int):
     assert (batch.x.shape, batch.label.tolist()) == ((4, 2), [0, 1, 2, 3])
     with pytest.raises(DataError, match="samples of different types do not stack into a batch: Sample, tuple"):
         collate([samples[0], (1, 2)])
+
+
+def test_new_items_go_where_the_training_batches_go():
+    dls = block().dataloaders(ITEMS, bs=4, num_workers=0, device="meta")
+    assert dls.test_dl(["a"], num_workers=0).device.type == "meta"
+    assert dls.test_dl(["a"], num_workers=0, device="cpu").device.type == "cpu"
+
+
+def test_without_validation_data_the_training_part_is_described_and_none_is_not_shown_as_another():
+    dls = DataLoaders(block().dataloaders(ITEMS, bs=4, num_workers=0).train)
+    assert [part.name for part in dls.describe().parts] == ["train"]
+    with pytest.raises(
+        DataError, match=r"show_batch\(dl=None\): there is no such loader; these loaders have no validation"
+    ):
+        dls.show_batch(dl=dls.valid)
