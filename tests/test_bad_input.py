@@ -106,7 +106,10 @@ SAID = {
         "DataError",
         r"empty has no folder 'train', but none at all; name its folders with train= and valid=",
     ),
-    "one class only": ("DataError", r"the class 'dog' of images/valid/dog/0\.png is not one of|one class only \(cat\)"),
+    "one class only": (
+        "DataError",
+        r"the class 'dog' of images/valid/dog/0\.png is not one of|one class only \('cat'\)",
+    ),
     "a text named .jpg": (
         "BadSampleError",
         r"sample \d+: images/train/\w+/\d\.jpg cannot be read as an image: it is of no known format; replace it or",

@@ -8,7 +8,7 @@ from dist_ai.data.block import (
     RegressionBlock,
     TransformBlock,
 )
-from dist_ai.data.collate import collate
+from dist_ai.data.collate import Pad, Padded, collate
 from dist_ai.data.datasets import Datasets, Subset, TensorData, TfmdLists
 from dist_ai.data.downloads import download, untar_data
 from dist_ai.data.folds import KFoldSplitter
@@ -16,7 +16,7 @@ from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.labellers import RegexLabeller, parent_label
 from dist_ai.data.loader import DataLoader
-from dist_ai.data.loaders import DataLoaders
+from dist_ai.data.loaders import DataLoaders, LoaderOptions
 from dist_ai.data.orders import (
     GroupOrder,
     LengthOrder,
@@ -82,11 +82,14 @@ __all__ = [
     "IterableLoader",
     "KFoldSplitter",
     "LengthOrder",
+    "LoaderOptions",
     "MaskSplitter",
     "MultiCategorize",
     "MultiCategoryBlock",
     "OneHotEncode",
     "Order",
+    "Pad",
+    "Padded",
     "ParquetData",
     "PartialEpochs",
     "RandomSplitter",

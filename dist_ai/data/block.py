@@ -21,16 +21,18 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
-from dist_ai.data.datasets import Datasets
-from dist_ai.data.fetcher import BadSamples
+from dist_ai.data.collate import ByElement, Collate
+from dist_ai.data.collate import collate as stack
+from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.getters import Getter, ItemGetter
 from dist_ai.data.iterables import IterableLoader, first_of
-from dist_ai.data.loaders import DataLoaders, Weights
+from dist_ai.data.loaders import DataLoaders, LoaderOptions
+from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.data.splitters import RandomSplitter, Splitter, check_split
 from dist_ai.data.summary import Report
@@ -51,6 +53,10 @@ class TransformBlock:
         type_tfms: from what a getter gives to the element; they learn from the training items.
         item_tfms: transforms of a whole sample that this element needs.
         batch_tfms: transforms of a batch that it needs, on the device.
+        collate: makes this element of a batch of those of the samples: `Pad()` of texts of different lengths, ``list`` of
+            boxes. By default they are stacked; where `item_tfms` change how many elements a sample has, none can be given.
+        order: of the training part's elements, the order in which training sees them:
+            ``lambda texts: LengthOrder([len(text) for text in texts])``.
 
     Without any, the element is what the getter gives.
     """
@@ -58,6 +64,8 @@ class TransformBlock:
     type_tfms: Sequence[Tfm] = ()
     item_tfms: Sequence[Tfm] = ()
     batch_tfms: Sequence[Tfm] = ()
+    collate: Collate | None = None
+    order: Callable[[Subset], Order] | None = None
 
 
 def CategoryBlock(vocab: Iterable[Any] | None = None, *, sort: bool = True, add_na: bool = False) -> TransformBlock:
@@ -141,6 +149,8 @@ class DataBlock:
         if not 1 <= self.num_inputs <= len(self.blocks):
             raise ConfigError(f"n_inp={self.n_inp} of {len(self.blocks)} block(s); expected 1 to {len(self.blocks)}")
         self._getters()
+        if sum(block.order is not None for block in self.blocks) > 1:
+            raise ConfigError("several blocks say in which order training sees the samples; only one can")
 
     @property
     def num_inputs(self) -> int:
@@ -157,6 +167,20 @@ class DataBlock:
         """The batch transforms of the blocks and of the user, each once."""
         return _merged([tfm for block in self.blocks for tfm in block.batch_tfms], _listed(self.batch_tfms))
 
+    @property
+    def collate(self) -> Collate | None:
+        """What makes batches of samples, where a block says how its element is collated."""
+        if all(block.collate is None for block in self.blocks):
+            return None
+        return ByElement(tuple(block.collate or stack for block in self.blocks))
+
+    def order(self, datasets: Datasets) -> Order | None:
+        """Returns the order in which training sees the samples of these, where a block says which."""
+        for place, block in enumerate(self.blocks):
+            if block.order is not None:
+                return block.order(datasets.train.element(place))
+        return None
+
     @classmethod
     def from_columns(cls, blocks: Any = (TransformBlock, TransformBlock), **options: Any) -> DataBlock:
         """Returns a block whose source is a tuple of columns, one for each element: (files, labels).
@@ -165,9 +189,9 @@ class DataBlock:
             blocks: as of a `DataBlock`.
             options: its other arguments, but `get_items` and `getters`.
 
-        >>> block = DataBlock.from_columns((TransformBlock, CategoryBlock), splitter=RandomSplitter(0.5))
-        >>> block.datasets((["1.jpg", "2.jpg"], ["a", "a"])).valid[0]
-        ('1.jpg', TensorCategory(0))
+        >>> block = DataBlock.from_columns((TransformBlock, CategoryBlock), splitter=RandomSplitter(0.34))
+        >>> block.datasets((["1.jpg", "2.jpg", "3.jpg"], ["a", "b", "a"])).valid[0]
+        ('3.jpg', TensorCategory(0))
         """
         num = len(blocks) if isinstance(blocks, tuple | list) else 1
         return cls(blocks, get_items=_zipped, getters=[ItemGetter(i) for i in range(num)], **options)
@@ -200,48 +224,27 @@ class DataBlock:
 
         Raises:
             DataError: the source has no items; the split is none; a label or number cannot be made, or is of a class that
-                only validation items have.
+                only validation items have; there is one class only.
         """
         items = self.items(source)
         tfms = self._type_tfms()
-        learned = [any(getattr(tfm, "vocab", None) == [] for tfm in each) for each in tfms]
+        learned = [any(map(_learns_classes, each)) for each in tfms]
         made = Datasets(items, tfms, check_split(self.splitter(items), len(as_items(items))))
         for pipeline, is_learned in zip(made.pipelines[self.num_inputs :], learned[self.num_inputs :], strict=True):
+            _check_number_of_classes(pipeline)
             if is_learned:
                 _check_classes(made, pipeline)
         return made
 
-    def dataloaders(
-        self,
-        source: Any,
-        *,
-        bs: int = 64,
-        val_bs: int | None = None,
-        drop_last: bool | None = None,
-        num_workers: int | None = None,
-        bad_samples: BadSamples = "raise",
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        weights: Weights = None,
-        num_samples: int | None = None,
-    ) -> DataLoaders:
-        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_datasets`.
+    def dataloaders(self, source: Any, *, seed: int = 0, **options: Unpack[LoaderOptions]) -> DataLoaders:
+        """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_dblock`.
 
-        ``weights="balanced"`` shows every class equally often, ``num_samples=`` makes epochs of so many samples.
+        Args:
+            source: as for `datasets`.
+            seed: of the order and of all random draws.
+            options: ``bs=64``, ``num_workers=``, ``weights="balanced"``, ``collate=`` and more; see `LoaderOptions`.
         """
-        return DataLoaders.from_dblock(
-            self,
-            source,
-            bs=bs,
-            val_bs=val_bs,
-            drop_last=drop_last,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
-            seed=seed,
-            device=device,
-            weights=weights,
-            num_samples=num_samples,
-        )
+        return DataLoaders.from_dblock(self, source, seed=seed, **options)
 
     def stream_dataloaders(
         self,
@@ -271,6 +274,7 @@ class DataBlock:
 
         Raises:
             ConfigError: a block learns its classes from the training items; give it its vocab.
+            DataError: there is one class only.
 
         >>> block = DataBlock((TransformBlock, CategoryBlock(["a", "b"])), get_x=str.upper)
         >>> dls = block.stream_dataloaders(lambda: iter(["a", "b"]), lambda: iter("b"), bs=2, num_workers=0)
@@ -278,7 +282,7 @@ class DataBlock:
         (['B'], TensorCategory([1]))
         """
         pipelines = [Pipeline(each) for each in self._type_tfms()]
-        if any(getattr(tfm, "vocab", None) == [] for pipeline in pipelines for tfm in pipeline.tfms):
+        if any(_learns_classes(tfm) for pipeline in pipelines for tfm in pipeline.tfms):
             raise ConfigError(
                 "a block learns its classes from the training items, and only the end of a stream tells which there are; give "
                 "them: CategoryBlock(vocab=[...])"
@@ -286,6 +290,8 @@ class DataBlock:
         few = first_of(train, 64)
         for pipeline in pipelines:
             pipeline.setup(few)
+        for pipeline in pipelines[self.num_inputs :]:
+            _check_number_of_classes(pipeline)
         recipe = SampleRecipe(
             inputs=pipelines[: self.num_inputs],
             targets=pipelines[self.num_inputs :],
@@ -303,6 +309,7 @@ class DataBlock:
                 pipelines=pipelines,
                 item_tfms=recipe.item_tfms.tfms,
                 batch_tfms=recipe.batch_tfms.tfms,
+                collate=self.collate or stack,
                 bad_samples=bad_samples,
                 seed=seed,
                 split_idx=split_idx,
@@ -394,6 +401,21 @@ def _zipped(columns: Any) -> list[tuple[Any, ...]]:
     if len(set(lengths)) != 1:
         raise DataError(f"columns of {', '.join(map(str, lengths))} items; expected as many in each")
     return list(zip(*columns, strict=True))
+
+
+def _learns_classes(tfm: Any) -> bool:
+    """Returns whether a transform learns its classes at set-up, as it says by `learns_classes`."""
+    return bool(getattr(tfm, "learns_classes", False))
+
+
+def _check_number_of_classes(pipeline: Pipeline) -> None:
+    """Raises `DataError` for a single class, to which a model has nothing to learn: often a labeller that does not fit."""
+    for tfm in pipeline.tfms:
+        if isinstance(tfm, Categorize) and len(tfm.vocab) == 1:
+            raise DataError(
+                f"one class only ({tfm.vocab[0]!r}); a classifier needs at least 2: see what get_y makes of an item, how "
+                "the items were split, or give the block its vocab"
+            )
 
 
 def _check_classes(datasets: Datasets, pipeline: Pipeline) -> None:

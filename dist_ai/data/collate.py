@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
 from dist_ai.errors import DataError
 
-__all__ = ["collate", "elements", "samples_of", "structure"]
+__all__ = ["ByElement", "Collate", "Pad", "Padded", "collate", "elements", "samples_of", "structure"]
+
+Collate: TypeAlias = Callable[[list[Any]], Any]
+"""Makes a batch of a list of samples, or one element of a batch of those of the samples."""
 
 
 def collate(samples: Sequence[Any]) -> Any:
@@ -67,6 +71,88 @@ def collate(samples: Sequence[Any]) -> Any:
     )
 
 
+class Padded(NamedTuple):
+    """Values of different lengths in one tensor.
+
+    Attributes:
+        values: (samples, longest, ...).
+        lengths: how much of each sample is no padding: (samples,), int64.
+    """
+
+    values: torch.Tensor
+    lengths: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Collates tensors or arrays that differ in their first dimension: the shorter ones are filled up behind.
+
+    Args:
+        value: what they are filled up with.
+        lengths: return `Padded`, which also says how long each was.
+
+    The longest sample of a rank's part of the batch decides, so how much padding there is depends on the number of ranks: a
+    model that is to give the same numbers on any must not let padding count.
+
+    Raises:
+        DataError: a sample has no length, or they differ in another dimension or their dtype.
+
+    >>> Pad()([torch.tensor([1, 2, 3]), torch.tensor([4])])
+    tensor([[1, 2, 3],
+            [4, 0, 0]])
+    >>> Pad(lengths=True)([torch.tensor([1, 2, 3]), torch.tensor([4])]).lengths
+    tensor([3, 1])
+    """
+
+    value: float = 0
+    lengths: bool = False
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """Returns (samples, longest, ...), of the samples' type and dtype."""
+        tensors = [torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for x in samples]
+        for tensor in tensors:
+            if not isinstance(tensor, torch.Tensor) or not tensor.dim():
+                raise DataError(
+                    f"{tensor!r:.100} has no length to pad; Pad takes tensors and arrays of 1 dimension or more"
+                )
+        longest = max(map(len, tensors))
+        filled = [self._filled(tensor, longest) for tensor in tensors]
+        if not self.lengths:
+            return collate(filled)
+        return Padded(collate(filled), torch.tensor([len(tensor) for tensor in tensors]))
+
+    def _filled(self, tensor: torch.Tensor, length: int) -> torch.Tensor:
+        # F.pad counts from the last dimension: none at both ends of all but the first.
+        ends = [0, 0] * (tensor.dim() - 1) + [0, length - len(tensor)]
+        return torch.nn.functional.pad(tensor, ends, value=self.value)
+
+
+@dataclass(frozen=True)
+class ByElement:
+    """Collates each element of the samples in its own way; new items, which have no targets, only their inputs.
+
+    Args:
+        collates: one for each element.
+
+    >>> ByElement((Pad(), collate))([(torch.ones(2), 0), (torch.ones(1), 1)])
+    (tensor([[1., 1.],
+            [1., 0.]]), tensor([0, 1]))
+    """
+
+    collates: tuple[Collate, ...]
+
+    def __call__(self, samples: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns the elements of the batch."""
+        lengths = {len(sample) for sample in samples}
+        if len(lengths) > 1 or max(lengths) > len(self.collates):
+            raise DataError(
+                f"samples of {', '.join(map(str, sorted(lengths)))} elements, and of {len(self.collates)} it is said how they "
+                "are collated; where item_tfms change their number, give a collate of the whole samples"
+            )
+        columns = zip(*samples, strict=True)
+        return tuple(together(list(column)) for together, column in zip(self.collates, columns, strict=False))
+
+
 def elements(batch: Any) -> tuple[Any, ...]:
     """Returns the elements of a batch, inputs before targets: of a tuple or list, the values of a dict, a dataclass's fields.
 
@@ -104,10 +190,14 @@ def structure(sample: Any) -> Any:
     if isinstance(sample, torch.Tensor | np.ndarray):
         return f"{type(sample).__name__} {str(sample.dtype).removeprefix('torch.')} {tuple(sample.shape)}"
     if isinstance(sample, Mapping):
-        return tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
-    if isinstance(sample, tuple | list):
-        return tuple(map(structure, sample))
-    return _kind(sample)
+        parts = tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
+    elif isinstance(sample, tuple | list):
+        parts = tuple(map(structure, sample))
+    elif dataclasses.is_dataclass(sample) and not isinstance(sample, type):
+        parts = tuple((field.name, structure(getattr(sample, field.name))) for field in dataclasses.fields(sample))
+    else:
+        return _kind(sample)
+    return parts if type(sample) in (tuple, dict) else (_kind(sample), *parts)
 
 
 def _sample(value: Any, i: int) -> Any:

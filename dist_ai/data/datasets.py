@@ -19,17 +19,27 @@ Tfms = Sequence[Transform | type[Transform] | Callable[[Any], Any]]
 
 
 class Subset(Sequence[Any]):
-    """Some items of a collection, seen through pipelines.
+    """Some items of a collection, seen through pipelines, and read when asked for.
 
-    `subset[i]` is the tuple of what each pipeline makes of item i; `subset.item(i)` is the item itself.
+    Args:
+        items: the collection.
+        indices: which of them.
+        pipelines: one for each element of a sample, and `subset[i]` is the tuple of what each makes of item i; or a single
+            `Pipeline`, and it is what that makes.
+        split_idx: whose transforms run: 0 training's, 1 validation's.
+
+    Attributes:
+        pipelines: all of them, as a sequence.
+        by_element: whether there is one for each element.
     """
 
     def __init__(
-        self, items: Sequence[Any], indices: Sequence[int], pipelines: Sequence[Pipeline], split_idx: int
+        self, items: Sequence[Any], indices: Sequence[int], pipelines: Sequence[Pipeline] | Pipeline, split_idx: int
     ) -> None:
         self.items = items
         self.indices = indices
-        self.pipelines = pipelines
+        self.by_element = not isinstance(pipelines, Pipeline)
+        self.pipelines: Sequence[Pipeline] = [pipelines] if isinstance(pipelines, Pipeline) else pipelines
         self.split_idx = split_idx
 
     def __len__(self) -> int:
@@ -39,13 +49,19 @@ class Subset(Sequence[Any]):
         """Returns the untransformed item, such as its file, for messages."""
         return self.items[self.indices[index]]
 
+    def element(self, place: int) -> Subset:
+        """Returns the same items seen through one of the pipelines alone."""
+        return Subset(self.items, self.indices, self.pipelines[place], self.split_idx)
+
     def loading_order(self, shuffle: bool) -> Order | None:
         """Returns the order in which these items are read best, where they have one (`ParquetData`)."""
         order_of = getattr(self.items, "order_of", None)
         return None if order_of is None else order_of(self.indices, shuffle)
 
-    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+    def __getitem__(self, index: Any) -> Any:
         item = self.item(index)
+        if not self.by_element:
+            return self.pipelines[0](item, split_idx=self.split_idx)
         return tuple(pipeline(item, split_idx=self.split_idx) for pipeline in self.pipelines)
 
 
@@ -74,7 +90,7 @@ class Datasets:
         self.items = as_items(items)
         self.splits = check_split(splits, len(self.items), may_overlap=True)
         self.pipelines = [Pipeline(each) for each in tfms]
-        train_items = _Chosen(self.items, self.splits[0])
+        train_items = Subset(self.items, self.splits[0], Pipeline(), TRAIN)
         for pipeline in self.pipelines:
             pipeline.setup(train_items)
         self.subsets = [
@@ -136,19 +152,19 @@ class TfmdLists:
             splits = check_split(splits, len(self.items), may_overlap=True)
         self.splits = splits
         self.pipeline = Pipeline(tfms)
-        self.pipeline.setup(_Chosen(self.items, splits[0]))
+        self.pipeline.setup(Subset(self.items, splits[0], Pipeline(), TRAIN))
         self.subsets = [
-            TfmdList(self.items, indices, self.pipeline, split_idx=VALID if k else TRAIN)
+            Subset(self.items, indices, self.pipeline, split_idx=VALID if k else TRAIN)
             for k, indices in enumerate(splits)
         ]
 
     @property
-    def train(self) -> TfmdList:
+    def train(self) -> Subset:
         """The training part."""
         return self.subsets[0]
 
     @property
-    def valid(self) -> TfmdList:
+    def valid(self) -> Subset:
         """The validation part.
 
         Raises:
@@ -161,40 +177,6 @@ class TfmdLists:
     def decode(self, sample: Any) -> Any:
         """Returns a sample with what can be undone undone."""
         return self.pipeline.decode(sample)
-
-
-class TfmdList(Sequence[Any]):
-    """Some items of a collection seen through one pipeline; `part.item(i)` is the item itself."""
-
-    def __init__(self, items: Sequence[Any], indices: Sequence[int], pipeline: Pipeline, split_idx: int) -> None:
-        self.items = items
-        self.indices = indices
-        self.pipeline = pipeline
-        self.split_idx = split_idx
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def item(self, index: int) -> Any:
-        """Returns the untransformed item, for messages."""
-        return self.items[self.indices[index]]
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.pipeline(self.item(index), split_idx=self.split_idx)
-
-
-class _Chosen(Sequence[Any]):
-    """Some items of a collection, read when asked for: those of a whole training part may not fit into memory."""
-
-    def __init__(self, items: Sequence[Any], indices: Sequence[int]) -> None:
-        self.items = items
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[self.indices[index]]
 
 
 class TensorData(Sequence[Any]):

@@ -18,7 +18,7 @@ from dist_ai.core.transform import ItemTransform
 from dist_ai.data.table import Row, is_row, missing, row_value
 from dist_ai.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["AttrGetter", "ColReader", "Getter", "ItemGetter"]
+__all__ = ["AttrGetter", "ColReader", "ElementOf", "Getter", "ItemGetter"]
 
 
 @dataclass
@@ -46,6 +46,26 @@ class ItemGetter(ItemTransform):
             return row_value(x, self.i) if is_row(x) else x[self.i]  # type: ignore[index]
         except (KeyError, IndexError, TypeError) as error:
             raise DataError(f"{self!r} found none in a {type(x).__name__}: {error.args[0]}") from error
+
+
+@dataclass
+class ElementOf(ItemTransform):
+    """One element of a sample that the transforms before made as a whole; it comes after all of them.
+
+    Args:
+        i: its place.
+
+    >>> ElementOf(1)(("text", 3))
+    3
+    """
+
+    i: int
+
+    order: ClassVar[int] = 1000
+
+    def encodes(self, x: object) -> Any:
+        """Returns the element."""
+        return x[self.i]  # type: ignore[index]
 
 
 @dataclass

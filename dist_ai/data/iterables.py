@@ -29,6 +29,7 @@ from dist_ai.data.collate import collate as stack
 from dist_ai.data.device import DeviceStage
 from dist_ai.data.fetcher import Excerpt, Fetched, Fetcher, received
 from dist_ai.data.loader import Tfms, as_list
+from dist_ai.data.own_workers import OwnWorkers
 from dist_ai.data.plan import EpochPlan, Indices, Permutation, Share, epoch_key
 from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World, current_world
@@ -105,7 +106,7 @@ class IterableLoader:
         self.skipped: Counter[str] = Counter()
         self._per_epoch = num_samples
         self._epoch = 0
-        self._workers: Workers[_Task] | None = None
+        self._workers: OwnWorkers[_Task] = OwnWorkers()
         self._places: dict[int, Share] = {}  # by the size of a batch: how it is dealt out
         self._lengths: dict[int, int] = {}  # of the rounds through the stream that were gone through to the end
         self._going: _Samples | None = None  # where the last epoch ended, for the next one to go on
@@ -113,6 +114,9 @@ class IterableLoader:
     def new(self, **changes: Any) -> IterableLoader:
         """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`."""
         return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_going": None}  # an iterator cannot be copied; a copy goes through the source anew
 
     @classmethod
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> IterableLoader:
@@ -190,11 +194,12 @@ class IterableLoader:
         return ((task, _load(self.fetcher, task)) for task in tasks)
 
     def _fetch_in_workers(self, tasks: Iterator[_Task]) -> Iterator[tuple[_Task, Fetched]]:
-        if self._workers is None or self._workers.ended:
-            self._workers = Workers(
+        workers = self._workers.get(
+            lambda: Workers(
                 partial(_load, self.fetcher), self.num_workers, seed=self.seed, pin_memory=self.device.type == "cuda"
             )
-        return self._workers.run(tasks)
+        )
+        return workers.run(tasks)
 
     def _tasks(self, epoch: int, start: int) -> Iterator[_Task]:
         """Yields this rank's part of every batch from `start` on, with the samples that it needs."""

@@ -28,6 +28,7 @@ from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
 from dist_ai.data.device import DeviceStage
 from dist_ai.data.fetcher import BadSamples, Fetched, Fetcher, received
+from dist_ai.data.own_workers import OwnWorkers
 from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World, current_world
@@ -157,7 +158,7 @@ class DataLoader:
         self.num_workers = num_workers
         self.in_pairs = False
         self._epoch = 0
-        self._workers: Workers[Share] | None = None
+        self._workers: OwnWorkers[Share] = OwnWorkers()
         self.skipped: Counter[str] = Counter()
         self._check()
 
@@ -265,11 +266,10 @@ class DataLoader:
                 yield coming[0], load(coming.popleft())
 
     def _fetch_in_workers(self, plan: EpochPlan, start: int) -> Iterator[tuple[Share, Fetched]]:
-        if self._workers is None or self._workers.ended:
-            self._workers = Workers(
-                self.fetcher.load, self.num_workers, seed=self.seed, pin_memory=self.device.type == "cuda"
-            )
-        return self._workers.run(plan.shares(start))
+        workers = self._workers.get(
+            lambda: Workers(self.fetcher.load, self.num_workers, seed=self.seed, pin_memory=self.device.type == "cuda")
+        )
+        return workers.run(plan.shares(start))
 
     def _check(self) -> None:
         num_samples = self._num_ordered

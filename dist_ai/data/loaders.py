@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from torch.utils.data import IterableDataset
 
 from dist_ai.core.show import show_batch
 from dist_ai.core.transform import TRAIN, VALID, Pipeline
-from dist_ai.data.collate import elements
-from dist_ai.data.datasets import Datasets
+from dist_ai.data.collate import Collate, elements
+from dist_ai.data.collate import collate as stack
+from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.fetcher import BadSamples
+from dist_ai.data.getters import ElementOf
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.loader import DataLoader, Tfms, as_list, known_length
 from dist_ai.data.looking import AnyLoader, decoded_samples, first_samples, one_or_several, same_sample, sized
@@ -25,16 +27,45 @@ from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.data.statistics import DatasetStats, dataset_stats
 from dist_ai.distributed.environment import World
-from dist_ai.errors import ConfigError, DataError
+from dist_ai.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dist_ai.data.block import DataBlock
 
-__all__ = ["AnyLoader", "DataLoaders", "Weights", "as_loader"]
+__all__ = ["AnyLoader", "DataLoaders", "LoaderOptions", "Weights", "as_loader"]
 
 Weights = npt.ArrayLike | Literal["balanced"] | None
+
+
+class LoaderOptions(TypedDict, total=False):
+    """What all ways to make `DataLoaders` of a training and a validation part take, besides the data and its transforms.
+
+    Attributes:
+        bs: samples in a global batch; 64 by default.
+        val_bs: the same for validation; by default `bs`.
+        drop_last: leave out the last training batch when it is not full; by default only when it has a single sample, which
+            BatchNorm cannot normalise.
+        num_workers, bad_samples, device: see `DataLoader`.
+        weights: how often each training sample comes, by drawing with replacement; a number for each of them, or for each
+            item, or ``"balanced"``: every class of the first target equally often.
+        num_samples: training samples in an epoch. Without weights, epochs go through all samples bit by bit.
+        collate: makes a batch of a list of samples, of new items too, whose samples have no targets; see `Pad`.
+        order: which training sample comes when; or a function of the training part that says so, such as
+            ``lambda part: LengthOrder([len(text) for text, label in part])``. By default a new random order each epoch.
+    """
+
+    bs: int
+    val_bs: int | None
+    drop_last: bool | None
+    num_workers: int | None
+    bad_samples: BadSamples
+    device: torch.device | str | None
+    weights: Weights
+    num_samples: int | None
+    collate: Collate | None
+    order: Order | Callable[[Any], Order] | None
 
 
 class DataLoaders:
@@ -65,32 +96,19 @@ class DataLoaders:
         cls,
         datasets: Datasets,
         *,
-        bs: int = 64,
-        val_bs: int | None = None,
-        drop_last: bool | None = None,
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
-        num_workers: int | None = None,
-        bad_samples: BadSamples = "raise",
-        seed: int = 0,
-        device: torch.device | str | None = None,
         n_inp: int = 1,
-        weights: Weights = None,
-        num_samples: int | None = None,
+        seed: int = 0,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of the training part (shuffled) and the validation part (in order) of `datasets`.
 
         Args:
             datasets: the two parts.
-            bs: samples in a global batch.
-            val_bs: the same for validation; by default `bs`.
-            drop_last: leave out the last training batch when it is not full; by default only when it has a single
-                sample, which BatchNorm cannot normalise.
-            item_tfms, batch_tfms, num_workers, bad_samples, seed, device: see `DataLoader`.
+            item_tfms, batch_tfms, seed: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
-            weights: how often each training sample comes, by drawing with replacement; a number for each of them, or for each
-                item, or ``"balanced"``: every class of the first target equally often.
-            num_samples: training samples in an epoch. Without weights, epochs go through all samples bit by bit.
+            options: see `LoaderOptions`.
 
         >>> from dist_ai.data.transforms import Categorize
         >>> dsets = Datasets(["a"] * 9 + ["b"], [[len], [Categorize]], splits=(range(10), [0]))
@@ -98,33 +116,15 @@ class DataLoaders:
         >>> round(dls.one_batch()[1].float().mean().item(), 1)
         0.5
         """
-        recipe = SampleRecipe(
-            inputs=datasets.pipelines[:n_inp],
-            targets=datasets.pipelines[n_inp:],
-            item_tfms=Pipeline(as_list(item_tfms)),
-            batch_tfms=Pipeline(as_list(batch_tfms)),
+        return cls.from_dsets(
+            datasets.train,
+            datasets.valid,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            n_inp=n_inp,
+            seed=seed,
+            **options,
         )
-        order = _order(datasets, n_inp, weights, num_samples)
-        if drop_last is None:
-            num_train = len(datasets.train) if order is None else len(order)
-            drop_last = bs > 1 and num_train % bs == 1 and num_train > bs
-        train, valid = (
-            DataLoader(
-                subset,
-                size,
-                shuffle=is_train and order is None,
-                order=order if is_train else None,
-                drop_last=drop_last and is_train,
-                num_workers=num_workers,
-                item_tfms=recipe.item_tfms.tfms,
-                batch_tfms=recipe.batch_tfms.tfms,
-                bad_samples=bad_samples,
-                seed=seed,
-                device=device,
-            )
-            for subset, size, is_train in ((datasets.train, bs, True), (datasets.valid, val_bs or bs, False))
-        )
-        return cls(train, valid, recipe=recipe, n_inp=n_inp)
 
     @classmethod
     def from_dsets(
@@ -132,23 +132,22 @@ class DataLoaders:
         train: Any,
         valid: Any,
         *,
-        bs: int = 64,
-        val_bs: int | None = None,
         shuffle: bool = True,
-        drop_last: bool = False,
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
-        num_workers: int | None = None,
-        seed: int = 0,
-        device: torch.device | str | None = None,
         n_inp: int = 1,
+        seed: int = 0,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
-        """Returns loaders of any two data sets whose samples are ready, such as torch's or the parts of a `TfmdLists`.
+        """Returns loaders of any two data sets, such as torch's or the parts of a `TfmdLists`.
 
         Args:
-            train, valid: map-style data sets.
-            bs, val_bs, item_tfms, batch_tfms, num_workers, seed, device, n_inp: see `from_datasets`.
-            shuffle, drop_last: of the training loader; see `DataLoader`.
+            train, valid: map-style data sets. Of parts of `Datasets` or `TfmdLists` it is known how an item becomes a sample,
+                so new items can be loaded and results decoded; of others not.
+            shuffle: whether training samples come in a new random order each epoch, where no option says in which.
+            item_tfms, batch_tfms, seed: see `DataLoader`.
+            n_inp: how many elements of a sample are inputs.
+            options: see `LoaderOptions`.
 
         What is only iterated over gets an `IterableLoader`, and `DataLoaders(train, valid)` takes the two.
 
@@ -156,54 +155,52 @@ class DataLoaders:
         >>> next(iter(dls.valid))
         (tensor([3.]), tensor([4]))
         """
+        _check_options(options)
+        bs, val_bs = options.get("bs", 64), options.get("val_bs")
+        item_tfms, batch_tfms = Pipeline(as_list(item_tfms)).tfms, Pipeline(as_list(batch_tfms)).tfms
+        order = _order(train, n_inp, options)
+        drop_last = options.get("drop_last")
+        if drop_last is None:
+            num_train = len(train) if order is None else len(order)
+            drop_last = bs > 1 and num_train % bs == 1 and num_train > bs
         loaders = (
             DataLoader(
                 dataset,
                 size,
-                shuffle=shuffle and split_idx == TRAIN,
-                drop_last=drop_last and split_idx == TRAIN,
-                num_workers=num_workers,
-                item_tfms=as_list(item_tfms),
-                batch_tfms=as_list(batch_tfms),
+                shuffle=shuffle and is_train and order is None,
+                order=order if is_train else None,
+                drop_last=drop_last and is_train,
+                num_workers=options.get("num_workers"),
+                item_tfms=item_tfms,
+                batch_tfms=batch_tfms,
+                collate=options.get("collate") or stack,
+                bad_samples=options.get("bad_samples", "raise"),
                 seed=seed,
-                split_idx=split_idx,
-                device=device,
+                split_idx=TRAIN if is_train else VALID,
+                device=options.get("device"),
             )
-            for dataset, size, split_idx in ((train, bs, TRAIN), (valid, val_bs or bs, VALID))
+            for dataset, size, is_train in ((train, bs, True), (valid, bs if val_bs is None else val_bs, False))
         )
-        return cls(*loaders, n_inp=n_inp)
+        return cls(*loaders, recipe=_recipe_of(train, n_inp, item_tfms, batch_tfms), n_inp=n_inp)
 
     @classmethod
-    def from_dblock(
-        cls,
-        dblock: DataBlock,
-        source: Any,
-        *,
-        bs: int = 64,
-        val_bs: int | None = None,
-        drop_last: bool | None = None,
-        num_workers: int | None = None,
-        bad_samples: BadSamples = "raise",
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        weights: Weights = None,
-        num_samples: int | None = None,
-    ) -> Self:
-        """Returns loaders of what a data block makes of a source; see `from_datasets`."""
+    def from_dblock(cls, dblock: DataBlock, source: Any, *, seed: int = 0, **options: Unpack[LoaderOptions]) -> Self:
+        """Returns loaders of what a data block makes of a source; see `from_datasets`.
+
+        How its elements are collated and ordered is said by its blocks, unless `options` do.
+        """
+        datasets = dblock.datasets(source)
+        if options.get("collate") is None:
+            options["collate"] = dblock.collate
+        if options.get("order") is None and options.get("weights") is None:
+            options["order"] = dblock.order(datasets)
         return cls.from_datasets(
-            dblock.datasets(source),
-            bs=bs,
-            val_bs=val_bs,
-            drop_last=drop_last,
+            datasets,
             item_tfms=dblock.all_item_tfms,
             batch_tfms=dblock.all_batch_tfms,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
-            seed=seed,
-            device=device,
             n_inp=dblock.num_inputs,
-            weights=weights,
-            num_samples=num_samples,
+            seed=seed,
+            **options,
         )
 
     @classmethod
@@ -314,7 +311,7 @@ class DataLoaders:
         self,
         max_n: int = 9,
         *,
-        dl: AnyLoader | None = None,
+        dl: AnyLoader | Literal["train"] | None = "train",
         unique: bool = False,
         figsize: tuple[float, float] | None = None,
     ) -> Figure:
@@ -331,10 +328,13 @@ class DataLoaders:
 
         Raises:
             ConfigError: `max_n` is below 1.
+            DataError: `dl` is None, as ``dls.valid`` is where nothing is validated.
         """
         if max_n < 1:
             raise ConfigError(f"show_batch(max_n={max_n}): expected at least 1 sample to show")
-        loader = self.train if dl is None else dl
+        if dl is None:
+            raise DataError("show_batch(dl=None): there is no such loader; these loaders have no validation data")
+        loader = self.train if dl == "train" else dl
         batches = [elements(b) for b in (same_sample(loader, max_n) if unique else [first_samples(loader, max_n)])]
         samples = [sample for batch in batches for sample in decoded_samples(batch, self._recipe)]
         x, y = one_or_several(batches[0][: self.n_inp]), one_or_several(batches[0][self.n_inp :])
@@ -351,22 +351,28 @@ class DataLoaders:
         with_labels: bool = False,
         bs: int = 64,
         num_workers: int | None = None,
+        device: torch.device | str | None = None,
         world: World | None = None,
     ) -> DataLoader:
-        """Returns a loader of new items, transformed as the validation samples are.
+        """Returns a loader of new items, transformed and collated as the validation samples are.
 
         Args:
             items: what the items of the training data were: files, rows, a table.
             with_labels: whether they have targets, to validate on them; else there are only inputs.
             bs, num_workers, world: see `DataLoader`.
+            device: where batches go; by default where those of training go, or to the device of a `world` that is given.
         """
         recipe = self.recipe
+        if device is None and world is None and self.has_data:
+            device = self.device
         return DataLoader(
             recipe.samples(items, with_labels=with_labels),
             bs,
             num_workers=num_workers,
             item_tfms=recipe.item_tfms.tfms,
             batch_tfms=recipe.batch_tfms.tfms,
+            collate=self.train.fetcher.collate if self.has_data else stack,
+            device=device,
             world=world,
         )
 
@@ -412,33 +418,88 @@ def _data_of(loader: AnyLoader) -> Any:
     return loader.source if isinstance(loader, IterableLoader) else loader.dataset
 
 
-def _order(datasets: Datasets, n_inp: int, weights: Weights, num_samples: int | None) -> Order | None:
-    """Returns the order of the training samples; None for a new random one each epoch."""
+def _check_options(options: LoaderOptions) -> None:
+    """Raises `TypeError`, as Python does, for an option that there is not."""
+    names = list(LoaderOptions.__annotations__)
+    for name in options:
+        if name not in names:
+            raise TypeError(f"loaders have no option {name!r}{did_you_mean(name, names)}; they have {', '.join(names)}")
+
+
+def _recipe_of(train: Any, n_inp: int, item_tfms: list[Any], batch_tfms: list[Any]) -> SampleRecipe | None:
+    """Returns how an item becomes a sample of this training part; None if that is not known."""
+    if not isinstance(train, Subset):
+        return None
+    pipelines = list(train.pipelines) if train.by_element else _pipelines_by_element(train)
+    if not pipelines:
+        return None
+    return SampleRecipe(pipelines[:n_inp], pipelines[n_inp:], Pipeline(item_tfms), Pipeline(batch_tfms))
+
+
+def _pipelines_by_element(part: Subset) -> list[Pipeline]:
+    """Returns for each element of samples made by one pipeline one that makes it alone; none if no sample can be made."""
+    for i in range(min(len(part), _TRIED)):
+        with contextlib.suppress(
+            Exception
+        ):  # whether a bad sample is an error is decided, and it is named, when it is loaded
+            sample = part[i]
+            num = len(sample) if type(sample) in (tuple, list) else 0
+            return [Pipeline([*part.pipelines[0].tfms, ElementOf(k)]) for k in range(num)] or list(part.pipelines)
+    return []
+
+
+_TRIED = 5  # samples
+
+
+def _order(train: Any, n_inp: int, options: LoaderOptions) -> Order | None:
+    """Returns the order of the training samples; None for the usual one."""
+    order, weights, num_samples = options.get("order"), options.get("weights"), options.get("num_samples")
     if weights is not None:
-        return WeightedOrder(_weights_of_training(datasets, n_inp, weights), num_samples)
+        if order is not None:
+            raise ConfigError(
+                "weights beside order: weights draw the samples, so there is no other order; give one of them"
+            )
+        return WeightedOrder(_weights_of_training(train, n_inp, weights), num_samples)
+    made: Order | None = order(train) if callable(order) else order
+    if not (made is None or hasattr(made, "of_epoch")):
+        raise ConfigError(
+            f"order={order!r:.100} gives {made!r:.100}: expected an order such as LengthOrder, or a function of the training "
+            "samples that returns one"
+        )
     if num_samples is not None:
-        return PartialEpochs(ShuffledOrder(len(datasets.train)), num_samples)
-    return None
+        return PartialEpochs(ShuffledOrder(len(train)) if made is None else made, num_samples)
+    return made
 
 
-def _weights_of_training(datasets: Datasets, n_inp: int, weights: Weights) -> npt.ArrayLike:
-    train = datasets.train
+def _weights_of_training(train: Any, n_inp: int, weights: npt.ArrayLike | str) -> npt.ArrayLike:
     if isinstance(weights, str):
         if weights != "balanced":
             raise ConfigError(f"weights={weights!r}: expected a number for each training sample, or 'balanced'")
-        if len(datasets.pipelines) <= n_inp:
-            raise ConfigError("weights='balanced' balances the classes of the first target, and there is no target")
-        labels = (datasets.pipelines[n_inp](train.item(i), split_idx=TRAIN) for i in range(len(train)))
-        return balanced_weights(map(_class, labels))
+        return balanced_weights(map(_class, _first_targets(train, n_inp)))
     given = np.asarray(weights, dtype=np.float64)
     if given.shape == (len(train),):
         return given
-    if given.shape == (len(datasets.items),):
-        return given[np.asarray(datasets.splits[0])]
+    if not isinstance(train, Subset):
+        raise ConfigError(
+            f"weights of shape {given.shape} for {len(train)} training samples; expected one number for each"
+        )
+    if given.shape == (len(train.items),):
+        return given[np.asarray(train.indices)]
     raise ConfigError(
-        f"weights of shape {given.shape} for {len(train)} training samples, of {len(datasets.items)} items; expected one "
+        f"weights of shape {given.shape} for {len(train)} training samples, of {len(train.items)} items; expected one "
         "number for each of the one or the other"
     )
+
+
+def _first_targets(train: Any, n_inp: int) -> Iterator[Any]:
+    """Yields the first target of each sample, made alone where that can be."""
+    by_element = isinstance(train, Subset) and train.by_element
+    if (len(train.pipelines) if by_element else len(elements(train[0]))) <= n_inp:
+        raise ConfigError("weights='balanced' balances the classes of the first target, and there is no target")
+    if by_element:
+        yield from train.element(n_inp)
+    else:
+        yield from (elements(train[i])[n_inp] for i in range(len(train)))
 
 
 def _class(label: Any) -> Hashable:

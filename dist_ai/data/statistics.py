@@ -369,7 +369,7 @@ def _parts(source: Any) -> list[tuple[str, Any]]:
         names = ["train", "valid", *(f"part {k}" for k in range(2, len(source.subsets)))]
         return list(zip(names, source.subsets, strict=False))
     if hasattr(source, "train") and hasattr(source, "valid"):  # DataLoaders, which are made of what is here
-        loaders = {"train": source.train, "valid": source.valid}
+        loaders = {"train": source.train, **({} if source.valid is None else {"valid": source.valid})}
         if streams := [name for name, loader in loaders.items() if not hasattr(loader, "dataset")]:
             raise DataError(
                 f"the {streams[0]} samples are only iterated over, and statistics choose some by number; give a list of them"
@@ -418,6 +418,11 @@ def _elements(dataset: Any, i: int) -> Iterator[tuple[Any, Any]]:
     """Yields each element of sample `i` with what it was read from."""
     if isinstance(dataset, Subset):
         item = dataset.item(i)
+        if not dataset.by_element:
+            sample, source = _with_source(dataset.pipelines[0], item, dataset.split_idx)
+            for element in sample if type(sample) in (tuple, list) else (sample,):
+                yield element, source
+            return
         for pipeline in dataset.pipelines:
             yield _with_source(pipeline, item, dataset.split_idx)
         return
@@ -477,7 +482,7 @@ def _together(values: list[Any]) -> Any:
 
 def _counted(dataset: Any, n_inp: int | None, most: int, seed: int) -> tuple[dict[str, int], int]:
     """Returns how often each class comes in the first target that has classes, and over how many samples."""
-    if not isinstance(dataset, Subset | TensorData):
+    if not (isinstance(dataset, TensorData) or _is_by_element(dataset)):
         most = max(1, most // _LABELS)  # a label alone cannot be had, and whole samples may be dear
     chosen = _chosen(len(dataset), most, seed)
     place = _place_of_classes(dataset, n_inp, chosen)
@@ -489,7 +494,12 @@ def _counted(dataset: Any, n_inp: int | None, most: int, seed: int) -> tuple[dic
         if (classes := _classes_in(_target(dataset, i, place))) is not None:
             counts.update(classes)
             num_counted += 1
-    tfms = dataset.pipelines[place].tfms if isinstance(dataset, Subset) else []
+    pipelines = dataset.pipelines if isinstance(dataset, Subset) else []
+    tfms = [
+        tfm
+        for pipeline in (pipelines[place : place + 1] if _is_by_element(dataset) else pipelines)
+        for tfm in pipeline.tfms
+    ]
     if vocab := next(filter(None, (getattr(tfm, "vocab", None) for tfm in tfms)), None):
         return {str(name): counts[k] for k, name in enumerate(vocab)}, num_counted
     # Numbers without names are classes if they are few.
@@ -504,7 +514,7 @@ def _place_of_classes(dataset: Any, n_inp: int | None, chosen: Sequence[int]) ->
     """Returns which element of a sample is the first target that has classes, going by the first sample that can be made."""
     for i in chosen[:_FEW_CLASSES]:
         try:
-            num = len(dataset.pipelines) if isinstance(dataset, Subset) else len(list(_elements(dataset, i)))
+            num = len(dataset.pipelines) if _is_by_element(dataset) else len(list(_elements(dataset, i)))
         except Exception:  # this sample is a bad one
             continue
         targets = range(max(1, num - 1) if n_inp is None else n_inp, num)
@@ -518,11 +528,16 @@ def _place_of_classes(dataset: Any, n_inp: int | None, chosen: Sequence[int]) ->
 def _target(dataset: Any, i: int, place: int) -> Any:
     """Returns one element of a sample, made alone where that can be; None if it cannot be made."""
     try:
-        if isinstance(dataset, Subset):
+        if _is_by_element(dataset):
             return dataset.pipelines[place](dataset.item(i), split_idx=dataset.split_idx)
         return dataset[i][place]
     except Exception:  # counted, and named, where whole samples are looked at
         return None
+
+
+def _is_by_element(dataset: Any) -> bool:
+    """Returns whether one element of a sample can be had without the others."""
+    return isinstance(dataset, Subset) and dataset.by_element
 
 
 def _classes_in(target: Any) -> list[int] | None:

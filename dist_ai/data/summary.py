@@ -100,7 +100,7 @@ class Report:
             for i in range(bs)
         ]
         try:
-            batch = collate(samples)
+            batch = (block.collate or collate)(samples)
         except DataError as error:
             self.lines.append(f"  collate -> FAILED: {error}")
             self.lines += [f"    {describe(sample)} from {subset.item(i)!r:.100}" for i, sample in enumerate(samples)]

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from dist_ai.core.transform import ItemTransform, Transform
+from dist_ai.core.transform import ItemTransform, Pipeline, Transform
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.data.datasets import Subset
 from dist_ai.data.table import missing
 from dist_ai.errors import ConfigError, DataError, did_you_mean
 
@@ -52,9 +53,14 @@ class Categorize(Transform):
         """How many numbers a model gives for it."""
         return len(self.vocab)
 
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the classes are still to be learned from the training items."""
+        return self.vocab in ([], [NA])
+
     def setups(self, items: Sequence) -> None:
         """Learns the vocabulary, unless it was given."""
-        if not self.vocab or self.vocab == [NA]:
+        if self.learns_classes:
             labels = (_label(label, where, self.add_na) for label, where in _each(items))
             self.vocab = _learned(labels, sort=self.sort)
             self.__post_init__()
@@ -96,9 +102,14 @@ class MultiCategorize(ItemTransform):
         """How many numbers a model gives for it."""
         return len(self.vocab)
 
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the classes are still to be learned from the training items."""
+        return self.vocab in ([], [NA])
+
     def setups(self, items: Sequence) -> None:
         """Learns the vocabulary, unless it was given."""
-        if not self.vocab or self.vocab == [NA]:
+        if self.learns_classes:
             several = ((_several(labels, where), where) for labels, where in _each(items))
             self.vocab = _learned(
                 (_label(label, where, self.add_na) for labels, where in several for label in labels), sort=True
@@ -254,6 +265,8 @@ class RegressionSetup(ItemTransform):
 def _each(items: Sequence) -> Iterator[tuple[Any, str]]:
     """Yields each target of the training items, with words for which item it is of."""
     sources = getattr(items, "items", items)  # what the transforms before this one are given
+    if isinstance(items, Subset):  # this one is the first
+        sources = Subset(items.items, items.indices, Pipeline(), items.split_idx)
     for i in range(len(items)):
         try:
             target = items[i]

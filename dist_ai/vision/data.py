@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
-
-import torch
+from typing import Any, Self, TypeAlias, Unpack
 
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data import (
@@ -17,6 +15,7 @@ from dist_ai.data import (
     DataBlock,
     DataLoaders,
     GrandparentSplitter,
+    LoaderOptions,
     MultiCategoryBlock,
     RandomSplitter,
     RegexLabeller,
@@ -27,7 +26,6 @@ from dist_ai.data import (
     get_image_files,
     parent_label,
 )
-from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.table import missing
 from dist_ai.errors import DataError, did_you_mean
 from dist_ai.vision.blocks import ImageBlock, MaskBlock
@@ -50,11 +48,8 @@ class ImageDataLoaders(DataLoaders):
       augmentations;
     - `item_tfms`: transforms of one image, such as `Resize`; images in a batch need one size;
     - `batch_tfms`: transforms of a batch on the device, such as `aug_transforms()`;
-    - `bs`, `val_bs`: images in a training and a validation batch, over all processes; `val_bs` is `bs` by default;
-    - `num_workers`: processes that load, for each process that trains; see `DataLoader`;
     - `mode`: ``"RGB"`` or ``"L"`` (grey, one channel);
-    - `bad_samples`: ``"raise"`` an error for an image that cannot be read, or ``"skip"`` it and count it; see `DataLoader`;
-    - `device`: where batches go; by default this rank's device.
+    - `options`: ``bs=64``, ``num_workers=``, ``bad_samples="skip"``, ``weights="balanced"`` and more; see `LoaderOptions`.
 
     Classes that are drawn at random are those of all images: a rare one may have none left to train on.
     """
@@ -71,12 +66,8 @@ class ImageDataLoaders(DataLoaders):
         vocab: Sequence[str] | None = None,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a folder of images whose labels are the names of the folders they lie in.
 
@@ -86,7 +77,7 @@ class ImageDataLoaders(DataLoaders):
             valid_pct: share of all images drawn at random for validation, instead of the two folders.
             vocab: the classes in order; by default the sorted labels of the training images, or with `valid_pct` of
                 all images.
-            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
+            seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: there is no such folder, or no image, or only one class; or an image lies outside the folders of
@@ -113,18 +104,9 @@ class ImageDataLoaders(DataLoaders):
         dls = cls.from_dblock(
             block,
             files,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
             seed=seed,
-            device=device,
+            **options,
         )
-        if len(classes) < 2:
-            raise DataError(
-                f"the training images under {path} have one class only ({', '.join(classes)}); a classifier needs "
-                "at least 2 folders of images"
-            )
         _require_classes(files, classes, given=bool(vocab))
         return dls
 
@@ -139,12 +121,8 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their path.
 
@@ -152,7 +130,7 @@ class ImageDataLoaders(DataLoaders):
             path: the folder that names without one lie in.
             fnames: the files, such as `get_image_files` gives them.
             label_func: from a file's path to its label.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: a file has no label.
@@ -168,12 +146,8 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_dblock(
             block,
             files,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
             seed=seed,
-            device=device,
+            **options,
         )
 
     @classmethod
@@ -187,12 +161,8 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their name, without the folders; see `from_path_func`."""
         return cls.from_path_func(
@@ -203,12 +173,8 @@ class ImageDataLoaders(DataLoaders):
             seed=seed,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
             mode=mode,
-            bad_samples=bad_samples,
-            device=device,
+            **options,
         )
 
     @classmethod
@@ -222,19 +188,15 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by the first group of a regular expression in their path.
 
         Args:
             path, fnames: see `from_path_func`.
             pat: the expression; see `RegexLabeller`.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             BadSampleError: a file does not fit it.
@@ -247,12 +209,8 @@ class ImageDataLoaders(DataLoaders):
             seed=seed,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
             mode=mode,
-            bad_samples=bad_samples,
-            device=device,
+            **options,
         )
 
     @classmethod
@@ -266,12 +224,8 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a regular expression in their name; see `from_path_re`."""
         return cls.from_name_func(
@@ -282,12 +236,8 @@ class ImageDataLoaders(DataLoaders):
             seed=seed,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
             mode=mode,
-            bad_samples=bad_samples,
-            device=device,
+            **options,
         )
 
     @classmethod
@@ -307,12 +257,8 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a table with a column of files and one, or several, of labels.
 
@@ -325,7 +271,7 @@ class ImageDataLoaders(DataLoaders):
             y_block: what the labels are; by default several labels with `label_delim`, a yes or no for each of several
                 columns of 0 and 1, numbers where there are floats, and one label otherwise.
             valid_col: a column with True for the validation images, instead of `valid_pct`.
-            seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
+            seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: no such column, or an image without a label.
@@ -347,12 +293,8 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_dblock(
             block,
             rows,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
             seed=seed,
-            device=device,
+            **options,
         )
 
     @classmethod
@@ -374,12 +316,8 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a CSV file with a column of files and one, or several, of labels.
 
@@ -389,7 +327,7 @@ class ImageDataLoaders(DataLoaders):
             header: whether its first line has the columns' names.
             delimiter: between its values.
             fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
         """
         return cls.from_df(
             Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
@@ -405,12 +343,8 @@ class ImageDataLoaders(DataLoaders):
             seed=seed,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
             mode=mode,
-            bad_samples=bad_samples,
-            device=device,
+            **options,
         )
 
     @classmethod
@@ -425,12 +359,8 @@ class ImageDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a list of files and a list of their labels.
 
@@ -439,7 +369,7 @@ class ImageDataLoaders(DataLoaders):
             fnames: the files.
             labels: of each file: a label, a list of labels, or a float.
             y_block: what the labels are; by default what they look like.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: not as many labels as files, or one is missing.
@@ -454,12 +384,8 @@ class ImageDataLoaders(DataLoaders):
             seed=seed,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
             mode=mode,
-            bad_samples=bad_samples,
-            device=device,
+            **options,
         )
 
 
@@ -479,12 +405,8 @@ class SegmentationDataLoaders(DataLoaders):
         seed: int = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        num_workers: int | None = None,
         mode: str = "RGB",
-        bad_samples: BadSamples = "raise",
-        device: torch.device | str | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files whose masks a function finds.
 
@@ -494,7 +416,7 @@ class SegmentationDataLoaders(DataLoaders):
             label_func: from an image's path to its mask's.
             codes: the name of each class.
             void: a number beyond them that stands for no class, such as 255.
-            valid_pct, seed, item_tfms, batch_tfms, bs, val_bs, num_workers, mode, bad_samples, device: see `ImageDataLoaders`.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see `ImageDataLoaders`.
         """
         block = DataBlock(
             (ImageBlock(mode), MaskBlock(codes, void=void)),
@@ -507,12 +429,8 @@ class SegmentationDataLoaders(DataLoaders):
         return cls.from_dblock(
             block,
             files,
-            bs=bs,
-            val_bs=val_bs,
-            num_workers=num_workers,
-            bad_samples=bad_samples,
             seed=seed,
-            device=device,
+            **options,
         )
 
 

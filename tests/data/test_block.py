@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,7 +151,7 @@ def test_several_inputs_and_targets():
 
 def test_columns_are_a_source_too():
     data = DataBlock.from_columns((text_block, CategoryBlock), splitter=IndexSplitter([0]))
-    made = data.datasets((["a.jpg", "bb.jpg"], np.array(["x", "x"])))
+    made = data.datasets((["a.jpg", "bb.jpg", "c.jpg"], np.array(["x", "x", "y"])))
     assert made.train[0][0].tolist() == [6, 1]
     with pytest.raises(DataError, match="columns of 2, 1 items; expected as many in each"):
         data.datasets((["a", "b"], ["x"]))
@@ -173,7 +173,9 @@ def test_a_map_style_data_set_of_torch_is_a_source_and_a_stream_is_refused():
 
 
 def test_three_parts_have_three_subsets():
-    made = rows(splitter=RandomSplitter((0.34, 0.17)), get_y=lambda row: "same").datasets(FRAME)
+    made = (
+        rows(splitter=RandomSplitter((0.34, 0.17)), get_y=len).new(blocks=(text_block, TransformBlock)).datasets(FRAME)
+    )
     assert [len(part) for part in made.subsets] == [3, 2, 1]
 
 
@@ -262,6 +264,44 @@ def test_a_class_that_only_validation_items_have_is_found_before_training():
         data.datasets(FRAME)
     assert str(error.value).startswith("validation item 0 (Row(file='3.jpg', kind='emu'")
     assert len(data.new(blocks=(text_block, CategoryBlock(add_na=True))).datasets(FRAME).valid) == 2
+
+
+@dataclass
+class NamedPixels(Transform):
+    """A target with names for some of its values, or none, which it does not learn."""
+
+    vocab: list[str] = field(default_factory=list)
+    seen: ClassVar[list[Any]] = []
+
+    def encodes(self, x: object):
+        self.seen.append(x)
+        return torch.tensor([1.0])
+
+
+def test_only_what_learns_its_classes_is_looked_at_in_all_validation_items():
+    data = rows().new(blocks=(text_block, TransformBlock([NamedPixels()])))
+    data.datasets(FRAME)
+    assert NamedPixels.seen == []
+    dls = data.stream_dataloaders(FRAME.to_dict("records"), FRAME.to_dict("records"), bs=2, num_workers=0)
+    assert dls.one_batch()[1].shape == (2, 1)
+    for block in (CategoryBlock, CategoryBlock(add_na=True), MultiCategoryBlock):
+        with pytest.raises(
+            ConfigError, match="a block learns its classes from the training items, and only the end of a"
+        ):
+            data.new(blocks=(text_block, block)).stream_dataloaders([], [])
+
+
+@pytest.mark.parametrize("block", [CategoryBlock, CategoryBlock(["same"])])
+def test_a_single_class_is_refused(block: Any):
+    data = rows(get_y=lambda row: "same").new(blocks=(text_block, block))
+    message = (
+        "one class only ('same'); a classifier needs at least 2: see what get_y makes of an item, how the items were"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        data.datasets(FRAME)
+    if isinstance(block, TransformBlock):
+        with pytest.raises(DataError, match=re.escape(message)):
+            data.stream_dataloaders(FRAME.to_dict("records"), FRAME.to_dict("records"), bs=2, num_workers=0)
 
 
 # ------------------------------------------------------------------------------------ the summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,17 @@ from hypothesis import strategies as st
 
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
-from dist_ai.data import collate
+from dist_ai.data import DataLoader, Pad, collate
+from dist_ai.data.collate import ByElement, structure
 from dist_ai.errors import DataError
 
 properties = settings(deadline=None, max_examples=100, derandomize=True)
+
+
+@dataclass
+class Shot:
+    picture: torch.Tensor
+    label: int
 
 
 class Pair(NamedTuple):
@@ -129,3 +137,51 @@ def test_samples_that_do_not_fit_say_why(samples: list[Any], message: str):
     for wrapped in (samples, [(0, sample) for sample in samples], [{"deep": [sample]} for sample in samples]):
         with pytest.raises(DataError, match=re.escape(message)):
             collate(wrapped)
+
+
+def test_padding_keeps_type_and_dtype_and_needs_only_the_first_dimension_to_differ():
+    padded = Pad(value=7)([TensorImage(torch.zeros(n, 2, dtype=torch.uint8)) for n in (1, 3)])
+    assert (type(padded), padded.dtype, padded.shape) == (TensorImage, torch.uint8, (2, 3, 2))
+    assert padded[0].tolist() == [[0, 0], [7, 7], [7, 7]]
+    assert Pad()([np.array([True]), np.array([True, True])]).tolist() == [[True, False], [True, True]]
+    with pytest.raises(DataError, match="samples of different shapes do not stack into a batch"):
+        Pad()([torch.zeros(1, 2), torch.zeros(1, 3)])
+    for without in (torch.tensor(1), "text"):
+        with pytest.raises(
+            DataError, match="has no length to pad; Pad takes tensors and arrays of 1 dimension or more"
+        ):
+            Pad()([without])
+
+
+def test_elements_are_collated_each_in_its_way_as_many_as_are_said():
+    each = ByElement((Pad(), list))
+    assert each([(torch.ones(1),), (torch.ones(2),)])[0].tolist() == [[1, 0], [1, 1]]
+    with pytest.raises(
+        DataError, match="samples of 3 elements, and of 2 it is said how they are collated; where item_tfms"
+    ):
+        each([(1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Shot(torch.zeros(2), 0), Shot(torch.zeros(3), 0)),
+        (Shot(torch.zeros(2), 0), (torch.zeros(2), 0)),
+        ([1, 2], (1, 2)),
+        (Pair(1, 2), (1, 2)),
+        (OrderedDict(a=1), {"a": 1}),
+    ],
+)
+def test_samples_have_one_structure_just_where_they_stack(one: Any, other: Any):
+    assert structure(one) == structure(one)
+    assert structure(one) != structure(other)
+    collate([one, one])
+    with pytest.raises(DataError, match="do not stack into a batch"):
+        collate([one, other])
+
+
+def test_a_dataclass_of_another_shape_than_most_is_skipped():
+    shots = [Shot(torch.zeros(3 if i == 5 else 2), i) for i in range(8)]
+    with pytest.warns(UserWarning, match="skipped: sample 5: its structure .* is not that of most samples"):
+        seen = [batch.label.tolist() for batch in DataLoader(shots, bs=4, bad_samples="skip", num_workers=0)]
+    assert seen == [[0, 1, 2, 3], [4, 6, 7]]

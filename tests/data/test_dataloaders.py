@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from toy import BS, NUM_TRAIN, make_data, make_dls, make_learner, make_model, weights_of
 
+from dist_ai.core.transform import Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.data import (
     Categorize,
@@ -24,7 +25,11 @@ from dist_ai.data import (
     Datasets,
     IndexSplitter,
     IterableLoader,
+    LengthOrder,
     MultiCategorize,
+    Pad,
+    PartialEpochs,
+    ShuffledOrder,
     TfmdLists,
     TransformBlock,
     collate,
@@ -42,6 +47,19 @@ def number(item: str) -> float:
 
 def block(**facts: Any) -> DataBlock:
     return DataBlock((TransformBlock, CategoryBlock), get_x=number, splitter=IndexSplitter(VALID), **facts)
+
+
+@dataclass
+class LabelToClass(Transform):
+    """The label in a sample to its class."""
+
+    vocab: ClassVar[list[str]] = ["a", "b", "c"]
+
+    def encodes(self, x: str):
+        return TensorCategory(self.vocab.index(x))
+
+    def decodes(self, x: TensorCategory):
+        return [self.vocab[i] for i in x.tolist()]
 
 
 def trained_on(dls: DataLoaders, epochs: int = 1) -> Counter[str]:
@@ -138,6 +156,97 @@ def test_any_two_data_sets_make_loaders():
     assert not DataLoaders.from_dsets(lists.train, lists.valid, shuffle=False).train.shuffle
 
 
+def test_parts_of_one_pipeline_keep_classes_and_how_they_are_decoded():
+    whole = TfmdLists(ITEMS, [lambda item: (number(item), item), LabelToClass], (range(17), range(17)))
+    dls = DataLoaders.from_dsets(whole.train, whole.valid, bs=4, num_workers=0)
+    assert dls.vocab == ["a", "b", "c"]
+    assert dls.recipe.decode_batch(next(iter(dls.valid)))[1] == ["a"] * 4
+    assert next(iter(dls.test_dl(["b"], num_workers=0)))[0].tolist() == [98.0]
+    dsets = Datasets(ITEMS, [[number], [Categorize]], (range(17), range(17)))
+    assert DataLoaders.from_dsets(dsets.train, dsets.valid).vocab == ["a", "b", "c"]
+    assert not DataLoaders.from_dsets([(1.0, 2)] * 4, [(3.0, 4)]).has_recipe
+
+
+def test_any_two_data_sets_take_weights_and_skip_bad_samples():
+    samples = [(number(item), ITEMS.index(item)) for item in ITEMS]
+    lists = TfmdLists(ITEMS, [lambda item: (number(item), item == "a")], (range(18), range(18)))
+    for train in (samples, lists.train):
+        dls = DataLoaders.from_dsets(
+            train, samples, bs=50, weights="balanced", num_samples=1000, bad_samples="skip", num_workers=0
+        )
+        counts = Counter(x for batch in dls.train for x in batch[0].tolist())
+        assert sum(counts.values()) == 1000
+        assert counts[ord("a")] == pytest.approx(1000 / (3 if train is samples else 2), abs=80)
+        assert dls.train.bad_samples == "skip"
+    with pytest.raises(
+        ConfigError, match=re.escape("weights of shape (2,) for 18 training samples; expected one number")
+    ):
+        DataLoaders.from_dsets(samples, samples, weights=[1, 2])
+    with pytest.raises(TypeError, match="loaders have no option 'num_sample'; did you mean 'num_samples'"):
+        DataLoaders.from_dsets(samples, samples, num_sample=3)
+
+
+# ------------------------------------------------------------------------------------ of different lengths
+
+
+TEXTS = ["a", "bbbb", "cc", "ddd", "e", "ffffff", "gg", "hhhhh", "a", "bb", "bbbb", "dd"]
+
+
+def text_block(**options: Any) -> DataBlock:
+    text = TransformBlock(type_tfms=[lambda text: torch.tensor(list(map(ord, text)))], **options)
+    return DataBlock((text, CategoryBlock), get_y=len, splitter=lambda items: (range(8), range(8, 12)))
+
+
+def test_texts_of_different_lengths_come_from_blocks_padded_and_by_length():
+    block = text_block(collate=Pad(), order=lambda texts: LengthOrder([len(text) for text in texts], shuffle=False))
+    dls = block.dataloaders(TEXTS, bs=4, num_workers=0)
+    shapes = [tuple(x.shape) for x, _ in dls.train]
+    assert shapes == [(4, 6), (4, 2)]
+    assert dls.one_batch()[0][3].tolist() == [100, 100, 100, 0, 0, 0]
+    assert [tuple(x.shape) for x, _ in dls.valid] == [(4, 4)]
+    assert next(iter(dls.test_dl(["a", "bb"], num_workers=0)))[0].tolist() == [[97, 0], [98, 98]]
+    assert [len(dls.vocab), type(dls.one_batch()[1])] == [6, TensorCategory]
+    drawn = block.dataloaders(TEXTS, bs=4, weights="balanced", num_workers=0)
+    assert drawn.train.order.repeats
+    assert isinstance(block.dataloaders(TEXTS, bs=4, num_samples=4, num_workers=0).train.order, PartialEpochs)
+    workers = block.dataloaders(TEXTS, bs=4, num_workers=1)
+    assert [tuple(x.shape) for x, _ in workers.train] == shapes
+
+
+def test_collate_and_order_of_the_whole_samples_go_before_those_of_blocks():
+    def longest(part: Any) -> LengthOrder:
+        return LengthOrder([len(text) for text, _ in part], shuffle=False)
+
+    block = text_block(collate=Pad())
+    dls = block.dataloaders(TEXTS, bs=2, num_workers=0, order=longest, collate=list)
+    assert [len(text) for text, _ in dls.one_batch()] == [6, 5]
+    dls = block.dataloaders(TEXTS, bs=2, num_workers=0, order=longest(block.datasets(TEXTS).train))
+    assert dls.one_batch()[0].shape == (2, 6)
+    with pytest.raises(
+        ConfigError, match="expected an order such as LengthOrder, or a function of the training samples"
+    ):
+        block.dataloaders(TEXTS, order=lambda part: [0, 1])
+    with pytest.raises(ConfigError, match="weights beside order: weights draw the samples"):
+        block.dataloaders(TEXTS, order=longest, weights="balanced")
+    by_length = TransformBlock(order=lambda texts: LengthOrder([len(text) for text in texts]))
+    with pytest.raises(ConfigError, match="several blocks say in which order training sees the samples; only one can"):
+        DataBlock((by_length, by_length))
+
+
+def test_any_number_of_boxes_is_a_list_and_lengths_are_kept_where_asked_for():
+    boxes = TransformBlock(type_tfms=[lambda text: torch.zeros(len(text), 4)], collate=list)
+    block = text_block(collate=Pad(value=-1, lengths=True)).new(
+        blocks=(text_block(collate=Pad(value=-1, lengths=True)).blocks[0], boxes), get_y=None
+    )
+    x, y = block.dataloaders(TEXTS, bs=4, num_workers=0, order=ShuffledOrder(8)).one_batch()
+    assert x.lengths.tolist() == [len(each) for each in y]
+    assert (x.values == -1).sum(1).tolist() == [x.values.shape[1] - len(each) for each in y]
+    assert {tuple(each.shape[1:]) for each in y} == {(4,)}
+
+
+# ------------------------------------------------------------------------------------ what they say
+
+
 def test_loaders_say_what_they_give():
     block = DataBlock((TransformBlock(type_tfms=[len]), CategoryBlock), get_y=str, splitter=IndexSplitter(VALID))
     dls = block.dataloaders(ITEMS, bs=4, num_workers=0)
@@ -219,7 +328,7 @@ SHAPES: dict[str, Callable[[Any, Any], Any]] = {
 
 def train_on_shapes(shape: str) -> Any:
     sets = [Shaped(SHAPES[shape], part) for part in (slice(0, NUM_TRAIN), slice(NUM_TRAIN, None))]
-    dls = DataLoaders.from_dsets(*sets, bs=BS, val_bs=5, shuffle=False, num_workers=0)
+    dls = DataLoaders.from_dsets(*sets, bs=BS, val_bs=5, shuffle=False, drop_last=False, num_workers=0)
     learn = make_learner(dls=dls, loss_func=None)
     learn.fit(2)
     return weights_of(learn.model).numpy(), learn.validate(), learn.get_preds()[0].numpy()
@@ -249,7 +358,7 @@ def test_the_first_values_of_a_dict_are_the_inputs():
         return {"x": x / 2, "scale": torch.tensor(2.0, dtype=torch.float64), "label": y}
 
     sets = [Shaped(make, part) for part in (slice(0, NUM_TRAIN), slice(NUM_TRAIN, None))]
-    dls = DataLoaders.from_dsets(*sets, bs=BS, val_bs=5, shuffle=False, num_workers=0, n_inp=2)
+    dls = DataLoaders.from_dsets(*sets, bs=BS, val_bs=5, shuffle=False, drop_last=False, num_workers=0, n_inp=2)
     learn, same = make_learner(dls=dls, model=TwoInputs()), make_learner(dls=make_dls(shuffle=False))
     learn.fit(1)
     same.fit(1)
@@ -264,3 +373,18 @@ def test_dataclasses_are_collated_field_by_field(num_workers: int):
     assert (batch.x.shape, batch.label.tolist()) == ((4, 2), [0, 1, 2, 3])
     with pytest.raises(DataError, match="samples of different types do not stack into a batch: Sample, tuple"):
         collate([samples[0], (1, 2)])
+
+
+def test_new_items_go_where_the_training_batches_go():
+    dls = block().dataloaders(ITEMS, bs=4, num_workers=0, device="meta")
+    assert dls.test_dl(["a"], num_workers=0).device.type == "meta"
+    assert dls.test_dl(["a"], num_workers=0, device="cpu").device.type == "cpu"
+
+
+def test_without_validation_data_the_training_part_is_described_and_none_is_not_shown_as_another():
+    dls = DataLoaders(block().dataloaders(ITEMS, bs=4, num_workers=0).train)
+    assert [part.name for part in dls.describe().parts] == ["train"]
+    with pytest.raises(
+        DataError, match=r"show_batch\(dl=None\): there is no such loader; these loaders have no validation"
+    ):
+        dls.show_batch(dl=dls.valid)

@@ -12,7 +12,18 @@ import pytest
 import torch
 
 from dist_ai.core.transform import Transform
-from dist_ai.data import Categorize, ColReader, Datasets, Subset, TensorData, TfmdLists
+from dist_ai.data import (
+    Categorize,
+    ColReader,
+    DataLoader,
+    Datasets,
+    ShuffledOrder,
+    Subset,
+    TensorData,
+    TfmdLists,
+    class_counts,
+    dataset_stats,
+)
 from dist_ai.errors import DataError
 
 
@@ -175,3 +186,33 @@ def test_a_sample_is_decoded_element_by_element(datasets: Datasets):
     sample = datasets.valid[1]
     assert datasets.decode(sample) == ("B2", "b")
     assert datasets.decode(sample[:1]) == ("B2",)
+
+
+class ReadBest(list[str]):
+    """Items that have an order in which they are read best."""
+
+    def order_of(self, indices: Any, shuffle: bool) -> Any:
+        return ShuffledOrder(len(indices)) if shuffle else None
+
+
+def test_parts_of_one_pipeline_are_read_in_the_order_that_their_items_are_read_best_in():
+    lists = TfmdLists(ReadBest("abcd"), [str.upper], ([0, 1, 2], [3]))
+    order = lists.train.loading_order(True)
+    assert DataLoader(lists.train, bs=2, shuffle=True, num_workers=0).order is not None
+    assert (len(order), lists.valid.loading_order(False)) == (3, None)
+
+
+def test_an_error_at_set_up_names_the_training_item_and_not_the_one_of_its_number_in_all():
+    for make in (
+        lambda: TfmdLists(["a", "b", None], [Categorize], ([2, 0], [1])),
+        lambda: Datasets(["a", "b", None], [[Categorize]], ([2, 0], [1])),
+    ):
+        with pytest.raises(DataError, match=r"the label of training item 0 \(None\) is missing"):
+            make()
+
+
+def test_samples_made_by_one_pipeline_are_described_element_by_element():
+    lists = TfmdLists(["a", "bb", "a"], [lambda text: (float(len(text)), len(text))], ([0, 1], [2]))
+    stats = dataset_stats(lists.train)
+    assert list(stats.parts[0].facts) == ["input", "target"]
+    assert class_counts(lists.train) == {"train": {"1": 1, "2": 1}}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
+import pickle
 import random
 import re
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +36,7 @@ from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
-from dist_ai.data import Categorize, DataLoader, DataLoaders, Datasets, Subset, TensorData
+from dist_ai.data import Categorize, DataLoader, DataLoaders, Datasets, IterableLoader, Subset, TensorData
 from dist_ai.distributed import World
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 
@@ -739,3 +742,35 @@ def test_a_mistake_of_the_program_is_no_bad_sample(num_workers: int):
     loader = DataLoader(range(8), bs=4, item_tfms=Misused(), bad_samples="skip", num_workers=num_workers)
     with pytest.raises(ConfigError, match=r"^the transform was made wrong$"):
         list(loader)
+
+
+# ------------------------------------------------------------------------------------ copies and forks
+
+
+@pytest.mark.parametrize("kind", ["map", "iterable"])
+def test_a_loader_whose_workers_run_can_be_copied_pickled_and_used_in_a_fork(kind: str):
+    loader: Any = (
+        DataLoader(range(8), bs=4, num_workers=1)
+        if kind == "map"
+        else IterableLoader(range(8), bs=4, num_workers=1, shuffle_buffer=2)
+    )
+    first, second = ([batch.tolist() for _, batch in loader.batches(epoch)] for epoch in (0, 1))
+    for other in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
+        assert [[batch.tolist() for _, batch in other.batches(epoch)] for epoch in (0, 1)] == [first, second]
+    assert in_a_fork(lambda: [batch.tolist() for _, batch in loader.batches(1)] == second)
+    assert in_a_fork(lambda: (vars(loader).clear(), gc.collect()) is not None)
+    assert [batch.tolist() for _, batch in loader.batches(1)] == second  # and the workers here go on
+
+
+def in_a_fork(holds: Callable[[], bool]) -> bool:
+    """Returns whether something holds in a fork of this process; False if it does not end in time or fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, where there are threads
+        pid = os.fork()
+    if not pid:
+        signal.alarm(60)
+        try:
+            os._exit(0 if holds() else 1)
+        finally:
+            os._exit(2)
+    return os.waitpid(pid, 0)[1] == 0

@@ -165,7 +165,7 @@ def test_a_single_class_is_no_task(tmp_path: Path, options: Any) -> None:
     folder = image_folder(tmp_path, classes=("cat",), parts=("",) if options else ("train", "valid"))
     expect(
         DataError,
-        f"the training images under {folder} have one class only (cat); a classifier needs at least 2 folders of images",
+        "one class only ('cat'); a classifier needs at least 2: see what get_y makes of an item",
         folder,
         **options,
     )
@@ -316,9 +316,20 @@ def test_a_rare_class_whose_images_are_all_drawn_for_validation_is_no_surprise(f
 
 
 def test_a_column_says_which_images_are_for_validation(files: list[Path]) -> None:
-    frame = pd.DataFrame({"file": files, "label": "cat", "is_valid": [False] * 10 + [True] * 6})
+    frame = pd.DataFrame({"file": files, "label": ["cat", "dog"] * 8, "is_valid": [False] * 10 + [True] * 6})
     dls = ImageDataLoaders.from_df(frame, valid_col="is_valid", bs=4, num_workers=0)
     assert (len(dls.train.dataset), len(dls.valid.dataset)) == (10, 6)
+
+
+def test_images_are_weighted_counted_and_collated_as_other_data_is(files: list[Path]) -> None:
+    labels = ["cat"] * 12 + ["dog"] * 4
+    dls = ImageDataLoaders.from_lists(
+        "", files, labels, **{**LOADING, "weights": "balanced", "num_samples": 40, "drop_last": True, "bs": 32}
+    )
+    assert (len(dls.train), dls.train.num_samples) == (1, 32)
+    assert 8 <= int(dls.one_batch()[1].sum()) <= 24
+    with pytest.raises(TypeError, match="loaders have no option 'num_worker'; did you mean 'num_workers'"):
+        ImageDataLoaders.from_lists("", files, labels, num_worker=2)
 
 
 def test_the_kind_of_target_is_that_of_the_labels(files: list[Path]) -> None:
@@ -381,8 +392,8 @@ def test_images_and_masks_that_a_function_finds(tmp_path: Path) -> None:
 
 
 def test_a_learner_of_labels_from_a_function_exports(files: list[Path], tmp_path: Path) -> None:
-    dls = ImageDataLoaders.from_path_func("", files, parent_label, **LOADING)
-    assert dls.vocab == ["pets"]
+    with pytest.raises(DataError, match=r"one class only \('pets'\); a classifier needs at least 2"):
+        ImageDataLoaders.from_path_func("", files, parent_label, **LOADING)
     dls = ImageDataLoaders.from_name_func("", files, lambda name: name[:3], **LOADING)
     assert small_learner(dls).export(tmp_path / "export").is_dir()
 
