@@ -32,7 +32,7 @@ class _Failure:
     """An error on its way from a worker to the training process, without the worker's stack around it.
 
     Attributes:
-        cause: the traceback of what the user's code raised, if that is what went wrong.
+        cause: the traceback of what the user's code raised, if that is what went wrong. Our own errors say enough.
     """
 
     kind: type[DistAIError]
@@ -43,8 +43,6 @@ class _Failure:
     def of(cls, error: DistAIError) -> _Failure:
         """Returns an error as what can travel."""
         cause = error.__cause__
-        while isinstance(cause, DistAIError) and cause.__cause__ is not None:
-            cause = cause.__cause__
         theirs = cause is not None and not isinstance(cause, DistAIError)
         return cls(type(error), str(error), "".join(traceback.format_exception(cause)) if theirs else "")
 
