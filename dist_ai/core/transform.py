@@ -26,11 +26,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import operator
 import types
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from functools import reduce
 from itertools import groupby
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import torch
 
@@ -207,6 +209,14 @@ class Transform(metaclass=_TransformType):
     batch transform, of the batch's samples) at this transform; None outside training, where nothing is random. Every
     element of a tuple gets the same draws.
 
+    ``Transform(enc, dec=None, *, order=0, split_idx=None)`` makes a transform of functions of one value, as an `encodes` and a
+    `decodes` do: for the types of their annotations. It may decorate one. A file cannot hold it; nor does it take draws.
+
+    >>> @Transform
+    ... def double(x: int): return 2 * x
+    >>> double((3, "a"))
+    (6, 'a')
+
     Raises:
         ConfigError: when the class is made, for a misspelt name (`encode`, `oder`) or a `decode` where `decodes` is meant.
     """
@@ -214,6 +224,10 @@ class Transform(metaclass=_TransformType):
     order: ClassVar[int] = 0
     split_idx: ClassVar[int | None] = None
     _tables: ClassVar[dict[str, Dispatch]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Returns a new transform; ``Transform(function)`` is that of a function."""
+        return object.__new__(_OfFunctions if cls is Transform and (args or kwargs) else cls)  # type: ignore[return-value]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -375,6 +389,63 @@ class Func(Transform):
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
+
+
+class _OfFunctions(Transform):
+    """What `Transform` makes of functions."""
+
+    def __init__(
+        self,
+        enc: Callable[[Any], Any] | None = None,
+        dec: Callable[[Any], Any] | None = None,
+        *,
+        order: int = 0,
+        split_idx: int | None = None,
+    ) -> None:
+        for function in (enc, dec):
+            if function is not None and not callable(function):
+                raise ConfigError(
+                    f"Transform({function!r:.100}): expected a function, or derive a class from Transform"
+                )
+        self.enc, self.dec = enc, dec
+        self.order, self.split_idx = order, split_idx  # type: ignore[misc]  # of this one, not of its class
+        self._tables = {name: Dispatch(name) for name in _OVERLOADED}  # type: ignore[misc]
+        for name, function in (("encodes", enc), ("decodes", dec)):
+            if function is not None:
+                on, method = _as_method(function)
+                for each in on:
+                    self._tables[name].register(each)(_adapted(name, method))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Raises `ConfigError`: a file cannot hold code."""
+        raise ConfigError(
+            f"{self!r} cannot be written to a file, because files hold no code; write it as a Transform class"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of_functions, (self.enc, self.dec, self.order, self.split_idx)
+
+    def __repr__(self) -> str:
+        return getattr(self.enc or self.dec, "__qualname__", repr(self.enc or self.dec))
+
+
+def _of_functions(enc: Any, dec: Any, order: int, split_idx: int | None) -> Transform:
+    return _OfFunctions(enc, dec, order=order, split_idx=split_idx)
+
+
+def _as_method(function: Callable[[Any], Any]) -> tuple[tuple[type, ...], Callable[..., Any]]:
+    """Returns the types that a function is for, and the function as a method of a transform."""
+
+    def method(self: Transform, x: Any) -> Any:
+        return function(x)
+
+    method.__annotations__ = {}
+    if not isinstance(function, types.FunctionType):  # of what is built in, Python does not tell
+        return (object,), method
+    method.__qualname__ = function.__qualname__
+    if returns := return_types(function):
+        method.__annotations__["return"] = reduce(operator.or_, returns)
+    return first_parameter_types(function, skip_self=False), method
 
 
 class Pipeline:

@@ -21,7 +21,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 
@@ -31,7 +31,7 @@ from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.getters import Getter, ItemGetter
 from dist_ai.data.iterables import IterableLoader, first_of
-from dist_ai.data.loaders import DataLoaders, LoaderOptions
+from dist_ai.data.loaders import DataLoaders, LoaderOptions, Weights
 from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.data.splitters import RandomSplitter, Splitter, check_split
@@ -39,6 +39,9 @@ from dist_ai.data.summary import Report
 from dist_ai.data.table import as_items
 from dist_ai.data.transforms import Categorize, EncodedMultiCategorize, MultiCategorize, OneHotEncode, RegressionSetup
 from dist_ai.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["CategoryBlock", "DataBlock", "MultiCategoryBlock", "RegressionBlock", "TransformBlock"]
 
@@ -74,7 +77,7 @@ def CategoryBlock(vocab: Iterable[Any] | None = None, *, sort: bool = True, add_
     >>> CategoryBlock(["cat", "dog"]).type_tfms
     [Categorize(vocab=['cat', 'dog'], sort=True, add_na=False)]
     """
-    return TransformBlock(type_tfms=[Categorize(list(vocab or ()), sort, add_na)])
+    return TransformBlock(type_tfms=[Categorize([] if vocab is None else vocab, sort, add_na)])  # type: ignore[arg-type]
 
 
 def MultiCategoryBlock(
@@ -236,15 +239,26 @@ class DataBlock:
                 _check_classes(made, pipeline)
         return made
 
-    def dataloaders(self, source: Any, *, seed: int = 0, **options: Unpack[LoaderOptions]) -> DataLoaders:
+    def dataloaders(
+        self, source: Any, *, seed: int | None = 0, path: Any = None, **options: Unpack[LoaderOptions]
+    ) -> DataLoaders:
         """Returns loaders of the training and the validation part of a source; see `DataLoaders.from_dblock`.
 
         Args:
             source: as for `datasets`.
             seed: of the order and of all random draws.
             options: ``bs=64``, ``num_workers=``, ``weights="balanced"``, ``collate=`` and more; see `LoaderOptions`.
+
+        Raises:
+            ConfigError: `path`, which is not taken: where a run's files go is the Learner's business.
         """
+        if path is not None:
+            raise ConfigError("loaders have no path; a run's files go where Learner(run_dir=...) says")
         return DataLoaders.from_dblock(self, source, seed=seed, **options)
+
+    def weighted_dataloaders(self, source: Any, wgts: Weights, bs: int = 64) -> DataLoaders:
+        """Returns `dataloaders` with `weights`, under the name that fastai has for it."""
+        return self.dataloaders(source, bs=bs, weights=wgts)
 
     def stream_dataloaders(
         self,
@@ -319,14 +333,17 @@ class DataBlock:
         )
         return DataLoaders(*loaders, recipe=recipe, n_inp=self.num_inputs)
 
-    def summary(self, source: Any, *, bs: int = 4) -> None:
+    def summary(self, source: Any, *, bs: int = 4, show_batch: bool = False) -> Figure | None:
         """Prints what each step makes of one training sample, and of a batch; where one fails, what it was given and why.
 
         Args:
             source: as for `datasets`.
             bs: samples in the batch.
+            show_batch: return a figure of a batch too, if no step failed.
         """
-        print(Report(self, source, bs))
+        report = Report(self, source, bs)
+        print(report)
+        return self.dataloaders(source, bs=bs, num_workers=0).show_batch() if show_batch and not report.failed else None
 
     def _getters(self) -> list[list[Tfm]]:
         num_targets = len(self.blocks) - self.num_inputs

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
 import torch
 
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
@@ -12,6 +14,9 @@ from dist_ai.data.plan import Order
 from dist_ai.data.splitters import check_split
 from dist_ai.data.table import as_items
 from dist_ai.errors import DataError
+
+if TYPE_CHECKING:
+    from dist_ai.data.loaders import DataLoaders, LoaderOptions, Weights
 
 __all__ = ["Datasets", "Subset", "TensorData", "TfmdLists"]
 
@@ -25,7 +30,7 @@ class Subset(Sequence[Any]):
         items: the collection.
         indices: which of them.
         pipelines: one for each element of a sample, and `subset[i]` is the tuple of what each makes of item i; or a single
-            `Pipeline`, and it is what that makes.
+            `Pipeline`, and it is what that makes. A slice or a list of indices gives a list of samples.
         split_idx: whose transforms run: 0 training's, 1 validation's.
 
     Attributes:
@@ -59,6 +64,9 @@ class Subset(Sequence[Any]):
         return None if order_of is None else order_of(self.indices, shuffle)
 
     def __getitem__(self, index: Any) -> Any:
+        return _one_or_some(index, len(self), self._sample)
+
+    def _sample(self, index: Any) -> Any:
         item = self.item(index)
         if not self.by_element:
             return self.pipelines[0](item, split_idx=self.split_idx)
@@ -72,7 +80,11 @@ class Datasets:
         items: what the samples are made from: a list, a table of any kind, a map-style data set; see `as_items`.
         tfms: one list of transforms for each element of the sample.
         splits: the indices of the training part, of the validation part and of further ones, as a splitter gives them.
-            They may overlap: whoever wants to see a model learn four samples by heart validates with the same four.
+            They may overlap: whoever wants to see a model learn four samples by heart validates with the same four. By
+            default all items are for training and none for validation.
+
+    `dsets[i]` is the sample of item i, of whatever part, without the transforms that are for one part only; a slice or a list
+    of indices gives a list of samples, here and in the parts.
 
     Attributes:
         subsets: the parts, in the order of `splits`; those behind the first see the transforms of validation.
@@ -86,9 +98,9 @@ class Datasets:
     ('A3', TensorCategory(0))
     """
 
-    def __init__(self, items: Any, tfms: Sequence[Tfms], splits: Sequence[Sequence[int]]) -> None:
+    def __init__(self, items: Any, tfms: Sequence[Tfms], splits: Sequence[Sequence[int]] | None = None) -> None:
         self.items = as_items(items)
-        self.splits = check_split(splits, len(self.items), may_overlap=True)
+        self.splits = _parts(self.items, splits)
         self.pipelines = [Pipeline(each) for each in tfms]
         train_items = Subset(self.items, self.splits[0], Pipeline(), TRAIN)
         for pipeline in self.pipelines:
@@ -105,8 +117,23 @@ class Datasets:
 
     @property
     def valid(self) -> Subset:
-        """The validation part."""
+        """The validation part.
+
+        Raises:
+            DataError: no splits were given.
+        """
+        _require_valid(self)
         return self.subsets[1]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _one_or_some(index, len(self), self._sample)
+
+    def _sample(self, index: Any) -> tuple[Any, ...]:
+        item = self.items[index]
+        return tuple(pipeline(item) for pipeline in self.pipelines)
 
     def decode(self, sample: Sequence[Any]) -> tuple[Any, ...]:
         """Returns a sample, or the first elements of one, with what can be undone undone.
@@ -117,6 +144,41 @@ class Datasets:
         ('B', 'b')
         """
         return tuple(pipeline.decode(x) for pipeline, x in zip(self.pipelines, sample, strict=False))
+
+    def dataloaders(
+        self,
+        *,
+        item_tfms: Tfms | Transform = (),
+        batch_tfms: Tfms | Transform = (),
+        n_inp: int | None = None,
+        seed: int | None = 0,
+        **options: Unpack[LoaderOptions],
+    ) -> DataLoaders:
+        """Returns loaders of the training part and, if there is one, the validation part; see `DataLoaders.from_datasets`.
+
+        Args:
+            item_tfms, batch_tfms, seed: see `DataLoader`.
+            n_inp: how many elements of a sample are inputs; by default all but the last.
+            options: see `LoaderOptions`.
+
+        >>> dls = Datasets([1.0, 2.0], [[], [lambda x: 2 * x]]).dataloaders(bs=2, num_workers=0)
+        >>> len(dls.train), dls.valid
+        (1, None)
+        """
+        from dist_ai.data.loaders import DataLoaders  # which is made from what is defined here
+
+        return DataLoaders.from_datasets(
+            self,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            n_inp=max(1, len(self.pipelines) - 1) if n_inp is None else n_inp,
+            seed=seed,
+            **options,
+        )
+
+    def weighted_dataloaders(self, wgts: Weights, bs: int = 64) -> DataLoaders:
+        """Returns `dataloaders` with `weights`, under the name that fastai has for it."""
+        return self.dataloaders(bs=bs, weights=wgts)
 
 
 class TfmdLists:
@@ -129,6 +191,8 @@ class TfmdLists:
         items: what the samples are made from; see `as_items`.
         tfms: the transforms; they learn from the training part.
         splits: as of `Datasets`; by default all items are for training and none for validation.
+
+    `tl[i]` is the sample of item i, of whatever part, without the transforms that are for one part only.
 
     Attributes:
         subsets: the parts, in the order of `splits`.
@@ -144,18 +208,12 @@ class TfmdLists:
 
     def __init__(self, items: Any, tfms: Tfms, splits: Sequence[Sequence[int]] | None = None) -> None:
         self.items = as_items(items)
-        if splits is None:
-            splits = (range(len(self.items)),)
-            if not len(self.items):
-                raise DataError("no items; there is nothing to learn from")
-        else:
-            splits = check_split(splits, len(self.items), may_overlap=True)
-        self.splits = splits
+        self.splits = _parts(self.items, splits)
         self.pipeline = Pipeline(tfms)
-        self.pipeline.setup(Subset(self.items, splits[0], Pipeline(), TRAIN))
+        self.pipeline.setup(Subset(self.items, self.splits[0], Pipeline(), TRAIN))
         self.subsets = [
             Subset(self.items, indices, self.pipeline, split_idx=VALID if k else TRAIN)
-            for k, indices in enumerate(splits)
+            for k, indices in enumerate(self.splits)
         ]
 
     @property
@@ -170,13 +228,42 @@ class TfmdLists:
         Raises:
             DataError: no splits were given.
         """
-        if len(self.subsets) < 2:
-            raise DataError("there is no validation part: no splits were given; give TfmdLists(splits=...)")
+        _require_valid(self)
         return self.subsets[1]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _one_or_some(index, len(self), lambda i: self.pipeline(self.items[i]))
 
     def decode(self, sample: Any) -> Any:
         """Returns a sample with what can be undone undone."""
         return self.pipeline.decode(sample)
+
+
+def _parts(items: Sequence[Any], splits: Sequence[Sequence[int]] | None) -> Sequence[Sequence[int]]:
+    """Returns the indices of each part; all items are for training where nothing is said."""
+    if splits is not None:
+        return check_split(splits, len(items), may_overlap=True)
+    if not len(items):
+        raise DataError("no items; there is nothing to learn from")
+    return (range(len(items)),)
+
+
+def _require_valid(datasets: Datasets | TfmdLists) -> None:
+    if len(datasets.subsets) < 2:
+        name = type(datasets).__name__
+        raise DataError(f"there is no validation part: no splits were given; give {name}(splits=...)")
+
+
+def _one_or_some(index: Any, length: int, sample: Callable[[Any], Any]) -> Any:
+    """Returns the sample of an index, or a list of them for a slice, a list or an array of indices."""
+    if isinstance(index, slice):
+        return [sample(i) for i in range(*index.indices(length))]
+    if isinstance(index, list) or (isinstance(index, np.ndarray | torch.Tensor) and index.ndim == 1):
+        return [sample(operator.index(i)) for i in index]
+    return sample(index)
 
 
 class TensorData(Sequence[Any]):

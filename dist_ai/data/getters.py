@@ -74,13 +74,15 @@ class AttrGetter(ItemTransform):
 
     Args:
         nm: its name.
+        default: what an item without it gives; by default that is an error.
 
     >>> from pathlib import Path
-    >>> AttrGetter("stem")(Path("cat_7.jpg"))
-    'cat_7'
+    >>> AttrGetter("stem")(Path("cat_7.jpg")), AttrGetter("speed", default=0)(Path("cat_7.jpg"))
+    ('cat_7', 0)
     """
 
     nm: str
+    default: Any = None
 
     order: ClassVar[int] = -10
 
@@ -89,6 +91,8 @@ class AttrGetter(ItemTransform):
         try:
             return getattr(x, self.nm)
         except AttributeError:
+            if self.default is not None:
+                return self.default
             names = list(x) if isinstance(x, Row) else [name for name in dir(x) if not name.startswith("_")]
             raise DataError(
                 f"a {type(x).__name__} has no attribute {self.nm!r}{did_you_mean(self.nm, names)}"
@@ -132,6 +136,12 @@ class ColReader(ItemTransform):
         if isinstance(self.cols, str | int):
             return self._value(x, self.cols)
         return [self._value(x, column) for column in self.cols]
+
+    @property
+    def only_column(self) -> str | int | None:
+        """The column whose values it gives as they are; None if it changes them, or reads several."""
+        changes = self.pref or self.suff or self.label_delim is not None
+        return self.cols if isinstance(self.cols, str | int) and not changes else None
 
     def _value(self, row: Any, column: str | int) -> Any:
         try:

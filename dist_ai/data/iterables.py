@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,11 @@ from dist_ai.data.plan import EpochPlan, Indices, Permutation, Share, epoch_key
 from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World, current_world
 from dist_ai.errors import ConfigError, DataError, UnknownLengthError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dist_ai.data.recipe import SampleRecipe
 
 __all__ = ["IterableLoader", "first_of"]
 
@@ -61,6 +66,7 @@ class IterableLoader:
         split_idx: 0 if training transforms run, 1 if validation ones; by default 0 with `shuffle_buffer` or `num_samples`.
 
     Attributes:
+        recipe, n_inp: of the `DataLoaders` that it is one of, for `show_batch`.
         skipped: how often each bad sample was skipped on this rank, by its message.
 
     Raises:
@@ -104,6 +110,8 @@ class IterableLoader:
         )
         self.num_workers = default_num_workers(self.world) if num_workers is None else num_workers
         self.skipped: Counter[str] = Counter()
+        self.recipe: SampleRecipe | None = None
+        self.n_inp = 1
         self._per_epoch = num_samples
         self._epoch = 0
         self._workers: OwnWorkers[_Task] = OwnWorkers()
@@ -189,6 +197,26 @@ class IterableLoader:
         (share, *_), fetched = next(self._fetch_here(self._tasks(0, 0)))
         share, batch = received((share, fetched), self.skipped)
         return self.stage(batch, share)
+
+    def show_batch(
+        self,
+        max_n: int = 9,
+        *,
+        unique: bool = False,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Returns a figure of the first samples; see `DataLoaders.show_batch`."""
+        from dist_ai.data.looking import figure_of  # which looks at what is defined here
+
+        return figure_of(self, self.recipe, self.n_inp, max_n, unique=unique, nrows=nrows, ncols=ncols, figsize=figsize)
+
+    def to(self, device: torch.device | str) -> IterableLoader:
+        """Has the batches from now on be on another device; returns this loader."""
+        self.device = self.stage.device = torch.device(device)
+        self._given["device"] = self.device
+        return self
 
     def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[tuple[_Task, Fetched]]:
         return ((task, _load(self.fetcher, task)) for task in tasks)

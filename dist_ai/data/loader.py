@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -33,6 +33,11 @@ from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World, current_world
 from dist_ai.errors import ConfigError, DataError, UnknownLengthError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dist_ai.data.recipe import SampleRecipe
 
 __all__ = ["DataLoader", "Loader", "Tfms", "as_list", "known_length"]
 
@@ -86,12 +91,13 @@ class DataLoader:
             on any number of ranks. Where samples are stacked into batches, one of another shape than most is bad too. What
             is found out when loaders are made (a label that is missing, a class that training does not have) is an error
             under both.
-        seed: decides the order and all random draws.
+        seed: decides the order and all random draws; None is 0, as in `RandomSplitter`.
         split_idx: 0 if training transforms run, 1 if validation ones; by default the data set's own, else by `shuffle`.
         device: where batches go; by default this rank's device.
         world: who this process is; by default `current_world()`.
 
     Attributes:
+        recipe, n_inp: of the `DataLoaders` that it is one of, for `show_batch`.
         skipped: how often each bad sample was skipped on this rank, by its message.
         in_pairs: whether neighbours in a batch go to the same rank; see `EpochPlan`. A callback that combines samples sets it.
 
@@ -113,11 +119,12 @@ class DataLoader:
         batch_tfms: Tfms = (),
         collate: Callable[[list[Any]], Any] = stack,
         bad_samples: BadSamples = "raise",
-        seed: int = 0,
+        seed: int | None = 0,
         split_idx: int | None = None,
         device: torch.device | str | None = None,
         world: World | None = None,
     ) -> None:
+        seed = 0 if seed is None else seed
         if bs < 1:
             raise ConfigError(f"bs={bs}: a batch has at least 1 sample")
         if num_workers is not None and num_workers < 0:
@@ -160,6 +167,8 @@ class DataLoader:
         self._epoch = 0
         self._workers: OwnWorkers[Share] = OwnWorkers()
         self.skipped: Counter[str] = Counter()
+        self.recipe: SampleRecipe | None = None
+        self.n_inp = 1
         self._check()
 
     def new(self, **changes: Any) -> DataLoader:
@@ -249,6 +258,26 @@ class DataLoader:
     def one_batch(self) -> Any:
         """Returns the first batch of epoch 0, made in this process."""
         return self.load(self.plan(0).share(0))[1]
+
+    def show_batch(
+        self,
+        max_n: int = 9,
+        *,
+        unique: bool = False,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Returns a figure of the first samples; see `DataLoaders.show_batch`."""
+        from dist_ai.data.looking import figure_of  # which looks at what is defined here
+
+        return figure_of(self, self.recipe, self.n_inp, max_n, unique=unique, nrows=nrows, ncols=ncols, figsize=figsize)
+
+    def to(self, device: torch.device | str) -> DataLoader:
+        """Has the batches from now on be on another device; returns this loader."""
+        self.device = self.stage.device = torch.device(device)
+        self._given["device"] = self.device
+        return self
 
     def load(self, share: Share) -> tuple[Share, Any]:
         """Returns any share with its batch, made in this process; bad samples may leave less of it, and are not counted."""

@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset
 
-from dist_ai.core.show import show_batch
 from dist_ai.core.transform import TRAIN, VALID, Pipeline
 from dist_ai.data.collate import Collate, elements
 from dist_ai.data.collate import collate as stack
@@ -21,7 +20,7 @@ from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.getters import ElementOf
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.loader import DataLoader, Tfms, as_list, known_length
-from dist_ai.data.looking import AnyLoader, decoded_samples, first_samples, one_or_several, same_sample, sized
+from dist_ai.data.looking import AnyLoader, decoded_samples, figure_of
 from dist_ai.data.orders import PartialEpochs, ShuffledOrder, WeightedOrder, balanced_weights
 from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
@@ -45,6 +44,8 @@ class LoaderOptions(TypedDict, total=False):
     Attributes:
         bs: samples in a global batch; 64 by default.
         val_bs: the same for validation; by default `bs`.
+        shuffle: training samples come in a new random order each epoch, where no option says in which; else in that of the
+            data set.
         drop_last: leave out the last training batch when it is not full; by default only when it has a single sample, which
             BatchNorm cannot normalise.
         num_workers, bad_samples, device: see `DataLoader`.
@@ -58,6 +59,7 @@ class LoaderOptions(TypedDict, total=False):
 
     bs: int
     val_bs: int | None
+    shuffle: bool
     drop_last: bool | None
     num_workers: int | None
     bad_samples: BadSamples
@@ -90,6 +92,8 @@ class DataLoaders:
         self.valid = None if valid is None else as_loader(valid, split_idx=VALID)
         self._recipe = recipe
         self.n_inp = n_inp
+        for loader in self:
+            loader.recipe, loader.n_inp = recipe, n_inp
 
     @classmethod
     def from_datasets(
@@ -99,13 +103,13 @@ class DataLoaders:
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
         n_inp: int = 1,
-        seed: int = 0,
+        seed: int | None = 0,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of the training part (shuffled) and the validation part (in order) of `datasets`.
 
         Args:
-            datasets: the two parts.
+            datasets: the two parts, or the training part alone.
             item_tfms, batch_tfms, seed: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
             options: see `LoaderOptions`.
@@ -118,7 +122,7 @@ class DataLoaders:
         """
         return cls.from_dsets(
             datasets.train,
-            datasets.valid,
+            datasets.subsets[1] if len(datasets.subsets) > 1 else None,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             n_inp=n_inp,
@@ -132,19 +136,17 @@ class DataLoaders:
         train: Any,
         valid: Any,
         *,
-        shuffle: bool = True,
         item_tfms: Tfms = (),
         batch_tfms: Tfms = (),
         n_inp: int = 1,
-        seed: int = 0,
+        seed: int | None = 0,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of any two data sets, such as torch's or the parts of a `TfmdLists`.
 
         Args:
             train, valid: map-style data sets. Of parts of `Datasets` or `TfmdLists` it is known how an item becomes a sample,
-                so new items can be loaded and results decoded; of others not.
-            shuffle: whether training samples come in a new random order each epoch, where no option says in which.
+                so new items can be loaded and results decoded; of others not. Without `valid` nothing is validated.
             item_tfms, batch_tfms, seed: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
             options: see `LoaderOptions`.
@@ -167,7 +169,7 @@ class DataLoaders:
             DataLoader(
                 dataset,
                 size,
-                shuffle=shuffle and is_train and order is None,
+                shuffle=options.get("shuffle", True) and is_train and order is None,
                 order=order if is_train else None,
                 drop_last=drop_last and is_train,
                 num_workers=options.get("num_workers"),
@@ -180,11 +182,14 @@ class DataLoaders:
                 device=options.get("device"),
             )
             for dataset, size, is_train in ((train, bs, True), (valid, bs if val_bs is None else val_bs, False))
+            if is_train or dataset is not None
         )
         return cls(*loaders, recipe=_recipe_of(train, n_inp, item_tfms, batch_tfms), n_inp=n_inp)
 
     @classmethod
-    def from_dblock(cls, dblock: DataBlock, source: Any, *, seed: int = 0, **options: Unpack[LoaderOptions]) -> Self:
+    def from_dblock(
+        cls, dblock: DataBlock, source: Any, *, seed: int | None = 0, **options: Unpack[LoaderOptions]
+    ) -> Self:
         """Returns loaders of what a data block makes of a source; see `from_datasets`.
 
         How its elements are collated and ordered is said by its blocks, unless `options` do.
@@ -192,7 +197,7 @@ class DataLoaders:
         datasets = dblock.datasets(source)
         if options.get("collate") is None:
             options["collate"] = dblock.collate
-        if options.get("order") is None and options.get("weights") is None:
+        if options.get("order") is None and options.get("weights") is None and options.get("shuffle", True):
             options["order"] = dblock.order(datasets)
         return cls.from_datasets(
             datasets,
@@ -313,6 +318,8 @@ class DataLoaders:
         *,
         dl: AnyLoader | Literal["train"] | None = "train",
         unique: bool = False,
+        nrows: int | None = None,
+        ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
     ) -> Figure:
         """Returns a figure of the first training samples, augmented, with all that can be undone undone.
@@ -324,21 +331,19 @@ class DataLoaders:
             max_n: how many samples, at most; only these are loaded. Each rank shows its own.
             dl: another loader, such as ``dls.valid``; by default that of training.
             unique: show one sample `max_n` times, as so many epochs draw it, to see what augmentation does.
+            nrows, ncols: rows and columns of samples; by default a square. Both say how many there are at most.
             figsize: (width, height) in inches; by default what the pictures need.
 
         Raises:
-            ConfigError: `max_n` is below 1.
+            ConfigError: `max_n`, `nrows` or `ncols` is below 1.
             DataError: `dl` is None, as ``dls.valid`` is where nothing is validated.
         """
-        if max_n < 1:
-            raise ConfigError(f"show_batch(max_n={max_n}): expected at least 1 sample to show")
         if dl is None:
             raise DataError("show_batch(dl=None): there is no such loader; these loaders have no validation data")
         loader = self.train if dl == "train" else dl
-        batches = [elements(b) for b in (same_sample(loader, max_n) if unique else [first_samples(loader, max_n)])]
-        samples = [sample for batch in batches for sample in decoded_samples(batch, self._recipe)]
-        x, y = one_or_several(batches[0][: self.n_inp]), one_or_several(batches[0][self.n_inp :])
-        return sized(show_batch(x, y, samples), figsize)
+        return figure_of(
+            loader, self._recipe, self.n_inp, max_n, unique=unique, nrows=nrows, ncols=ncols, figsize=figsize
+        )
 
     def describe(self, *, max_samples: int = 1000, seed: int = 0) -> DatasetStats:
         """Returns what the samples of both parts look like; its `repr` is a table. See `dataset_stats`."""
@@ -383,6 +388,27 @@ class DataLoaders:
             loader.stage.pipeline = loader.stage.pipeline + added
         if self._recipe is not None:
             self._recipe.batch_tfms = self._recipe.batch_tfms + added
+
+    @property
+    def c(self) -> int:
+        """How many numbers a model gives for a sample: the number of classes, or of a regression's numbers."""
+        return self.recipe.num_outputs
+
+    def decode_batch(self, batch: Any, max_n: int = 9) -> list[tuple[Any, ...]]:
+        """Returns the first `max_n` samples of a batch, each with all that can be undone undone.
+
+        >>> from dist_ai.data.transforms import Categorize
+        >>> dls = Datasets(["a", "b"], [[len], [Categorize]]).dataloaders(bs=2, num_workers=0)
+        >>> sorted(dls.decode_batch(dls.one_batch()))
+        [(tensor(1), 'a'), (tensor(1), 'b')]
+        """
+        return decoded_samples(elements(batch), self._recipe)[:max_n]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Has the batches of all loaders from now on be on another device, before a Learner is made; returns these loaders."""
+        for loader in self:
+            loader.to(device)
+        return self
 
     def __iter__(self) -> Iterator[AnyLoader]:
         return iter([self.train, self.valid] if self.valid is not None else [self.train])
@@ -454,6 +480,8 @@ _TRIED = 5  # samples
 def _order(train: Any, n_inp: int, options: LoaderOptions) -> Order | None:
     """Returns the order of the training samples; None for the usual one."""
     order, weights, num_samples = options.get("order"), options.get("weights"), options.get("num_samples")
+    if not options.get("shuffle", True) and (weights is not None or num_samples is not None):
+        raise ConfigError("shuffle=False beside weights or num_samples, which draw the order; leave one of them out")
     if weights is not None:
         if order is not None:
             raise ConfigError(

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dist_ai.core.show import show_batch
 from dist_ai.core.types import SemanticTensor, plain
-from dist_ai.data.collate import samples_of
+from dist_ai.data.collate import elements, samples_of
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.recipe import SampleRecipe
+from dist_ai.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +24,7 @@ __all__ = [
     "as_target",
     "chosen_samples",
     "decoded_samples",
+    "figure_of",
     "first_samples",
     "one_or_several",
     "same_sample",
@@ -97,6 +100,54 @@ def sized(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
     if figsize is not None:
         figure.set_size_inches(*figsize)
     return figure
+
+
+def figure_of(
+    loader: AnyLoader,
+    recipe: SampleRecipe | None,
+    n_inp: int,
+    max_n: int,
+    *,
+    unique: bool,
+    nrows: int | None,
+    ncols: int | None,
+    figsize: tuple[float, float] | None,
+) -> Figure:
+    """Returns a figure of a loader's first samples; see `DataLoaders.show_batch`.
+
+    Raises:
+        ConfigError: `max_n`, `nrows` or `ncols` is below 1.
+    """
+    if max_n < 1:
+        raise ConfigError(f"show_batch(max_n={max_n}): expected at least 1 sample to show")
+    for name, number in (("nrows", nrows), ("ncols", ncols)):
+        if number is not None and number < 1:
+            raise ConfigError(f"show_batch({name}={number}): expected at least 1")
+    if nrows is not None and ncols is not None:
+        max_n = min(max_n, nrows * ncols)
+    batches = [elements(b) for b in (same_sample(loader, max_n) if unique else [first_samples(loader, max_n)])]
+    samples = [sample for batch in batches for sample in decoded_samples(batch, recipe)]
+    x, y = one_or_several(batches[0][:n_inp]), one_or_several(batches[0][n_inp:])
+    figure = show_batch(x, y, samples)
+    if nrows is not None or ncols is not None:
+        _rearrange(figure, len(samples), nrows, ncols)
+    return sized(figure, figsize)
+
+
+def _rearrange(figure: Figure, num_samples: int, nrows: int | None, ncols: int | None) -> None:
+    """Puts the pictures of a figure, as many for each sample, into so many rows or columns of samples."""
+    pictures = [(axes, spec) for axes in figure.axes if (spec := axes.get_subplotspec()) is not None]
+    per_sample, rest = divmod(len(pictures), num_samples)
+    if rest or not per_sample:
+        return  # a table, whose rows are the samples
+    columns = -(-num_samples // nrows) if ncols is None and nrows is not None else ncols or num_samples
+    rows = -(-num_samples // columns)
+    before = pictures[0][1].get_gridspec()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width * columns * per_sample / before.ncols, height * rows / before.nrows)
+    places = figure.add_gridspec(rows, columns * per_sample)
+    for i, (axes, _) in enumerate(pictures):
+        axes.set_subplotspec(places[i])
 
 
 def _begin(loader: IterableLoader, bs: int, **changes: Any) -> IterableLoader:

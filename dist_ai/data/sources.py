@@ -18,24 +18,32 @@ __all__ = [
     "get_text_files",
 ]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Written out, not asked of Pillow or of the system: a machine that has a build without AVIF would have another data set.
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".avifs", ".bmp", ".bw", ".dib", ".gif", ".icb", ".icns", ".ico", ".j2c", ".j2k", ".jfif",
+    ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm",
+    ".psd", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm",
+})
+# fmt: on
+"""The endings of all image formats that Pillow reads."""
 
 
 def get_files(
     path: str | Path,
-    extensions: Iterable[str] | None = None,
+    extensions: str | Iterable[str] | None = None,
     *,
     recurse: bool = True,
-    folders: Iterable[str] = (),
+    folders: str | Iterable[str] = (),
     followlinks: bool = True,
 ) -> list[Path]:
     """Returns the files under `path`, sorted, so that an index means the same file on every machine.
 
     Args:
         path: the folder.
-        extensions: keep only files with these endings (``".jpg"``), in any case; None keeps all.
+        extensions: keep only files with this ending (``".jpg"``) or one of several, in any case; None keeps all.
         recurse: look into sub-folders.
-        folders: look only into these sub-folders of `path`, one that is not there has no files; none means all.
+        folders: look only into this sub-folder of `path` or these; one that is not there has no files; none means all.
         followlinks: follow links to folders, but not to one that the link lies in.
 
     Names that begin with a dot are left out, folders too.
@@ -47,12 +55,12 @@ def get_files(
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"no folder at {path}: it is {'a file' if path.exists() else 'not there'}")
-    wanted = None if extensions is None else {extension.lower() for extension in extensions}
+    wanted = None if extensions is None else {extension.lower() for extension in _several(extensions)}
     if strange := [extension for extension in wanted or () if not extension.startswith(".")]:
         raise ConfigError(
             f"extensions without a dot: {', '.join(map(repr, sorted(strange)))}; expected such as ('.jpg',)"
         )
-    roots = [path / folder for folder in folders] or [path]
+    roots = [path / folder for folder in _several(folders)] or [path]
     found: list[Path] = []
     for root in roots:
         for folder, subfolders, names in os.walk(root, onerror=_cannot_read, followlinks=followlinks):
@@ -67,12 +75,13 @@ def get_files(
     return sorted(found)
 
 
-def get_image_files(path: str | Path, *, recurse: bool = True, folders: Iterable[str] = ()) -> list[Path]:
+def get_image_files(path: str | Path, *, recurse: bool = True, folders: str | Iterable[str] = ()) -> list[Path]:
     """Returns the image files under `path`, sorted; see `get_files`.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
+    folders = _several(folders)
     found = get_files(path, IMAGE_SUFFIXES, recurse=recurse, folders=folders)
     if not found:
         raise DataError(
@@ -82,12 +91,13 @@ def get_image_files(path: str | Path, *, recurse: bool = True, folders: Iterable
     return found
 
 
-def get_text_files(path: str | Path, *, recurse: bool = True, folders: Iterable[str] = ()) -> list[Path]:
+def get_text_files(path: str | Path, *, recurse: bool = True, folders: str | Iterable[str] = ()) -> list[Path]:
     """Returns the ``.txt`` files under `path`, sorted; see `get_files`.
 
     Raises:
         DataError: there is no such folder, or no text file in it.
     """
+    folders = _several(folders)
     found = get_files(path, {".txt"}, recurse=recurse, folders=folders)
     if not found:
         raise DataError(f"no .txt file under {path}" + (f" in {', '.join(folders)}" if folders else ""))
@@ -104,9 +114,9 @@ class FileGetter:
     """
 
     suf: str = ""
-    extensions: Iterable[str] | None = None
+    extensions: str | Iterable[str] | None = None
     recurse: bool = True
-    folders: Iterable[str] = ()
+    folders: str | Iterable[str] = ()
     followlinks: bool = True
 
     def __call__(self, path: str | Path) -> list[Path]:
@@ -131,11 +141,16 @@ class ImageGetter:
 
     suf: str = ""
     recurse: bool = True
-    folders: Iterable[str] = ()
+    folders: str | Iterable[str] = ()
 
     def __call__(self, path: str | Path) -> list[Path]:
         """Returns the image files."""
         return get_image_files(Path(path) / self.suf, recurse=self.recurse, folders=self.folders)
+
+
+def _several(names: str | Iterable[str]) -> list[str]:
+    """Returns the names; one alone is not taken apart into its letters."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _cannot_read(error: OSError) -> None:

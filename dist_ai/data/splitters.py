@@ -131,7 +131,8 @@ class RandomSplitter(ShortRepr):
 
     Args:
         valid_pct: share of the items, above 0 and below 1; or the shares of several parts beside the training part.
-        seed: which draw; the default is a fixed one.
+        seed: which draw. None is 0, not another draw each time as in fastai: every process and every resumed run must make
+            the same split.
 
     >>> RandomSplitter(0.4, seed=1)(["a", "b", "c", "d", "e"])
     ([1, 2, 3], [0, 4])
@@ -140,7 +141,7 @@ class RandomSplitter(ShortRepr):
     """
 
     valid_pct: float | Sequence[float] = 0.2
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         shares = self._shares()
@@ -176,7 +177,7 @@ class TrainTestSplitter(ShortRepr):
     Args:
         test_size: a share of the items (rounded down), or a number of them.
         stratify: the classes: a function of an item, a value for each item, or a column's name; None draws from all.
-        seed: which draw.
+        seed: which draw; None is 0, as in `RandomSplitter`.
 
     Of a class with a single item, that one is for training.
 
@@ -186,7 +187,7 @@ class TrainTestSplitter(ShortRepr):
 
     test_size: float | int = 0.2
     stratify: By | None = None
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         _check_size("test_size", self.test_size)
@@ -222,7 +223,7 @@ class GroupSplitter(ShortRepr):
         group: what belongs together (the patient of a scan): a function of an item, a value for each item, or a column's
             name.
         valid_pct: share of the items, above 0 and below 1.
-        seed: which draw.
+        seed: which draw; None is 0, as in `RandomSplitter`.
 
     >>> GroupSplitter(lambda item: item[0], 0.5)(["a1", "a2", "b1", "b2"])
     ([2, 3], [0, 1])
@@ -230,7 +231,7 @@ class GroupSplitter(ShortRepr):
 
     group: By
     valid_pct: float = 0.2
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         _check_share("valid_pct", self.valid_pct)
@@ -257,7 +258,7 @@ class RandomSubsetSplitter(ShortRepr):
 
     Args:
         train_sz, valid_sz: shares of the items (rounded down), or numbers of them.
-        seed: which draw.
+        seed: which draw; None is 0, as in `RandomSplitter`.
 
     >>> RandomSubsetSplitter(2, 1, seed=3)(range(100))
     ([56, 71], [45])
@@ -265,7 +266,7 @@ class RandomSubsetSplitter(ShortRepr):
 
     train_sz: float | int
     valid_sz: float | int
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         _check_size("train_sz", self.train_sz)
@@ -491,8 +492,10 @@ def by_value(values: Sequence[Any], order: Iterable[int] | None = None) -> list[
     return list(members.values())
 
 
-def shuffled(num_items: int, seed: int) -> npt.NDArray[np.int64]:
-    return Permutation(num_items, key=mix64_int(seed))(np.arange(num_items))
+def shuffled(num_items: int, seed: int | None) -> npt.NDArray[np.int64]:
+    if seed is not None and not isinstance(seed, int | np.integer):
+        raise ConfigError(f"seed={seed!r}: expected a whole number, or None for the fixed draw 0")
+    return Permutation(num_items, key=mix64_int(int(seed or 0)))(np.arange(num_items))
 
 
 def _in_proportion(sizes: Sequence[int], total: int) -> list[int]:

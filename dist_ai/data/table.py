@@ -97,11 +97,13 @@ class Table(Sequence[Row]):
             there = ", ".join(f"{name}: {length}" for name, length in list(lengths.items())[:8]) or "no column"
             raise DataError(f"a table needs columns of one length, and these have {there}")
         self._length = next(iter(lengths.values()))
+        self._categories: dict[str, tuple[list[Any], bool]] = {}
 
     @classmethod
     def from_frame(cls, frame: Any) -> Table:
         """Returns the rows of a pandas data frame, in its order; its index is not looked at."""
         columns: dict[str, Any] = {}
+        categories: dict[str, tuple[list[Any], bool]] = {}
         for place, name in enumerate(frame.columns):
             column = frame.iloc[:, place]
             if str(name) in columns:
@@ -110,7 +112,11 @@ class Table(Sequence[Row]):
                 columns[str(name)] = column.to_numpy()
             else:  # pandas has several values for what is missing
                 columns[str(name)] = column.astype(object).where(column.notna(), None).to_numpy()
-        return cls(columns)
+            if hasattr(column.dtype, "categories"):
+                categories[str(name)] = column.dtype.categories.tolist(), bool(column.dtype.ordered)
+        table = cls(columns)
+        table._categories = categories
+        return table
 
     @classmethod
     def from_arrow(cls, table: Any) -> Table:
@@ -213,6 +219,10 @@ class Table(Sequence[Row]):
         if hasattr(column, "to_pylist"):
             return column.to_pylist()
         return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+    def categories(self, name: str | int) -> tuple[list[Any], bool] | None:
+        """Returns the categories of a column in their order, and whether that order means something; None if it has none."""
+        return self._categories.get(self._name(name))
 
     def value(self, name: str | int, index: int) -> Any:
         """Returns one value; see `column`."""

@@ -6,7 +6,7 @@ becomes a class, and NaN never a number to learn from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ import torch
 from dist_ai.core.transform import ItemTransform, Pipeline, Transform
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
 from dist_ai.data.datasets import Subset
-from dist_ai.data.table import missing
+from dist_ai.data.getters import ColReader
+from dist_ai.data.table import Table, missing
 from dist_ai.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["NA", "Categorize", "EncodedMultiCategorize", "MultiCategorize", "OneHotEncode", "RegressionSetup"]
@@ -30,9 +31,12 @@ class Categorize(Transform):
     """Labels to class indices; the vocabulary is the labels of the training items.
 
     Args:
-        vocab: the classes in order; empty to learn them at set-up.
+        vocab: the classes in order, or a categorical of pandas, whose categories they are; empty to learn them at set-up.
         sort: learned classes are sorted; otherwise they are in the order in which they first come.
         add_na: class 0 is `NA`, for missing labels and those that training did not see.
+
+    The classes of a data frame's categorical column, read by a `ColReader`, are its categories in their order if that is an
+    ordered one (small, medium, large) or `sort` is off; those that no training item has too.
 
     >>> Categorize(["cat", "dog"])("dog")
     TensorCategory(1)
@@ -62,7 +66,8 @@ class Categorize(Transform):
         """Learns the vocabulary, unless it was given."""
         if self.learns_classes:
             labels = (_label(label, where, self.add_na) for label, where in _each(items))
-            self.vocab = _learned(labels, sort=self.sort)
+            learned = _learned(labels, sort=self.sort)
+            self.vocab = _categories_of(items, sort=self.sort) or learned
             self.__post_init__()
 
     def encodes(self, x: object) -> Any:
@@ -318,8 +323,27 @@ def _learned(labels: Iterator[Any], *, sort: bool) -> list[Any]:
     return sorted(classes) if sort else classes
 
 
-def _with_na(vocab: Sequence[Any], add_na: bool) -> list[Any]:
-    return [NA, *(label for label in vocab if label != NA)] if add_na else list(vocab)
+def in_order(categories: tuple[list[Any], bool] | None, *, sort: bool) -> list[Any] | None:
+    """Returns the categories of a column if their order is that of the classes, else None."""
+    return None if categories is None or (sort and not categories[1]) else categories[0]
+
+
+def _categories_of(items: Any, *, sort: bool) -> list[Any] | None:
+    """Returns the classes that the column of a table has, where the items are what a `ColReader` makes of its rows."""
+    readers = list(getattr(getattr(items, "pipeline", None), "tfms", []))
+    if [type(reader) for reader in readers] != [ColReader] or (column := readers[0].only_column) is None:
+        return None
+    rows = items
+    while not isinstance(rows, Table):
+        if (rows := getattr(rows, "items", None)) is None or isinstance(rows, Mapping):
+            return None
+    return in_order(rows.categories(column), sort=sort)
+
+
+def _with_na(vocab: Any, add_na: bool) -> list[Any]:
+    categories = getattr(getattr(vocab, "dtype", vocab), "categories", None)
+    vocab = list(vocab) if categories is None else categories.tolist()
+    return [NA, *(label for label in vocab if label != NA)] if add_na else vocab
 
 
 def _index_of(vocab: Sequence[Any]) -> dict[Any, int]:

@@ -2,6 +2,7 @@
 
 import dist_ai.vision.show  # registers how images are shown
 import dist_ai.vision.statistics  # noqa: F401  # and what is said of them
+from dist_ai.core.vision_types import TensorBBox, TensorImage, TensorMask, TensorPoint
 from dist_ai.vision.augment import (
     Brightness,
     Contrast,
@@ -41,7 +42,7 @@ from dist_ai.vision.items import (
 )
 from dist_ai.vision.learner import vision_learner
 from dist_ai.vision.models import architectures
-from dist_ai.vision.transforms import Normalize, imagenet_stats
+from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, Normalize, OpenImage, imagenet_stats
 
 __all__ = [
     "Brightness",
@@ -56,8 +57,11 @@ __all__ = [
     "Hue",
     "ImageBlock",
     "ImageDataLoaders",
+    "ImageToFloat",
+    "ImageToTensor",
     "MaskBlock",
     "Normalize",
+    "OpenImage",
     "PointBlock",
     "Posterize",
     "RandomCrop",
@@ -72,6 +76,10 @@ __all__ = [
     "SegmentationDataLoaders",
     "Shear",
     "Solarize",
+    "TensorBBox",
+    "TensorImage",
+    "TensorMask",
+    "TensorPoint",
     "Translate",
     "View",
     "Warp",

@@ -27,6 +27,7 @@ from dist_ai.data import (
     parent_label,
 )
 from dist_ai.data.table import missing
+from dist_ai.data.transforms import in_order
 from dist_ai.errors import DataError, did_you_mean
 from dist_ai.vision.blocks import ImageBlock, MaskBlock
 
@@ -45,10 +46,12 @@ class ImageDataLoaders(DataLoaders):
     What all ways to make them take:
 
     - `valid_pct`: share of the images drawn at random for validation; `seed`: of that draw, of the order and of the
-      augmentations;
+      augmentations; None is 0;
     - `item_tfms`: transforms of one image, such as `Resize`; images in a batch need one size;
     - `batch_tfms`: transforms of a batch on the device, such as `aug_transforms()`;
     - `mode`: ``"RGB"`` or ``"L"`` (grey, one channel);
+    - `at_least`: decode large JPEGs at a half, a quarter or an eighth of their size, with sides of at least so many pixels: about
+      twice as fast where photographs become small inputs, and the pixels differ a little; see `OpenImage`;
     - `options`: ``bs=64``, ``num_workers=``, ``bad_samples="skip"``, ``weights="balanced"`` and more; see `LoaderOptions`.
 
     Classes that are drawn at random are those of all images: a rare one may have none left to train on.
@@ -62,11 +65,12 @@ class ImageDataLoaders(DataLoaders):
         train: str = "train",
         valid: str = "valid",
         valid_pct: float | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         vocab: Sequence[str] | None = None,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a folder of images whose labels are the names of the folders they lie in.
@@ -77,7 +81,7 @@ class ImageDataLoaders(DataLoaders):
             valid_pct: share of all images drawn at random for validation, instead of the two folders.
             vocab: the classes in order; by default the sorted labels of the training images, or with `valid_pct` of
                 all images.
-            seed, item_tfms, batch_tfms, mode, options: see the class.
+            seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
 
         Raises:
             DataError: there is no such folder, or no image, or only one class; or an image lies outside the folders of
@@ -95,7 +99,7 @@ class ImageDataLoaders(DataLoaders):
             trained_on = list(_one_of_each(files))
         classes = list(vocab or sorted({folder.name for folder in trained_on}))
         block = DataBlock(
-            (ImageBlock(mode), CategoryBlock(classes)),
+            (ImageBlock(mode, at_least=at_least), CategoryBlock(classes)),
             splitter=GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed),
             get_y=parent_label,
             item_tfms=_listed(item_tfms),
@@ -118,10 +122,11 @@ class ImageDataLoaders(DataLoaders):
         label_func: Callable[[Path], Any],
         *,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their path.
@@ -130,14 +135,14 @@ class ImageDataLoaders(DataLoaders):
             path: the folder that names without one lie in.
             fnames: the files, such as `get_image_files` gives them.
             label_func: from a file's path to its label.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
 
         Raises:
             DataError: a file has no label.
         """
         files = [Path(path, name) for name in fnames]
         block = DataBlock(
-            (ImageBlock(mode), CategoryBlock(_classes([label_func(file) for file in files], files))),
+            (ImageBlock(mode, at_least=at_least), CategoryBlock(_classes([label_func(file) for file in files], files))),
             splitter=RandomSplitter(valid_pct, seed),
             get_y=label_func,
             item_tfms=_listed(item_tfms),
@@ -158,10 +163,11 @@ class ImageDataLoaders(DataLoaders):
         label_func: Callable[[str], Any],
         *,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their name, without the folders; see `from_path_func`."""
@@ -174,6 +180,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
+            at_least=at_least,
             **options,
         )
 
@@ -185,10 +192,11 @@ class ImageDataLoaders(DataLoaders):
         pat: str,
         *,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by the first group of a regular expression in their path.
@@ -196,7 +204,7 @@ class ImageDataLoaders(DataLoaders):
         Args:
             path, fnames: see `from_path_func`.
             pat: the expression; see `RegexLabeller`.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
 
         Raises:
             BadSampleError: a file does not fit it.
@@ -210,6 +218,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
+            at_least=at_least,
             **options,
         )
 
@@ -221,10 +230,11 @@ class ImageDataLoaders(DataLoaders):
         pat: str,
         *,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a regular expression in their name; see `from_path_re`."""
@@ -237,6 +247,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
+            at_least=at_least,
             **options,
         )
 
@@ -254,10 +265,11 @@ class ImageDataLoaders(DataLoaders):
         y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
         valid_col: str | int | None = None,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a table with a column of files and one, or several, of labels.
@@ -271,7 +283,7 @@ class ImageDataLoaders(DataLoaders):
             y_block: what the labels are; by default several labels with `label_delim`, a yes or no for each of several
                 columns of 0 and 1, numbers where there are floats, and one label otherwise.
             valid_col: a column with True for the validation images, instead of `valid_pct`.
-            seed, item_tfms, batch_tfms, mode, options: see the class.
+            seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
 
         Raises:
             DataError: no such column, or an image without a label.
@@ -283,7 +295,7 @@ class ImageDataLoaders(DataLoaders):
                 [get_y(rows[i]) for i in range(len(rows))], rows, label_col, all_are_seen=valid_col is None
             )
         block = DataBlock(
-            (ImageBlock(mode), y_block),
+            (ImageBlock(mode, at_least=at_least), y_block),
             splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
             get_x=ColReader(fn_col, pref=Path(path, folder), suff=suff),
             get_y=get_y,
@@ -313,10 +325,11 @@ class ImageDataLoaders(DataLoaders):
         y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
         valid_col: str | int | None = None,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a CSV file with a column of files and one, or several, of labels.
@@ -327,7 +340,7 @@ class ImageDataLoaders(DataLoaders):
             header: whether its first line has the columns' names.
             delimiter: between its values.
             fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
         """
         return cls.from_df(
             Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
@@ -344,6 +357,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
+            at_least=at_least,
             **options,
         )
 
@@ -356,10 +370,11 @@ class ImageDataLoaders(DataLoaders):
         *,
         y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
+        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a list of files and a list of their labels.
@@ -369,7 +384,7 @@ class ImageDataLoaders(DataLoaders):
             fnames: the files.
             labels: of each file: a label, a list of labels, or a float.
             y_block: what the labels are; by default what they look like.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
 
         Raises:
             DataError: not as many labels as files, or one is missing.
@@ -385,6 +400,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
+            at_least=at_least,
             **options,
         )
 
@@ -402,7 +418,7 @@ class SegmentationDataLoaders(DataLoaders):
         codes: Iterable[str] | None = None,
         void: int | None = None,
         valid_pct: float = 0.2,
-        seed: int = 0,
+        seed: int | None = 0,
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
@@ -493,6 +509,8 @@ def _block_of(labels: Sequence[Any], rows: Any, columns: Any, *, all_are_seen: b
         return MultiCategoryBlock(vocab=sorted(set(numbers)) if all_are_seen else None)
     if all(isinstance(each, float) for each in numbers):
         return RegressionBlock(1)
+    if isinstance(rows, Table) and (ordered := in_order(rows.categories(columns), sort=True)):
+        return CategoryBlock(ordered)
     return CategoryBlock(_classes(labels, rows) if all_are_seen else None)
 
 

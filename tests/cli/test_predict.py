@@ -67,7 +67,7 @@ def test_of_a_folder_every_image_under_it(predict: Any, export: Path, images: Pa
     (tmp_path / "empty").mkdir()
     code, _, err = predict(export, tmp_path / "empty")
     assert code == 1
-    assert err.startswith(f"dist-ai: error: no image file under {tmp_path}/empty; looked for .bmp, ")
+    assert err.startswith(f"dist-ai: error: no image file under {tmp_path}/empty; looked for .apng, ")
 
 
 def test_json_for_programs(predict: Any, export: Path, images: Path) -> None:

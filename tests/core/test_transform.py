@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import sys
 import types
@@ -671,3 +673,48 @@ def test_a_notebook_cell_may_run_again():
 
     assert transforms.find("Cell") is Cell
     assert Cell is not first
+
+
+# ------------------------------------------------------------------------------------ of functions
+
+
+@Transform
+def lengthened(x: str | Metres) -> Any:
+    return x + x
+
+
+def halved(x: Metres) -> Any:
+    return Metres(x / 2)
+
+
+def test_a_function_becomes_a_transform_for_the_types_of_its_annotation():
+    assert isinstance(lengthened, Transform)
+    assert lengthened(("ab", 3, Metres(2))) == ("abab", 3, Metres(4))
+    assert (lengthened.decode("ab"), lengthened.can_undo, repr(lengthened)) == ("ab", False, "lengthened")
+    assert Transform(str.upper)(("a", "b")) == ("A", "B")
+    assert Transform(lambda x: x + 1)(1) == 2
+    undone = Transform(lambda x: x, halved)
+    assert undone.decode((Metres(4), 4)) == (Metres(2), 4)
+    assert Pipeline([lengthened, str.upper])("ab") == "ABAB"
+
+
+def test_a_transform_of_a_function_has_its_place_and_its_split():
+    late = Transform(halved, order=7, split_idx=0)
+    assert Pipeline([late, Double]).tfms[1] is late
+    assert Pipeline([late])(Metres(4), split_idx=1) == Metres(4)
+    assert Pipeline([late])(Metres(4), split_idx=0) == Metres(2)
+    assert (Transform.order, Transform.split_idx, Double().order) == (0, None, 0)
+    for again in (copy.deepcopy(late), pickle.loads(pickle.dumps(late))):
+        assert (again(Metres(4)), again.order, again.split_idx) == (Metres(2), 7, 0)
+
+
+def test_a_transform_of_a_function_keeps_semantic_types_and_no_file_holds_it():
+    assert type(Transform(lambda x: plain(x) * 2)(TensorText(torch.arange(3)))) is TensorText
+    with pytest.raises(
+        ConfigError, match="halved cannot be written to a file, because files hold no code; write it as a"
+    ):
+        Transform(halved).to_plain()
+    with pytest.raises(
+        ConfigError, match=re.escape("Transform(3): expected a function, or derive a class from Transform")
+    ):
+        Transform(3)

@@ -388,3 +388,22 @@ def test_without_validation_data_the_training_part_is_described_and_none_is_not_
         DataError, match=r"show_batch\(dl=None\): there is no such loader; these loaders have no validation"
     ):
         dls.show_batch(dl=dls.valid)
+
+
+def test_training_samples_come_in_their_own_order_if_that_is_asked_for():
+    dls = block().dataloaders(ITEMS, shuffle=False, bs=4, num_workers=0)
+    assert [i for share, _ in dls.train.batches() for i in share.indices.tolist()] == list(range(15))
+    assert block().dataloaders(ITEMS, num_workers=0).train.shuffle
+    with pytest.raises(
+        ConfigError, match="shuffle=False beside weights or num_samples, which draw the order; leave one"
+    ):
+        block().dataloaders(ITEMS, shuffle=False, num_samples=3)
+    with pytest.raises(ConfigError, match=r"loaders have no path; a run's files go where Learner\(run_dir=...\) says"):
+        block().dataloaders(ITEMS, path=".")
+
+
+def test_weighted_loaders_have_the_name_that_fastai_gives_them():
+    weights = [float(item == "c") for item in ITEMS]
+    dsets = block().datasets(ITEMS)
+    for dls in (block().weighted_dataloaders(ITEMS, weights, bs=5), dsets.weighted_dataloaders(weights, bs=5)):
+        assert dls.train.new(num_workers=0).one_batch()[0].tolist() == [number("c")] * 5

@@ -7,6 +7,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -216,3 +217,47 @@ def test_samples_made_by_one_pipeline_are_described_element_by_element():
     stats = dataset_stats(lists.train)
     assert list(stats.parts[0].facts) == ["input", "target"]
     assert class_counts(lists.train) == {"train": {"1": 1, "2": 1}}
+
+
+def test_without_splits_all_items_are_for_training():
+    dsets = Datasets(["a1", "b2", "c3"], [[str.upper, MarkTraining], [lambda s: s[0], Categorize]])
+    assert [x for x, _ in dsets.train] == ["A1 (train)", "B2 (train)", "C3 (train)"]
+    assert dsets.pipelines[1].tfms[1].vocab == ["a", "b", "c"]
+    with pytest.raises(
+        DataError, match=r"there is no validation part: no splits were given; give Datasets\(splits=...\)"
+    ):
+        dsets.valid  # noqa: B018
+    dls = dsets.dataloaders(bs=3, num_workers=0)
+    assert dls.valid is None
+    assert dls.train.num_samples == 3
+    with pytest.raises(DataError, match="no items; there is nothing to learn from"):
+        Datasets([], [[]])
+
+
+def test_a_data_set_as_a_whole_has_all_items_without_what_is_for_one_part(datasets: Datasets):
+    assert len(datasets) == 4
+    with pytest.raises(DataError, match="label 'c' is not one of the 2 classes"):  # of an item of neither part
+        datasets[2]
+    assert datasets[0] == datasets[-4] == ("A1", torch.tensor(0))
+    assert [x for x, _ in datasets[[0, 1]]] == ["A1", "B2"]
+    labels = TfmdLists(["a", "b", "c"], [str.upper, MarkTraining], splits=([0, 1], [2]))
+    assert (len(labels), labels[0], labels[1:], labels.train[:1]) == (3, "A", ["B", "C"], ["A (train)"])
+    with pytest.raises(IndexError):
+        labels[3]
+
+
+def test_slices_and_lists_of_indices_give_lists_of_samples(datasets: Datasets):
+    train = datasets.train
+    assert train[:2] == [train[0], train[1]]
+    assert train[[0, 2]] == train[np.array([0, 2])] == train[torch.tensor([0, 2])] == [train[0], train[2]]
+    assert train[::-1] == [train[2], train[1], train[0]]
+    assert train[5:] == []
+
+
+def test_loaders_of_data_sets_take_all_elements_but_the_last_for_inputs():
+    dsets = Datasets([1.0, 2.0, 3.0], [[], [lambda x: 2 * x], [lambda x: 3 * x]], ([0, 1], [2]))
+    dls = dsets.dataloaders(bs=2, num_workers=0)
+    assert dls.n_inp == 2
+    assert [each.tolist() for each in next(iter(dls.valid))] == [[3.0], [6.0], [9.0]]
+    assert Datasets([1.0], [[]]).dataloaders(num_workers=0).n_inp == 1
+    assert dsets.dataloaders(n_inp=1, num_workers=0).n_inp == 1

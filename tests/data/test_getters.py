@@ -78,6 +78,8 @@ def test_an_attribute_is_got_and_a_near_one_suggested():
     assert AttrGetter("kind")(Table({"kind": ["cat"]})[0]) == "cat"
     with pytest.raises(DataError, match="a Pet has no attribute 'knd'; did you mean 'kind'"):
         AttrGetter("knd")(Pet("1.jpg", "cat"))
+    assert AttrGetter("knd", default="none")(Pet("1.jpg", "cat")) == "none"
+    assert AttrGetter("kind", default="none")(Pet("1.jpg", "cat")) == "cat"
 
 
 @pytest.mark.parametrize("getter", [ColReader("f", pref=Path("a"), label_delim=" "), ItemGetter(1), AttrGetter("nm")])

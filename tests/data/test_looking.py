@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -161,3 +162,58 @@ def test_a_type_transform_undoes_one_sample_at_a_time_in_pictures() -> None:
     block = DataBlock(TransformBlock([WaveOfPitch]), splitter=IndexSplitter([3]), batch_tfms=[Halved()])
     figure = block.dataloaders(list(range(4)), bs=3, num_workers=0).show_batch()
     assert sorted(axes.lines[0].get_ydata().tolist() for axes in figure.axes) == [[0.0] * 4, [2.0] * 4, [4.0] * 4]
+
+
+def test_each_loader_shows_itself() -> None:
+    dls = loaders()
+    assert seen(dls.valid.show_batch(3)) == seen(dls.show_batch(3, dl=dls.valid))
+    assert seen(dls.train.show_batch(2, unique=True)) == seen(dls.show_batch(2, unique=True))
+    alone = DataLoader([(TensorSeries(torch.ones(1, 4)), 2)], num_workers=0)
+    assert seen(alone.show_batch()) == [(1, "2")]
+    streams = DataBlock((TransformBlock, CategoryBlock(["a", "b"])), get_x=wave, get_y=lambda item: "a")
+    stream = streams.stream_dataloaders(lambda: iter([1, 2]), lambda: iter([7, 8]), bs=2, num_workers=0)
+    assert seen(stream.valid.show_batch(1)) == [(7, "a")]
+
+
+def places(figure: Any) -> list[tuple[int, int]]:
+    return [(axes.get_subplotspec().rowspan.start, axes.get_subplotspec().colspan.start) for axes in figure.axes]
+
+
+def test_pictures_stand_in_as_many_rows_and_columns_as_are_asked_for() -> None:
+    dls = loaders()
+    assert places(dls.show_batch(6, nrows=2)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert places(dls.show_batch(3, ncols=1)) == [(0, 0), (1, 0), (2, 0)]
+    figure = dls.show_batch(nrows=1, ncols=4)
+    assert places(figure) == [(0, i) for i in range(4)]
+    assert seen(figure) == seen(dls.show_batch(4))
+    assert figure.get_size_inches()[0] == pytest.approx(2 * dls.show_batch(4).get_size_inches()[0])
+    figure.savefig(io.BytesIO())
+    table = DataBlock(TransformBlock).dataloaders(list(range(9)), num_workers=0)
+    assert len(table.show_batch(3, ncols=2).axes) == 1
+    with pytest.raises(ConfigError, match=r"^show_batch\(ncols=0\): expected at least 1$"):
+        dls.show_batch(ncols=0)
+
+
+def test_a_batch_is_decoded_sample_by_sample() -> None:
+    dls = loaders()
+    batch = next(iter(dls.valid))
+    decoded = dls.decode_batch(batch, max_n=2)
+    assert [(float(wave[0, 0]), label) for wave, label in decoded] == [(20.0, "thing 2"), (21.0, "thing 0")]
+    assert len(dls.decode_batch(batch)) == 9
+    assert dls.c == 3
+
+
+def test_loaders_move_to_another_device() -> None:
+    dls = DataLoaders.from_dsets([(1.0, 2)] * 4, [(3.0, 4)], bs=2, num_workers=0)
+    assert dls.to("meta") is dls
+    assert {loader.device.type for loader in (dls.train, dls.valid)} == {dls.device.type} == {"meta"}
+    assert dls.train.new().one_batch()[1].device.type == dls.valid.one_batch()[1].device.type == "meta"
+
+
+def test_a_summary_shows_a_batch_too_if_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    block = DataBlock((TransformBlock, CategoryBlock), get_x=wave, get_y=lambda item: f"thing {item % 2}")
+    assert block.summary(list(range(10))) is None
+    assert len(block.summary(list(range(10)), show_batch=True).axes) == 4
+    broken = block.new(get_y=lambda item: item / 0)
+    assert broken.summary(list(range(10)), show_batch=True) is None
+    assert "FAILED" in capsys.readouterr().out

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dist_ai.data import FileGetter, ImageGetter, get_files, get_image_files, get_text_files
+from dist_ai.data.sources import IMAGE_SUFFIXES
 from dist_ai.errors import ConfigError, DataError
 
 
@@ -95,9 +97,11 @@ def test_a_missing_folder_and_a_file_are_told_apart(folder: Path):
 
 def test_a_folder_without_images_says_what_was_looked_for_and_where(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=re.escape(f"no image file under {tmp_path / 'empty'}; looked for .bmp, .gif")):
+    with pytest.raises(
+        DataError, match=re.escape(f"no image file under {tmp_path / 'empty'}; looked for .apng, .avif")
+    ):
         get_image_files(tmp_path / "empty")
-    with pytest.raises(DataError, match=r"\.webp in trian, test$"):
+    with pytest.raises(DataError, match=r"\.xpm in trian, test$"):
         get_image_files(folder, folders=["trian", "test"])
 
 
@@ -121,8 +125,28 @@ def test_an_extension_without_its_dot_is_refused(folder: Path):
     message = "extensions without a dot: 'jpg', 'png'; expected such as ('.jpg',)"
     with pytest.raises(ConfigError, match=re.escape(message)):
         get_files(folder, ["png", ".gif", "jpg"])
-    with pytest.raises(ConfigError, match="extensions without a dot: 'g', 'j', 'p'"):
-        get_files(folder, ".jpg")  # one string is letters
+
+
+def test_one_extension_and_one_folder_are_not_taken_for_letters(folder: Path):
+    assert get_files(folder, ".gif") == get_files(folder, [".gif"]) == [folder / "top.gif"]
+    assert get_image_files(folder, folders="valid") == [folder / "valid/cat/1.jpg"]
+    assert ImageGetter(folders="valid")(folder) == FileGetter(extensions=".jpg", folders="valid")(folder)
+    with pytest.raises(DataError, match=r"\.xpm in test$"):
+        get_image_files(folder, folders="test")
+    with pytest.raises(ConfigError, match="extensions without a dot: 'jpg'; expected"):
+        get_files(folder, "jpg")
+
+
+def test_every_image_format_that_pillow_reads_is_an_image():
+    Image.init()
+    read = {
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and Image.MIME.get(name, "").startswith("image/")
+    }
+    assert read <= IMAGE_SUFFIXES
+    assert {".avif", ".ico", ".jpe", ".webp"} <= IMAGE_SUFFIXES
+    assert not IMAGE_SUFFIXES & {".pdf", ".svg", ".mpg", ".h5"}  # no image, or none that can be opened
 
 
 def test_text_files_and_getters_with_their_options_chosen(folder: Path):

@@ -60,6 +60,16 @@ def test_the_seed_decides_the_split_and_the_items_do_not():
     assert len({tuple(RandomSplitter(0.3, seed=seed)(items)[1]) for seed in range(50)}) == 50
 
 
+def test_no_seed_is_a_fixed_one_and_touches_no_global_random_state():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert RandomSplitter(seed=None)(range(100)) == RandomSplitter(seed=0)(range(100))
+    assert RandomSubsetSplitter(5, 5, seed=None)(range(100)) == RandomSubsetSplitter(5, 5)(range(100))
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ConfigError, match=re.escape("seed='7': expected a whole number, or None")):
+        RandomSplitter(seed="7")(range(100))  # type: ignore[arg-type]
+
+
 def test_splits_of_this_version_are_those_of_the_next():
     # Frozen: otherwise a resumed run would train on what it validates with.
     assert RandomSplitter(0.2, seed=42)(range(10)) == ([0, 2, 3, 4, 5, 7, 8, 9], [1, 6])

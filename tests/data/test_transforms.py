@@ -17,14 +17,18 @@ from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
 from dist_ai.data import (
     Categorize,
+    CategoryBlock,
     ColReader,
+    DataBlock,
     Datasets,
     EncodedMultiCategorize,
     MultiCategorize,
     OneHotEncode,
+    RandomSplitter,
     RegressionSetup,
     Table,
     TfmdLists,
+    TransformBlock,
 )
 from dist_ai.errors import ConfigError, DataError
 
@@ -307,3 +311,33 @@ def test_classes_are_learned_from_an_array_of_numbers():
 def test_what_no_class_can_be_learned_from_is_refused_instead_of_learning_nothing(items: Any, text: str):
     with pytest.raises(ConfigError, match=re.escape(text)):
         Categorize().setup(items)
+
+
+def sizes(ordered: bool) -> pd.DataFrame:
+    labels = pd.Categorical(["small", "large", None, "small"], ["small", "medium", "large"], ordered=ordered)
+    return pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "size": labels})
+
+
+def classes_of(frame: pd.DataFrame, **options: Any) -> list[str]:
+    tfms = [[ColReader("x")], [ColReader("size"), Categorize(**options)]]
+    return Datasets(frame, tfms, ([0, 1], [3])).pipelines[1].tfms[1].vocab
+
+
+def test_the_classes_of_a_categorical_column_are_in_its_order_if_that_means_something_or_none_is_asked_for():
+    assert classes_of(sizes(ordered=True)) == ["small", "medium", "large"]
+    assert classes_of(sizes(ordered=True), add_na=True) == ["#na#", "small", "medium", "large"]
+    assert classes_of(sizes(ordered=False), sort=False) == ["small", "medium", "large"]
+    assert classes_of(sizes(ordered=False)) == ["large", "small"]
+    block = DataBlock(
+        (TransformBlock, CategoryBlock), get_x=ColReader("x"), get_y=ColReader(1), splitter=RandomSplitter(0.4)
+    )
+    dsets = block.datasets(sizes(ordered=True).dropna())
+    assert dsets.pipelines[1].tfms[-1].vocab == ["small", "medium", "large"]
+
+
+def test_a_categorical_of_pandas_is_a_vocabulary():
+    labels = sizes(ordered=False)["size"]
+    for vocab in (labels, labels.array, labels.dtype):
+        assert Categorize(vocab).vocab == ["small", "medium", "large"]
+        assert CategoryBlock(vocab).type_tfms[0].vocab == ["small", "medium", "large"]
+    assert CategoryBlock(np.array(["b", "a"])).type_tfms[0].vocab == ["b", "a"]

@@ -14,8 +14,9 @@ import torch
 from pictures import image_folder, small_learner
 from PIL import Image
 
+from dist_ai import vision
 from dist_ai.core.types import TensorMultiCategory, TensorRegression
-from dist_ai.core.vision_types import TensorImage, TensorMask, TensorPoint
+from dist_ai.core.vision_types import TensorBBox, TensorImage, TensorMask, TensorPoint
 from dist_ai.data import (
     CategoryBlock,
     ColReader,
@@ -38,9 +39,9 @@ from dist_ai.errors import BadSampleError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
 from dist_ai.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from dist_ai.vision import Flip, ImageBlock, MaskBlock, PointBlock, Resize, aug_transforms
+from dist_ai.vision import Flip, ImageBlock, ImageDataLoaders, MaskBlock, OpenImage, PointBlock, Resize, aug_transforms
 from dist_ai.vision.masks import OpenMask
-from dist_ai.vision.transforms import ImageToTensor, OpenImage
+from dist_ai.vision.transforms import ImageToTensor
 
 LOADING: dict[str, Any] = {"bs": 4, "num_workers": 0}
 
@@ -456,3 +457,52 @@ def test_a_stream_that_is_read_by_a_block_is_skipped_where_it_is_bad(tmp_path: P
 def test_a_block_cannot_learn_classes_from_a_stream(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"a block learns its classes .* give them: CategoryBlock\(vocab=\[...\]\)"):
         stream_block(None).stream_dataloaders(lambda: iter([{"image": "a", "label": "b"}]), lambda: iter(()))
+
+
+# ------------------------------------------------------------------------------------ large JPEGs
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            Image.new("RGB", (640, 480), (40 * i, 90, 30)).save(tmp_path / label / f"{i}.jpg")
+    return tmp_path
+
+
+def test_large_jpegs_are_decoded_at_a_part_of_their_size_where_that_is_asked_for(photos: Path):
+    assert ImageBlock(at_least=120).type_tfms == [OpenImage("RGB", 120)]
+    files = get_image_files(photos)
+    made = [
+        ImageDataLoaders.from_folder(photos, valid_pct=0.4, item_tfms=Resize(60), at_least=120, **LOADING),
+        ImageDataLoaders.from_path_func(photos, files, parent_label, valid_pct=0.4, at_least=120, **LOADING),
+        ImageDataLoaders.from_path_re(photos, files, r"/(\w+)/\d.jpg", valid_pct=0.4, at_least=120, **LOADING),
+        ImageDataLoaders.from_lists(photos, files, [f.parent.name for f in files], at_least=120, **LOADING),
+    ]
+    assert [dls.train.dataset[0][0].size for dls in made] == [(160, 120)] * 4
+    assert made[0].one_batch()[0].shape[-2:] == (60, 60)
+    assert made[1].one_batch()[0].shape[-2:] == (120, 160)
+
+
+def test_points_are_not_put_beside_an_image_of_other_pixels(photos: Path):
+    options: dict[str, Any] = {"get_y": lambda file: [(5, 7)], "item_tfms": Resize(60)}
+    files = get_image_files(photos)
+    dls = DataBlock((ImageBlock(at_least=120), PointBlock()), **options).dataloaders(files, **LOADING)
+    with pytest.raises(ConfigError) as caught:
+        dls.one_batch()
+    assert str(caught.value).endswith(
+        "points beside an image of 640 x 480 that was decoded at 160 x 120: they would not fit; leave at_least out of "
+        "ImageBlock"
+    )
+    whole = DataBlock((ImageBlock(at_least=480), PointBlock()), **options).dataloaders(files, **LOADING)
+    assert whole.one_batch()[0].shape[-1] == 60
+
+
+def test_names_that_messages_use_can_be_imported_from_the_room():
+    assert isinstance(
+        vision.ImageToFloat()(vision.ImageToTensor()(vision.OpenImage()(np.zeros((2, 2), np.uint8)))), TensorImage
+    )
+    assert {vision.TensorImage, vision.TensorMask, vision.TensorPoint, vision.TensorBBox} == {
+        TensorImage, TensorMask, TensorPoint, TensorBBox
+    }  # fmt: skip

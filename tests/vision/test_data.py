@@ -135,7 +135,7 @@ def test_a_file_instead_of_a_folder_is_named(folder: Path) -> None:
 
 
 def test_an_empty_folder_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
-    expect(DataError, f"no image file under {tmp_path}; looked for .bmp", tmp_path, valid_pct=0.2)
+    expect(DataError, f"no image file under {tmp_path}; looked for .apng", tmp_path, valid_pct=0.2)
     expect(DataError, f"{tmp_path} has no folder 'train', but none at all; name its folders with train=", tmp_path)
 
 
@@ -469,3 +469,10 @@ def test_an_image_is_not_read_to_learn_the_labels(files: list[Path]) -> None:
     dls = ImageDataLoaders.from_name_re("", files, r"^(.+)_\d+.png$", **LOADING)
     with pytest.raises(BadSampleError, match=r"cat_0\.png cannot be read as an image: it is of no known format"):
         samples_of(dls)
+
+
+def test_no_seed_is_a_fixed_one(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path, parts=("",), per_class=10)
+    unseeded, seeded = (small_loaders(folder, valid_pct=0.25, seed=seed) for seed in (None, 0))
+    assert names(unseeded) == names(seeded)
+    assert torch.equal(unseeded.one_batch()[0], seeded.one_batch()[0])
