@@ -19,6 +19,7 @@ from dist_ai.callbacks import Callback
 from dist_ai.checkpoint import Run
 from dist_ai.core import Transform
 from dist_ai.data import DataLoaders
+from dist_ai.distributed.environment import how_to_begin_anew
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.learner import Learner, keeper
 from dist_ai.metrics import accuracy
@@ -98,7 +99,7 @@ def test_a_program_that_is_done_prints_the_same_again_without_training(
     assert seen == undisturbed  # the look between the fits included: each fit has its own result back
     assert counting.steps == TOTAL_STEPS  # restored, not counted
     assert capsys.readouterr().out.splitlines() == [
-        f"{tmp_path}: fit 1 is done already; its result is restored",
+        f"{tmp_path}: fit 1 is done already; its result is restored. {how_to_begin_anew()}",
         f"{tmp_path}: fit 2 is done already; its result is restored",
     ]
     assert learn.opt.get_hyper("lr") == [pytest.approx(0.01)]

@@ -14,6 +14,7 @@ from torch import nn
 from toy import give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import Callback, GradientAccumulation, Phase, on
+from dist_ai.distributed.environment import how_to_begin_anew
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.learner.lr_finder import LRFinding
 from dist_ai.optimizer import SGD, Adam, Muon, Ranger, ScheduleFreeAdamW
@@ -182,7 +183,7 @@ def test_a_program_run_again_gets_the_rate_that_it_had_without_looking_again(
     assert script(tmp_path) == expected
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}: lr_find is done already; its result is remembered",
-        f"{tmp_path}: fit 1 is done already; its result is restored",
+        f"{tmp_path}: fit 1 is done already; its result is restored. {how_to_begin_anew()}",
         f"{tmp_path}: lr_find is done already; its result is remembered",
     ]
 

@@ -19,7 +19,7 @@ NOT_SCORES = {
     "Mean",
     "MeanOf",
 }
-NOT_SCORES |= {"Metric", "Moments", "TorchMetric", "as_metrics", "reduce_metrics", "from_sklearn"}
+NOT_SCORES |= {"Metric", "Moments", "TorchMetric", "as_metrics", "reduce_metrics", "from_sklearn", "lower_is_better"}
 ELSEWHERE = {"CorpusBLEUMetric"}
 
 

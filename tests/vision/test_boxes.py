@@ -14,7 +14,7 @@ from dist_ai.core.randomness import Draw
 from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorBBox, TensorImage
 from dist_ai.data import DataBlock, DataLoaders, IndexSplitter, TransformBlock
-from dist_ai.errors import BadSampleError, ConfigError
+from dist_ai.errors import ConfigError
 from dist_ai.vision import DihedralItem, Flip, ImageBlock, RandomResizedCrop, Resize, aug_transforms
 
 HEIGHT, WIDTH = 90, 120
@@ -76,7 +76,7 @@ def plain_boxes(i: int) -> Any:
 @pytest.mark.parametrize("tfm", [Resize(96), DihedralItem()], ids=["Resize", "DihedralItem"])
 def test_an_item_transform_refuses_what_lies_in_an_image_and_it_cannot_move(tfm: Any) -> None:
     message = f"{type(tfm).__name__} moves the pixels of a sample and cannot move the BoundingBoxes beside them"
-    with pytest.raises(BadSampleError, match=re.escape(message)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         loaders(plain_boxes, item_tfms=tfm).one_batch()
 
 
