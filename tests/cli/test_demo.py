@@ -61,7 +61,7 @@ def test_it_goes_from_images_to_predictions_and_again_without_training(demo: Any
 
     code, again, _ = demo("--epochs", "1")
     assert code == 0
-    assert "runs/demo: fit 1 is done already; its result is restored\n" in again
+    assert "runs/demo: fit 1 is done already; its result is restored. To begin anew there use --fresh" in again
     assert f"test accuracy {score} after" in again
     assert len(Path("runs/demo/metrics.csv").read_text().splitlines()) == 2
 
