@@ -31,7 +31,9 @@ def test_the_step_by_step_programs_run_one_after_the_other(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^[A-Z][a-z].* [01]\.\d+$", done.stdout, flags=re.MULTILINE), done.stdout  # a label, its confidence
+    assert re.search(r"^[A-Z][a-z].* [01]\.\d+$", done.stdout, flags=re.MULTILINE), (
+        done.stdout
+    )  # a label, its confidence
     for name in ("batch.png", "results.png", "fashion/model.safetensors", "runs/readme/metrics.csv"):
         assert (tmp_path / name).stat().st_size > 0
 
