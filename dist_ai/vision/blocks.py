@@ -12,17 +12,13 @@ from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 __all__ = ["ImageBlock", "MaskBlock", "PointBlock"]
 
 
-def ImageBlock(mode: str = "RGB", *, at_least: int | None = None) -> TransformBlock:
+def ImageBlock(mode: str = "RGB") -> TransformBlock:
     """Returns the block of an image: a file, bytes, an array or a PIL image.
 
     Args:
         mode: ``"RGB"`` or ``"L"`` (grey, one channel).
-        at_least: decode large JPEGs at a half, a quarter or an eighth of their size, with sides of at least so many pixels,
-            which makes them load about twice as fast; see `OpenImage`.
     """
-    return TransformBlock(
-        type_tfms=[OpenImage(mode, at_least)], item_tfms=[ImageToTensor()], batch_tfms=[ImageToFloat()]
-    )
+    return TransformBlock(type_tfms=[OpenImage(mode)], item_tfms=[ImageToTensor()], batch_tfms=[ImageToFloat()])
 
 
 def MaskBlock(codes: Iterable[str] | None = None, *, void: int | None = None) -> TransformBlock:

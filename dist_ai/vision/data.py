@@ -50,8 +50,6 @@ class ImageDataLoaders(DataLoaders):
     - `item_tfms`: transforms of one image, such as `Resize`; images in a batch need one size;
     - `batch_tfms`: transforms of a batch on the device, such as `aug_transforms()`;
     - `mode`: ``"RGB"`` or ``"L"`` (grey, one channel);
-    - `at_least`: decode large JPEGs at a half, a quarter or an eighth of their size, with sides of at least so many pixels: about
-      twice as fast where photographs become small inputs, and the pixels differ a little; see `OpenImage`;
     - `options`: ``bs=64``, ``num_workers=``, ``bad_samples="skip"``, ``weights="balanced"`` and more; see `LoaderOptions`.
 
     Classes that are drawn at random are those of all images: a rare one may have none left to train on.
@@ -70,7 +68,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a folder of images whose labels are the names of the folders they lie in.
@@ -81,7 +78,7 @@ class ImageDataLoaders(DataLoaders):
             valid_pct: share of all images drawn at random for validation, instead of the two folders.
             vocab: the classes in order; by default the sorted labels of the training images, or with `valid_pct` of
                 all images.
-            seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
+            seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: there is no such folder, or no image, or only one class; or an image lies outside the folders of
@@ -99,7 +96,7 @@ class ImageDataLoaders(DataLoaders):
             trained_on = list(_one_of_each(files))
         classes = list(vocab or sorted({folder.name for folder in trained_on}))
         block = DataBlock(
-            (ImageBlock(mode, at_least=at_least), CategoryBlock(classes)),
+            (ImageBlock(mode), CategoryBlock(classes)),
             splitter=GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed),
             get_y=parent_label,
             item_tfms=_listed(item_tfms),
@@ -126,7 +123,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their path.
@@ -135,14 +131,14 @@ class ImageDataLoaders(DataLoaders):
             path: the folder that names without one lie in.
             fnames: the files, such as `get_image_files` gives them.
             label_func: from a file's path to its label.
-            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: a file has no label.
         """
         files = [Path(path, name) for name in fnames]
         block = DataBlock(
-            (ImageBlock(mode, at_least=at_least), CategoryBlock(_classes([label_func(file) for file in files], files))),
+            (ImageBlock(mode), CategoryBlock(_classes([label_func(file) for file in files], files))),
             splitter=RandomSplitter(valid_pct, seed),
             get_y=label_func,
             item_tfms=_listed(item_tfms),
@@ -167,7 +163,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their name, without the folders; see `from_path_func`."""
@@ -180,7 +175,6 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
-            at_least=at_least,
             **options,
         )
 
@@ -196,7 +190,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by the first group of a regular expression in their path.
@@ -204,7 +197,7 @@ class ImageDataLoaders(DataLoaders):
         Args:
             path, fnames: see `from_path_func`.
             pat: the expression; see `RegexLabeller`.
-            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             BadSampleError: a file does not fit it.
@@ -218,7 +211,6 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
-            at_least=at_least,
             **options,
         )
 
@@ -234,7 +226,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a regular expression in their name; see `from_path_re`."""
@@ -247,7 +238,6 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
-            at_least=at_least,
             **options,
         )
 
@@ -269,7 +259,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a table with a column of files and one, or several, of labels.
@@ -283,7 +272,7 @@ class ImageDataLoaders(DataLoaders):
             y_block: what the labels are; by default several labels with `label_delim`, a yes or no for each of several
                 columns of 0 and 1, numbers where there are floats, and one label otherwise.
             valid_col: a column with True for the validation images, instead of `valid_pct`.
-            seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
+            seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: no such column, or an image without a label.
@@ -295,7 +284,7 @@ class ImageDataLoaders(DataLoaders):
                 [get_y(rows[i]) for i in range(len(rows))], rows, label_col, all_are_seen=valid_col is None
             )
         block = DataBlock(
-            (ImageBlock(mode, at_least=at_least), y_block),
+            (ImageBlock(mode), y_block),
             splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
             get_x=ColReader(fn_col, pref=Path(path, folder), suff=suff),
             get_y=get_y,
@@ -329,7 +318,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a CSV file with a column of files and one, or several, of labels.
@@ -340,7 +328,7 @@ class ImageDataLoaders(DataLoaders):
             header: whether its first line has the columns' names.
             delimiter: between its values.
             fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
         """
         return cls.from_df(
             Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
@@ -357,7 +345,6 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
-            at_least=at_least,
             **options,
         )
 
@@ -374,7 +361,6 @@ class ImageDataLoaders(DataLoaders):
         item_tfms: Tfms = None,
         batch_tfms: Tfms = None,
         mode: str = "RGB",
-        at_least: int | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of a list of files and a list of their labels.
@@ -384,7 +370,7 @@ class ImageDataLoaders(DataLoaders):
             fnames: the files.
             labels: of each file: a label, a list of labels, or a float.
             y_block: what the labels are; by default what they look like.
-            valid_pct, seed, item_tfms, batch_tfms, mode, at_least, options: see the class.
+            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
 
         Raises:
             DataError: not as many labels as files, or one is missing.
@@ -400,7 +386,6 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
             mode=mode,
-            at_least=at_least,
             **options,
         )
 

@@ -1,7 +1,8 @@
 """Transforms of one sample in a loader worker: its image, mask, points and boxes are cut, resized, mirrored and turned together.
 
 Cutting and resizing is one idea: a `Window` is a part of an image, which may reach beyond it, and the size that it gets. One
-resampling (Pillow's, which takes the average where an image shrinks) reads straight from the window; nothing is resized twice.
+resampling (Pillow's, which takes the average where an image shrinks) reads straight from the window; nothing is resized twice,
+and of a JPEG no more is decoded than the window needs.
 Orders are Pillow's side of things: they run before `ImageToTensor`.
 """
 
@@ -27,6 +28,7 @@ from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.vision.augment.coordinates import check_movable, check_sampling
 from dist_ai.vision.augment.geometry import check_crop, check_share, dihedral, drawn_crop, size_of
 from dist_ai.vision.augment.homography import Frame, Homography, apply, apply_to_boxes, moved, scaled
+from dist_ai.vision.decoding import decoded_in_part
 
 __all__ = [
     "CropPad",
@@ -59,6 +61,18 @@ class Window(NamedTuple):
         down = self.frame.height / (self.bottom - self.top)
         return scaled(across, down) @ moved(-self.left, -self.top)
 
+    @property
+    def shrink(self) -> float:
+        """How many times smaller the image becomes, along the side where it keeps the most."""
+        return min((self.right - self.left) / self.frame.width, (self.bottom - self.top) / self.frame.height)
+
+    def on(self, image: Frame, part: Frame) -> Window:
+        """Returns the window in the pixels of an image that was decoded at a part of its size."""
+        across, down = part.width / image.width, part.height / image.height
+        return self._replace(
+            left=self.left * across, top=self.top * down, right=self.right * across, bottom=self.bottom * down
+        )
+
 
 class Cut(Transform):
     """A transform that takes a window of a sample.
@@ -80,7 +94,9 @@ class Cut(Transform):
     def encodes(self, x: PILImage, draw: Draw | None) -> Any:
         """Returns the image in the window."""
         window = self.window(Frame(x.height, x.width), draw)
-        return _read(x, window, Image.Resampling.BILINEAR, self.pad_mode)
+        part = decoded_in_part(x, window.shrink)
+        window = window.on(Frame(x.height, x.width), Frame(part.height, part.width))
+        return _read(part, window, Image.Resampling.BILINEAR, self.pad_mode)
 
     def encodes(self, x: TensorMask, draw: Draw | None) -> Any:
         """Returns the mask in the window."""

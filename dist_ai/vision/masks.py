@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,7 +101,7 @@ class FitMask(ItemTransform):
     """Sees to it that each mask of a sample has as many pixels as an image beside it, before the two are resized together.
 
     Raises:
-        DataError: it has not; nor is the image a half, a quarter or an eighth of its size, as `OpenImage(at_least=...)` reads it.
+        DataError: it has not.
     """
 
     order: ClassVar[int] = 0
@@ -111,21 +110,13 @@ class FitMask(ItemTransform):
         """Returns the sample as it is."""
         sizes = image_sizes(x)
         for mask in x:
-            if (
-                sizes
-                and isinstance(mask, TensorMask)
-                and not any(_fits(tuple(mask.shape[-2:]), size) for size in sizes)
-            ):
+            if sizes and isinstance(mask, TensorMask) and tuple(mask.shape[-2:]) not in sizes:
                 raise DataError(
                     f"a mask of {mask.shape[-2]} x {mask.shape[-1]} pixels (height x width) beside an image of "
                     f"{' x '.join(map(str, sizes[0]))}; it must have the class of each pixel: see that it is this image's "
                     "mask, upright like it"
                 )
         return x
-
-
-def _fits(mask: tuple[int, ...], image: tuple[int, int]) -> bool:
-    return any(image == tuple(math.ceil(side / part) for side in mask) for part in (1, 2, 4, 8))
 
 
 @dataclass

@@ -14,7 +14,7 @@ from dist_ai.core.vision_types import TensorPoint
 from dist_ai.data.device import to_device
 from dist_ai.errors import DataError
 from dist_ai.losses import MSELoss, default_loss
-from dist_ai.vision.transforms import image_sizes, require_whole
+from dist_ai.vision.transforms import image_sizes
 
 __all__ = ["PlacePoints", "ScalePoints", "ToPoints"]
 
@@ -65,11 +65,7 @@ class ToPoints(ItemTransform):
 
 @dataclass
 class PlacePoints(ItemTransform):
-    """Gives the points of a sample the size of its image, before the two are resized together.
-
-    Raises:
-        ConfigError: the image was decoded at a part of its size.
-    """
+    """Gives the points of a sample the size of its image, before the two are resized together."""
 
     order: ClassVar[int] = 0
 
@@ -78,8 +74,6 @@ class PlacePoints(ItemTransform):
         sizes = image_sizes(x)
         if len(sizes) == 0:
             return x
-        if any(isinstance(each, TensorPoint) for each in x):
-            require_whole(x, "points")
         return tuple(TensorPoint(each, canvas_size=sizes[0]) if isinstance(each, TensorPoint) else each for each in x)
 
 

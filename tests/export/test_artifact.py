@@ -100,7 +100,7 @@ def test_the_description_says_how_to_build_the_model_and_what_it_sees(exported: 
     assert description["builder"] == "vision_model"
     assert description["arguments"] == {"arch": "small_cnn", "n_out": 2, "lin_ftrs": 512, "dropout": 0.5}
     recipe = description["recipe"]
-    assert recipe["inputs"] == [[{"transform": "OpenImage", "mode": "RGB", "at_least": None}]]
+    assert recipe["inputs"] == [[{"transform": "OpenImage", "mode": "RGB"}]]
     assert recipe["targets"] == [[{"transform": "Categorize", "vocab": ["cat", "dog"], "sort": True, "add_na": False}]]
     assert [tfm["transform"] for tfm in recipe["item_tfms"]] == ["Resize", "ImageToTensor"]
     assert [tfm["transform"] for tfm in recipe["batch_tfms"]] == [

@@ -31,7 +31,6 @@ from dist_ai.data import (
     RegexLabeller,
     RegressionBlock,
     Table,
-    TransformBlock,
     get_image_files,
     parent_label,
 )
@@ -39,9 +38,8 @@ from dist_ai.errors import BadSampleError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
 from dist_ai.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from dist_ai.vision import Flip, ImageBlock, ImageDataLoaders, MaskBlock, OpenImage, PointBlock, Resize, aug_transforms
+from dist_ai.vision import Flip, ImageBlock, MaskBlock, PointBlock, Resize, aug_transforms
 from dist_ai.vision.masks import OpenMask
-from dist_ai.vision.transforms import ImageToTensor
 
 LOADING: dict[str, Any] = {"bs": 4, "num_workers": 0}
 
@@ -365,16 +363,23 @@ def test_a_mask_that_is_not_of_its_image_is_named_and_not_resized_to_it(shape: t
         block.dataloaders(list(range(5)), **LOADING).one_batch()
 
 
-def test_a_photograph_that_is_read_at_a_part_of_its_size_keeps_its_mask(tmp_path: Path):
-    Image.new("RGB", (65, 43)).save(tmp_path / "sky.jpg")
+def test_a_photograph_that_is_read_at_a_part_of_its_size_keeps_its_mask_and_its_points(tmp_path: Path):
+    pixels = np.zeros((430, 650, 3), np.uint8)
+    pixels[100:200, 300:400] = 255
+    Image.fromarray(pixels).save(tmp_path / "sky.jpg", quality=95)
     block = DataBlock(
-        (TransformBlock([OpenImage(at_least=8)], [ImageToTensor()]), MaskBlock(["sky", "road"])),
+        (ImageBlock, MaskBlock(["sky", "road"]), PointBlock()),
+        n_inp=1,
         get_x=lambda i: tmp_path / "sky.jpg",
-        get_y=lambda i: np.zeros((43, 65), np.uint8),
-        item_tfms=Resize(8),
+        get_y=[lambda i: pixels[:, :, 0] // 255, lambda i: [(350, 150)]],
+        item_tfms=Resize((43, 65)),
     )
-    _, masks = block.dataloaders(list(range(5)), **LOADING).one_batch()
-    assert tuple(masks.shape) == (4, 8, 8)
+    images, masks, points = block.dataloaders(list(range(5)), **LOADING).one_batch()
+    white = images[0].mean(0) > 0.5
+    assert tuple(masks.shape) == (4, 43, 65)
+    assert (white != masks[0].bool()).sum() == 0
+    assert white.sum() == 100
+    np.testing.assert_allclose(points[0].as_subclass(torch.Tensor), [[35 / 65 * 2 - 1, 15 / 43 * 2 - 1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -460,43 +465,6 @@ def test_a_block_cannot_learn_classes_from_a_stream(tmp_path: Path):
 
 
 # ------------------------------------------------------------------------------------ large JPEGs
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for label in ("cat", "dog"):
-        (tmp_path / label).mkdir()
-        for i in range(3):
-            Image.new("RGB", (640, 480), (40 * i, 90, 30)).save(tmp_path / label / f"{i}.jpg")
-    return tmp_path
-
-
-def test_large_jpegs_are_decoded_at_a_part_of_their_size_where_that_is_asked_for(photos: Path):
-    assert ImageBlock(at_least=120).type_tfms == [OpenImage("RGB", 120)]
-    files = get_image_files(photos)
-    made = [
-        ImageDataLoaders.from_folder(photos, valid_pct=0.4, item_tfms=Resize(60), at_least=120, **LOADING),
-        ImageDataLoaders.from_path_func(photos, files, parent_label, valid_pct=0.4, at_least=120, **LOADING),
-        ImageDataLoaders.from_path_re(photos, files, r"/(\w+)/\d.jpg", valid_pct=0.4, at_least=120, **LOADING),
-        ImageDataLoaders.from_lists(photos, files, [f.parent.name for f in files], at_least=120, **LOADING),
-    ]
-    assert [dls.train.dataset[0][0].size for dls in made] == [(160, 120)] * 4
-    assert made[0].one_batch()[0].shape[-2:] == (60, 60)
-    assert made[1].one_batch()[0].shape[-2:] == (120, 160)
-
-
-def test_points_are_not_put_beside_an_image_of_other_pixels(photos: Path):
-    options: dict[str, Any] = {"get_y": lambda file: [(5, 7)], "item_tfms": Resize(60)}
-    files = get_image_files(photos)
-    dls = DataBlock((ImageBlock(at_least=120), PointBlock()), **options).dataloaders(files, **LOADING)
-    with pytest.raises(ConfigError) as caught:
-        dls.one_batch()
-    assert str(caught.value).endswith(
-        "points beside an image of 640 x 480 that was decoded at 160 x 120: they would not fit; leave at_least out of "
-        "ImageBlock"
-    )
-    whole = DataBlock((ImageBlock(at_least=480), PointBlock()), **options).dataloaders(files, **LOADING)
-    assert whole.one_batch()[0].shape[-1] == 60
 
 
 def test_names_that_messages_use_can_be_imported_from_the_room():

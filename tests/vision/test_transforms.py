@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.transforms import v2
 
 from dist_ai.core import Draw, Pipeline, Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 from dist_ai.vision import Flip, Normalize, Resize, imagenet_stats
+from dist_ai.vision.decoding import decoded, decoded_in_part, is_undecoded
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 
 
@@ -74,20 +75,33 @@ def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     assert np.abs(np.asarray(opened).astype(int) - (200, 30, 40)).max() < 12
 
 
-def test_a_large_jpeg_may_be_decoded_at_a_part_of_its_size_and_looks_the_same() -> None:
+def test_a_jpeg_is_decoded_no_finer_than_its_result_needs_and_looks_the_same() -> None:
     y, x = np.mgrid[0:400, 0:600]
     picture = np.stack([128 + 100 * np.sin(x / 40), 128 + 100 * np.cos(y / 30), (x + y) / 4], -1).astype(np.uint8)
     file = file_bytes(Image.fromarray(picture), "JPEG", quality=95)
-    assert [OpenImage(at_least=n)(file).size for n in (None, 201, 200, 101, 100, 10)] == [
-        *[(600, 400)] * 2, *[(300, 200)] * 2, (150, 100), (75, 50)
-    ]  # fmt: skip
-    small, full = (np.asarray(Resize(64)(OpenImage(at_least=n)(file))).astype(float) for n in (128, None))
+    opened = OpenImage()(file)
+    sizes = [decoded_in_part(OpenImage()(file), shrink).size for shrink in (1, 2.6, 2.7, 5.3, 5.4, 10.6, 10.7, 100)]
+    assert sizes == [*[(600, 400)] * 2, *[(300, 200)] * 2, *[(150, 100)] * 2, *[(75, 50)] * 2]
+    assert decoded_in_part(opened, 8).size == (150, 100)
+    assert is_undecoded(opened)
+    assert opened.size == (600, 400)
+    small, full = (np.asarray(Resize(64)(image)).astype(float) for image in (opened, decoded(OpenImage()(file))))
     assert np.abs(small - full).mean() < 1
-    assert OpenImage(at_least=1)(file_bytes(Image.fromarray(picture))).size == (600, 400)  # a PNG is what it is
-    with pytest.raises(
-        ConfigError, match=r"^OpenImage\(at_least=0\): expected a number of pixels, at least 1, or None$"
-    ):
-        OpenImage(at_least=0)
+    assert not is_undecoded(decoded(opened))
+    png = OpenImage()(file_bytes(Image.fromarray(picture)))
+    assert not is_undecoded(png)
+    assert decoded_in_part(png, 8) is png
+
+
+def test_a_jpeg_held_sideways_or_of_another_mode_is_decoded_at_once() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = Image.fromarray(noise(60, 40))
+    sideways = OpenImage()(file_bytes(image, "JPEG", exif=exif))
+    assert sideways.size == (40, 60)
+    assert not is_undecoded(sideways)
+    assert not is_undecoded(OpenImage("L")(file_bytes(image, "JPEG")))
+    assert is_undecoded(OpenImage("L")(file_bytes(image.convert("L"), "JPEG")))
 
 
 def test_16_bit_pixels_are_scaled_and_not_cut_off() -> None:
@@ -174,9 +188,9 @@ def test_a_file_that_is_no_image_is_named_with_what_to_do(tmp_path: Path, name: 
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(BadSampleError, match=rf"{name} cannot be read as an image: {said}.*; replace it or remove it"):
-        OpenImage()(path)
+        ImageToTensor()(OpenImage()(path))
     with pytest.raises(BadSampleError, match=rf"{len(content):,} bytes cannot be read as an image: {said}"):
-        OpenImage()(content)
+        Resize(2)(OpenImage()(content))
 
 
 def test_a_missing_file_is_named() -> None:
