@@ -12,7 +12,7 @@ from torch import nn
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.recorder import Recorder
 from dist_ai.callbacks.step_sums import StepSums
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import tensors_in
 from dist_ai.errors import ConfigError
 from dist_ai.layers import Hooks
 
@@ -148,8 +148,7 @@ class ActivationStats(Callback):
 
 def _sums_of(output: Any) -> torch.Tensor:
     """Returns (count, sum, sum of squares, number near zero) of all floats in a layer's output, float64 (4,)."""
-    tensors: list[torch.Tensor] = []
-    map_tensors(tensors.append, output)
+    tensors = tensors_in(output)
     rows = []
     for x in tensors:
         if x.is_floating_point():

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_ai.callbacks.callback import Trainer
+from dist_ai.core.nested import parts
 from dist_ai.core.types import plain
-from dist_ai.data.collate import elements
 from dist_ai.distributed.sharded import is_sharded
 from dist_ai.errors import ConfigError
 
@@ -123,7 +123,7 @@ def refresh_batch_norm(learn: Trainer) -> None:
             norm.train()
         for share, batch in learn.dls.train.batches(learn.state.epoch):
             learn.strategy.begin_batch(num_local=share.num_local)
-            learn.precision.forward(model, tuple(map(plain, elements(batch)))[: learn.dls.n_inp])
+            learn.precision.forward(model, tuple(map(plain, parts(batch)))[: learn.dls.n_inp])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

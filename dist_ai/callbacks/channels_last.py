@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from dist_ai.callbacks.callback import Callback
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import map_tensors
 
 __all__ = ["ChannelsLast"]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import map_tensors
 from dist_ai.errors import ConfigError
 
 __all__ = ["CollectData", "Collected", "FetchPreds"]

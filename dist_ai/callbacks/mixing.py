@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.callbacks.callback import Trainer
+from dist_ai.core.nested import map_tensors, tensors_in
 from dist_ai.core.randomness import Draw
-from dist_ai.data.device import map_tensors
 from dist_ai.data.loader import DataLoader
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.losses import CrossEntropyLoss, sample_losses
@@ -128,8 +128,7 @@ def require_floats(xb: tuple[Any, ...], name: str) -> None:
     Raises:
         DataError: a tensor among them is not of a floating-point type.
     """
-    tensors: list[torch.Tensor] = []
-    map_tensors(tensors.append, xb)
+    tensors = tensors_in(xb)
     if wrong := [tensor for tensor in tensors if not tensor.is_floating_point()]:
         raise DataError(
             f"{name} mixes inputs that are numbers, such as pixels, and one here is {wrong[0].dtype} of shape "
@@ -138,8 +137,7 @@ def require_floats(xb: tuple[Any, ...], name: str) -> None:
 
 
 def _all_floats(values: tuple[Any, ...]) -> bool:
-    tensors: list[torch.Tensor] = []
-    map_tensors(tensors.append, values)
+    tensors = tensors_in(values)
     return all(tensor.is_floating_point() for tensor in tensors)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from dist_ai.callbacks.callback import Callback
 from dist_ai.callbacks.mixing import Mixing, deal_in_pairs, draws_of_batch, require_floats
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import map_tensors
 from dist_ai.errors import ConfigError
 
 __all__ = ["MixUp"]

@@ -23,12 +23,13 @@ beside them, in a tensor of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 
+from dist_ai.core.nested import map_tensors
 from dist_ai.errors import DataError
 
 __all__ = [
@@ -206,14 +207,11 @@ def plain(value: Any) -> Any:
     >>> type(plain((TensorCategory([1]),))[0]).__name__
     'Tensor'
     """
-    if isinstance(value, torch.Tensor):
-        return value.as_subclass(torch.Tensor) if type(value) is not torch.Tensor else value
-    if isinstance(value, tuple | list):
-        parts = [plain(each) for each in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    return value
+    return map_tensors(_as_plain, value)
+
+
+def _as_plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_subclass(torch.Tensor) if type(tensor) is not torch.Tensor else tensor
 
 
 def _semantic(args: Any) -> Iterator[SemanticTensor]:

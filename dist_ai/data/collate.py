@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -10,9 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from dist_ai.core.nested import is_container, parts, rebuilt
 from dist_ai.errors import DataError
 
-__all__ = ["ByElement", "Collate", "Pad", "Padded", "collate", "elements", "samples_of", "structure"]
+__all__ = ["ByElement", "Collate", "Pad", "Padded", "collate", "samples_of", "structure"]
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
 """Makes a batch of a list of samples, or one element of a batch of those of the samples."""
@@ -58,13 +58,8 @@ def collate(samples: Sequence[Any]) -> Any:
         lengths = {len(sample) for sample in samples}
         if len(lengths) > 1:
             raise DataError(f"samples of different numbers of elements: {sorted(lengths)}")
-        columns = [collate(column) for column in zip(*samples, strict=True)]
-        return type(first)(*columns) if hasattr(first, "_fields") else type(first)(columns)
-    if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        names = [field.name for field in dataclasses.fields(first)]
-        return dataclasses.replace(
-            first, **{name: collate([getattr(sample, name) for sample in samples]) for name in names}
-        )
+    if is_container(first):
+        return rebuilt(first, [collate(column) for column in zip(*map(parts, samples), strict=True)])
     raise DataError(
         f"a sample holds a {type(first).__name__}, which does not stack into a batch; make it a tensor, an array or a "
         "number with a transform, or give DataLoader(collate=...)"
@@ -153,23 +148,6 @@ class ByElement:
         return tuple(together(list(column)) for together, column in zip(self.collates, columns, strict=False))
 
 
-def elements(batch: Any) -> tuple[Any, ...]:
-    """Returns the elements of a batch, inputs before targets: of a tuple or list, the values of a dict, a dataclass's fields.
-
-    Anything else is one element.
-
-    >>> elements({"text": 1, "label": 2})
-    (1, 2)
-    """
-    if isinstance(batch, tuple | list):
-        return tuple(batch)
-    if isinstance(batch, Mapping):
-        return tuple(batch.values())
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return tuple(getattr(batch, field.name) for field in dataclasses.fields(batch))
-    return (batch,)
-
-
 def samples_of(batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """Returns the samples whose elements, stacked, are those of a batch: what `collate` made, taken apart.
 
@@ -190,34 +168,26 @@ def structure(sample: Any) -> Any:
     if isinstance(sample, torch.Tensor | np.ndarray):
         return f"{type(sample).__name__} {str(sample.dtype).removeprefix('torch.')} {tuple(sample.shape)}"
     if isinstance(sample, Mapping):
-        parts = tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
-    elif isinstance(sample, tuple | list):
-        parts = tuple(map(structure, sample))
-    elif dataclasses.is_dataclass(sample) and not isinstance(sample, type):
-        parts = tuple((field.name, structure(getattr(sample, field.name))) for field in dataclasses.fields(sample))
+        within = tuple(sorted((str(key), structure(value)) for key, value in sample.items()))
+    elif is_container(sample):
+        within = tuple(map(structure, parts(sample)))
     else:
         return _kind(sample)
-    return parts if type(sample) in (tuple, dict) else (_kind(sample), *parts)
+    return within if type(sample) in (tuple, dict) else (_kind(sample), *within)
 
 
 def _sample(value: Any, i: int) -> Any:
     """Returns sample `i` of a value of a batch, whatever its nesting."""
-    if isinstance(value, Mapping):
-        return {key: _sample(each, i) for key, each in value.items()}
-    if isinstance(value, tuple):
-        parts = [_sample(each, i) for each in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: _sample(getattr(value, name), i) for name in names})
-    return value[i]
+    if isinstance(value, list) or not is_container(value):
+        return value[i]
+    return rebuilt(value, [_sample(each, i) for each in parts(value)])
 
 
 def _num_samples(value: Any) -> int:
     """Returns how many samples a value of a batch has; of several parts, as many as all of them have."""
-    if isinstance(value, Mapping | tuple) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return min((_num_samples(each) for each in elements(value)), default=0)
-    return len(value)
+    if isinstance(value, list) or not is_container(value):
+        return len(value)
+    return min(map(_num_samples, parts(value)), default=0)
 
 
 def _kind(sample: Any) -> str:

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 import torch
 
+from dist_ai.core.nested import map_tensors
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.plan import Share
 
-__all__ = ["DeviceStage", "map_tensors", "to_device"]
-
-
-def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
-    """Returns `value` with `function` of every tensor in it; tuples, lists, mappings and dataclasses keep their type."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {key: map_tensors(function, each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        parts = [each if type(each) in _LEAVES else map_tensors(function, each) for each in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return dataclasses.replace(value, **{f.name: map_tensors(function, getattr(value, f.name)) for f in fields})
-    return value
-
-
-_LEAVES = {str, bytes, int, float, bool, type(None)}  # asked first: a batch may have thousands of texts
+__all__ = ["DeviceStage", "to_device"]
 
 
 def to_device(value: Any, device: torch.device) -> Any:

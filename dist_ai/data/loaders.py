@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset
 
+from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline
-from dist_ai.data.collate import Collate, elements
+from dist_ai.data.collate import Collate
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.fetcher import BadSamples
@@ -402,7 +403,7 @@ class DataLoaders:
         >>> sorted(dls.decode_batch(dls.one_batch()))
         [(tensor(1), 'a'), (tensor(1), 'b')]
         """
-        return decoded_samples(elements(batch), self._recipe)[:max_n]
+        return decoded_samples(parts(batch), self._recipe)[:max_n]
 
     def to(self, device: torch.device | str) -> Self:
         """Has the batches of all loaders from now on be on another device, before a Learner is made; returns these loaders."""
@@ -522,12 +523,12 @@ def _weights_of_training(train: Any, n_inp: int, weights: npt.ArrayLike | str) -
 def _first_targets(train: Any, n_inp: int) -> Iterator[Any]:
     """Yields the first target of each sample, made alone where that can be."""
     by_element = isinstance(train, Subset) and train.by_element
-    if (len(train.pipelines) if by_element else len(elements(train[0]))) <= n_inp:
+    if (len(train.pipelines) if by_element else len(parts(train[0]))) <= n_inp:
         raise ConfigError("weights='balanced' balances the classes of the first target, and there is no target")
     if by_element:
         yield from train.element(n_inp)
     else:
-        yield from (elements(train[i])[n_inp] for i in range(len(train)))
+        yield from (parts(train[i])[n_inp] for i in range(len(train)))
 
 
 def _class(label: Any) -> Hashable:

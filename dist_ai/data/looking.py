@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dist_ai.core.nested import parts
 from dist_ai.core.show import show_batch
 from dist_ai.core.types import SemanticTensor, plain
-from dist_ai.data.collate import elements, samples_of
+from dist_ai.data.collate import samples_of
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.recipe import SampleRecipe
@@ -125,7 +126,7 @@ def figure_of(
             raise ConfigError(f"show_batch({name}={number}): expected at least 1")
     if nrows is not None and ncols is not None:
         max_n = min(max_n, nrows * ncols)
-    batches = [elements(b) for b in (same_sample(loader, max_n) if unique else [first_samples(loader, max_n)])]
+    batches = [parts(b) for b in (same_sample(loader, max_n) if unique else [first_samples(loader, max_n)])]
     samples = [sample for batch in batches for sample in decoded_samples(batch, recipe)]
     x, y = one_or_several(batches[0][:n_inp]), one_or_several(batches[0][n_inp:])
     figure = show_batch(x, y, samples)

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from dist_ai.core.nested import map_tensors
 from dist_ai.core.show import can_be_drawn
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.collate import samples_of
 from dist_ai.data.datasets import Subset
-from dist_ai.data.device import map_tensors
 from dist_ai.data.getters import Getter
 from dist_ai.data.table import as_items
 from dist_ai.errors import DataError

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import map_tensors
 
 __all__ = ["Hook", "Hooks", "hook_outputs", "output_sizes"]
 

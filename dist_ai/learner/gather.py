@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import map_tensors
 from dist_ai.losses import sample_losses
 
 __all__ = ["GatherPreds"]

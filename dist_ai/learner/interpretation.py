@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.core.nested import parts
 from dist_ai.core.show import show_results, words
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
-from dist_ai.data.collate import elements
 from dist_ai.data.loader import DataLoader
 from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, one_or_several
 from dist_ai.errors import ConfigError, DataError
@@ -112,7 +112,7 @@ class Interpretation:
         if not len(samples):
             raise ConfigError("no samples to look at: give at least one")
         learn, n_inp = self.learn, self.learn.dls.n_inp
-        batch = elements(chosen_samples(self.dl, self.indices[list(samples)].numpy()))
+        batch = parts(chosen_samples(self.dl, self.indices[list(samples)].numpy()))
         modes = [(module, module.training) for module in learn.model.modules()]
         try:
             learn.model.eval()

@@ -29,10 +29,10 @@ from dist_ai.callbacks import (
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint, KeepBest, Run, write_checkpoint
+from dist_ai.core.nested import parts
 from dist_ai.core.show import show_results
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
-from dist_ai.data.collate import elements
 from dist_ai.data.loader import known_length
 from dist_ai.data.loaders import AnyLoader, DataLoaders, as_loader
 from dist_ai.data.looking import as_target, decoded_samples, one_or_several, sized, spread_samples
@@ -591,7 +591,7 @@ class Learner:
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
-            batch = elements(loader.one_batch())
+            batch = parts(loader.one_batch())
             raw = self.precision.forward(self.model, tuple(map(plain, batch)))
         decoded = decodes(self.loss_func, raw)
         label, *_ = self.dls.recipe.decode_targets((*batch, decoded))[0]
@@ -620,7 +620,7 @@ class Learner:
         """
         if max_n < 1:
             raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
-        batch = elements(spread_samples(self.validation_loader(dl), max_n))
+        batch = parts(spread_samples(self.validation_loader(dl), max_n))
         inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
         if not targets:
             raise DataError(
@@ -891,7 +891,7 @@ class Learner:
     def _default_loss(self) -> Any:
         if not self.dls.has_data:
             raise ConfigError("no loss_func was given and there is no data to infer it from")
-        target = elements(self.dls.one_batch())[self.dls.n_inp]
+        target = parts(self.dls.one_batch())[self.dls.n_inp]
         if default_loss.find(type(target)) is None:
             raise ConfigError(
                 f"no loss_func was given, and targets of type {type(target).__name__} have no default one; "

@@ -23,9 +23,9 @@ from dist_ai.callbacks.event import (
     CancelValidate,
 )
 from dist_ai.callbacks.state import LossParts, TrainState
+from dist_ai.core.nested import parts, tensors_in
 from dist_ai.core.randomness import sample_keys
 from dist_ai.core.types import plain
-from dist_ai.data.collate import elements
 from dist_ai.data.device import to_device
 from dist_ai.data.loader import Loader, known_length
 from dist_ai.data.loaders import DataLoaders
@@ -251,7 +251,7 @@ class Loop:
 
     @staticmethod
     def _values(batch: Any) -> tuple[Any, ...]:
-        return tuple(map(plain, elements(batch)))
+        return tuple(map(plain, parts(batch)))
 
     def _train_batch(self) -> None:
         state = self.state
@@ -367,7 +367,7 @@ class Loop:
         elif not self._alone and not self._own_backward:
             # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
             output = self.module(*state.xb) if self._output is None else self._output
-            (torch.stack([tensor.sum().float() for tensor in _tensors(output)]).sum() * 0.0).backward()
+            (torch.stack([tensor.sum().float() for tensor in tensors_in(output)]).sum() * 0.0).backward()
         self._went_back = True
 
     def _event_before_step(self) -> None:
@@ -375,7 +375,7 @@ class Loop:
 
     def _watch_backward(self) -> None:
         """Notes when a callback runs a backward of its own: then the gradients are there, whatever it cancels."""
-        for tensor in _tensors(self._output):
+        for tensor in tensors_in(self._output):
             if tensor.requires_grad:
                 tensor.register_hook(self._note_backward)
                 return
@@ -476,14 +476,3 @@ def back_propagate(loss: torch.Tensor, state: TrainState, strategy: Strategy, pr
 
 def _stage_of(decision: Decision) -> str:
     return decision.name.removeprefix("CANCEL_").lower()
-
-
-def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from _tensors(each)

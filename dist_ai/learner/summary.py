@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dist_ai.data.device import map_tensors
+from dist_ai.core.nested import tensors_in
 from dist_ai.distributed.strategies import Precision
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
@@ -113,8 +113,7 @@ def summarize(
     def note(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             nonlocal activation_bytes
-            tensors: list[torch.Tensor] = []
-            map_tensors(tensors.append, output)
+            tensors = tensors_in(output)
             activation_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             shapes.setdefault(name, tuple(tensors[0].shape) if len(tensors) == 1 else ())
 
@@ -144,8 +143,7 @@ def summarize(
     ]
     params, buffers = list(model.parameters()), list(model.buffers())
     trainable = [p for p in params if p.requires_grad]
-    found: list[torch.Tensor] = []
-    map_tensors(found.append, inputs)
+    found = tensors_in(inputs)
     batch_size = len(found[0]) if found and found[0].dim() else 1
     return ModelSummary(
         layers=layers,

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from dist_ai.core.dispatch import Dispatch
+from dist_ai.core.nested import map_tensors, tensors_in
 from dist_ai.core.registry import Registry
-from dist_ai.data.device import map_tensors
 
 __all__ = ["activation", "decodes", "default_loss", "loss_from_plain", "loss_to_plain", "losses", "sample_losses"]
 
@@ -48,8 +48,7 @@ def sample_losses(loss_func: Any, pred: Any, *targets: Any) -> torch.Tensor:
     >>> sample_losses(torch.nn.MSELoss(), torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [1.0]]))
     tensor([0., 4.])
     """
-    tensors: list[torch.Tensor] = []
-    map_tensors(tensors.append, pred)
+    tensors = tensors_in(pred)
     if not len(tensors[0]):
         return tensors[0].new_empty(0)
     if hasattr(loss_func, "per_sample"):

@@ -87,7 +87,7 @@ class OpenImage(Transform):
     def _read(self, data: bytes, name: str) -> PILImage:
         with reading(name):
             image = Image.open(io.BytesIO(data))
-            image.filename = name  # type: ignore[attr-defined]  # Pillow's note of where an image is from; typed on files only
+            image.filename = name  # Pillow's note of where an image is from
             return self._ready(image)
 
     def _ready(self, image: PILImage) -> PILImage:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import nn
 
+from dist_ai.core.nested import map_tensors
 from dist_ai.errors import ConfigError, did_you_mean
 
 __all__ = ["PRECISIONS", "Precision", "PrecisionName", "precision_of"]
@@ -207,16 +208,8 @@ def _forward(module: nn.Module, inputs: tuple[Any, ...], device: torch.device, d
     # The context ends with the forward pass, whatever happens in it; losses and metrics see float32.
     with torch.autocast(device.type, dtype=dtype):
         output = module(*inputs)
-    return _widened(output)
+    return map_tensors(_widened, output)
 
 
-def _widened(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    if isinstance(value, dict):
-        parts = {key: _widened(each) for key, each in value.items()}
-        return parts if type(value) is dict else type(value)(**parts)  # transformers' outputs are such dicts
-    if isinstance(value, tuple | list):
-        each_part = [_widened(each) for each in value]
-        return type(value)(*each_part) if hasattr(value, "_fields") else type(value)(each_part)
-    return value
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
