@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
 
+from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
 from dist_ai.data.plan import Order
 from dist_ai.data.splitters import check_split
@@ -73,7 +75,72 @@ class Subset(Sequence[Any]):
         return tuple(pipeline(item, split_idx=self.split_idx) for pipeline in self.pipelines)
 
 
-class Datasets:
+class _Parts:
+    """A collection of items and its parts, of which the first is for training."""
+
+    items: Any
+    subsets: list[Subset]
+
+    @property
+    def train(self) -> Subset:
+        """The training part."""
+        return self.subsets[0]
+
+    @property
+    def valid(self) -> Subset:
+        """The validation part.
+
+        Raises:
+            DataError: no splits were given.
+        """
+        _require_valid(self)
+        return self.subsets[1]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def dataloaders(
+        self,
+        *,
+        item_tfms: Tfms | Transform = (),
+        batch_tfms: Tfms | Transform = (),
+        n_inp: int | None = None,
+        seed: int | None = 0,
+        **options: Unpack[LoaderOptions],
+    ) -> DataLoaders:
+        """Returns loaders of the training part and, if there is one, the validation part; see `DataLoaders.from_dsets`.
+
+        Args:
+            item_tfms, batch_tfms, seed: see `DataLoader`.
+            n_inp: how many elements of a sample are inputs; by default all but the last.
+            options: see `LoaderOptions`.
+
+        >>> dls = Datasets([1.0, 2.0], [[], [lambda x: 2 * x]]).dataloaders(bs=2, num_workers=0)
+        >>> len(dls.train), dls.valid
+        (1, None)
+        """
+        from dist_ai.data.loaders import DataLoaders  # which is made from what is defined here
+
+        return DataLoaders.from_dsets(
+            self.train,
+            self.subsets[1] if len(self.subsets) > 1 else None,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+            n_inp=max(1, self._num_elements() - 1) if n_inp is None else n_inp,
+            seed=seed,
+            **options,
+        )
+
+    def weighted_dataloaders(self, wgts: Weights, bs: int = 64) -> DataLoaders:
+        """Returns `dataloaders` with `weights`, under the name that fastai has for it."""
+        return self.dataloaders(bs=bs, weights=wgts)
+
+    @abstractmethod
+    def _num_elements(self) -> int:
+        """Returns how many elements a sample has."""
+
+
+class Datasets(_Parts):
     """The parts of a collection of items: for training, for validation, and further ones; transforms learn from the first.
 
     Args:
@@ -110,30 +177,15 @@ class Datasets:
             for k, indices in enumerate(self.splits)
         ]
 
-    @property
-    def train(self) -> Subset:
-        """The training part."""
-        return self.subsets[0]
-
-    @property
-    def valid(self) -> Subset:
-        """The validation part.
-
-        Raises:
-            DataError: no splits were given.
-        """
-        _require_valid(self)
-        return self.subsets[1]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
     def __getitem__(self, index: Any) -> Any:
         return _one_or_some(index, len(self), self._sample)
 
     def _sample(self, index: Any) -> tuple[Any, ...]:
         item = self.items[index]
         return tuple(pipeline(item) for pipeline in self.pipelines)
+
+    def _num_elements(self) -> int:
+        return len(self.pipelines)
 
     def decode(self, sample: Sequence[Any]) -> tuple[Any, ...]:
         """Returns a sample, or the first elements of one, with what can be undone undone.
@@ -145,43 +197,8 @@ class Datasets:
         """
         return tuple(pipeline.decode(x) for pipeline, x in zip(self.pipelines, sample, strict=False))
 
-    def dataloaders(
-        self,
-        *,
-        item_tfms: Tfms | Transform = (),
-        batch_tfms: Tfms | Transform = (),
-        n_inp: int | None = None,
-        seed: int | None = 0,
-        **options: Unpack[LoaderOptions],
-    ) -> DataLoaders:
-        """Returns loaders of the training part and, if there is one, the validation part; see `DataLoaders.from_datasets`.
 
-        Args:
-            item_tfms, batch_tfms, seed: see `DataLoader`.
-            n_inp: how many elements of a sample are inputs; by default all but the last.
-            options: see `LoaderOptions`.
-
-        >>> dls = Datasets([1.0, 2.0], [[], [lambda x: 2 * x]]).dataloaders(bs=2, num_workers=0)
-        >>> len(dls.train), dls.valid
-        (1, None)
-        """
-        from dist_ai.data.loaders import DataLoaders  # which is made from what is defined here
-
-        return DataLoaders.from_datasets(
-            self,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-            n_inp=max(1, len(self.pipelines) - 1) if n_inp is None else n_inp,
-            seed=seed,
-            **options,
-        )
-
-    def weighted_dataloaders(self, wgts: Weights, bs: int = 64) -> DataLoaders:
-        """Returns `dataloaders` with `weights`, under the name that fastai has for it."""
-        return self.dataloaders(bs=bs, weights=wgts)
-
-
-class TfmdLists:
+class TfmdLists(_Parts):
     """The parts of a collection of items seen through one pipeline, which makes a whole sample.
 
     For samples whose elements are made together, such as a pair of images and whether they show the same; where each is
@@ -216,30 +233,15 @@ class TfmdLists:
             for k, indices in enumerate(self.splits)
         ]
 
-    @property
-    def train(self) -> Subset:
-        """The training part."""
-        return self.subsets[0]
-
-    @property
-    def valid(self) -> Subset:
-        """The validation part.
-
-        Raises:
-            DataError: no splits were given.
-        """
-        _require_valid(self)
-        return self.subsets[1]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
     def __getitem__(self, index: Any) -> Any:
         return _one_or_some(index, len(self), lambda i: self.pipeline(self.items[i]))
 
     def decode(self, sample: Any) -> Any:
         """Returns a sample with what can be undone undone."""
         return self.pipeline.decode(sample)
+
+    def _num_elements(self) -> int:
+        return len(parts(self.train[0]))
 
 
 def _parts(items: Sequence[Any], splits: Sequence[Sequence[int]] | None) -> Sequence[Sequence[int]]:
@@ -251,7 +253,7 @@ def _parts(items: Sequence[Any], splits: Sequence[Sequence[int]] | None) -> Sequ
     return (range(len(items)),)
 
 
-def _require_valid(datasets: Datasets | TfmdLists) -> None:
+def _require_valid(datasets: _Parts) -> None:
     if len(datasets.subsets) < 2:
         name = type(datasets).__name__
         raise DataError(f"there is no validation part: no splits were given; give {name}(splits=...)")

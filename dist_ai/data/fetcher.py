@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -87,7 +87,7 @@ class Fetcher:
     place, chosen by (seed, epoch, sample), so that a batch keeps its size and does not depend on the number of ranks. In
     validation it is left out. Neighbours are replaced by neighbours: those of a row group that is bad by those of another.
     With `alike` too, a sample that does not stack with most others is one of them; which are most is found out from a few
-    of the data set, because it must not depend on who happens to share a rank's batch.
+    of the data set, or of a stream's global batch, because it must not depend on who happens to share a rank's batch.
     """
 
     dataset: Any
@@ -172,13 +172,17 @@ class Fetcher:
     def _another(self, index: int, key: int, epoch: int, error: BadSampleError) -> Any:
         """Returns a sample that can be read instead of `index`, at the first of some random distances that leads to one."""
         distances = epoch_key(self.seed, epoch)
-        others = self.dataset.spares if isinstance(self.dataset, Excerpt) else range(len(self.dataset))
+        others = self._others()
         for attempt in range(_TRIES):
             try:
                 return self._fitting(others[(index + mix64_int(distances + attempt)) % len(others)], key, epoch)
             except BadSampleError as another:
                 error = another
         raise BadSampleError(f"{_TRIES + 1} samples in a row cannot be read; the last: {error}") from error
+
+    def _others(self) -> Sequence[int]:
+        """Returns the numbers of the samples that any rank can look at: of a stream, some of the global batch."""
+        return self.dataset.spares if isinstance(self.dataset, Excerpt) else range(len(self.dataset))
 
     def _fitting(self, index: int, key: int, epoch: int) -> Any:
         """Returns a sample that stacks with the others, where others that do not are skipped."""
@@ -197,9 +201,9 @@ class Fetcher:
 
     def _most_common(self) -> tuple[Any, int]:
         """Returns the structure that most of a few samples from all over the data set have, and which one has it."""
-        num = len(self.dataset)
+        others = self._others()
         found: dict[Any, list[int]] = {}
-        for index in sorted({num * i // _FEW for i in range(_FEW)}):
+        for index in sorted({others[len(others) * i // _FEW] for i in range(_FEW)}):
             try:
                 found.setdefault(structure(self._sample(index, index, 0)), []).append(index)
             except BadSampleError:

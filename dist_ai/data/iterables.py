@@ -12,7 +12,6 @@ number of ranks and loader workers, an exact last batch, an end that all find at
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,27 +24,24 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from dist_ai.core.randomness import OwnGenerators, borrowed_generators, mix64_int, name_key, seed_generators
 from dist_ai.core.transform import Pipeline
+from dist_ai.data.base_loader import BaseLoader, Tfms
 from dist_ai.data.collate import collate as stack
-from dist_ai.data.device import DeviceStage
 from dist_ai.data.fetcher import Excerpt, Fetched, Fetcher, received
-from dist_ai.data.loader import Tfms, as_list
 from dist_ai.data.own_workers import OwnWorkers
 from dist_ai.data.plan import EpochPlan, Indices, Permutation, Share, epoch_key
 from dist_ai.data.workers import Workers, default_num_workers
-from dist_ai.distributed.environment import World, current_world
+from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError, UnknownLengthError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dist_ai.data.recipe import SampleRecipe
+    pass
 
 __all__ = ["IterableLoader", "first_of"]
 
 _Task = tuple[Share, dict[int, Any], tuple[int, ...]]  # a rank's part of a batch, its samples by number, and spare ones
 
 
-class IterableLoader:
+class IterableLoader(BaseLoader):
     """Loads what can only be iterated over in global batches dealt out to the ranks.
 
     Args:
@@ -91,37 +87,25 @@ class IterableLoader:
         batch_tfms: Tfms = (),
         collate: Callable[[list[Any]], Any] = stack,
         bad_samples: Literal["raise", "skip"] = "raise",
-        seed: int = 0,
+        seed: int | None = 0,
         split_idx: int | None = None,
         device: torch.device | str | None = None,
         world: World | None = None,
     ) -> None:
-        _check(source, bs, shuffle_buffer, num_samples, num_workers, bad_samples)
-        self._given = {name: value for name, value in locals().items() if name != "self"}
-        self.source = source
-        self.world = current_world(world)
-        self.bs, self.drop_last, self.seed, self.shuffle_buffer = bs, drop_last, seed, shuffle_buffer
-        self.split_idx: int = int(not (shuffle_buffer or num_samples)) if split_idx is None else split_idx
-        self.device = self.world.device if device is None else torch.device(device)
-        self.stage = DeviceStage(self.device, as_list(batch_tfms), seed=seed, split_idx=self.split_idx)
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        _check(source, shuffle_buffer, num_samples)
+        super().__init__(given, split_idx=int(not (shuffle_buffer or num_samples)) if split_idx is None else split_idx)
+        self.source, self.shuffle_buffer = source, shuffle_buffer
         nothing = Excerpt({}, pipelines=tuple(pipelines), split_idx=self.split_idx)
         self.fetcher = Fetcher(
-            nothing, Pipeline(as_list(item_tfms)), collate, seed, self.split_idx, bad_samples == "skip"
+            nothing, self.item_tfms, collate, self.seed, self.split_idx, skip_bad=bad_samples == "skip", alike=True
         )
         self.num_workers = default_num_workers(self.world) if num_workers is None else num_workers
-        self.skipped: Counter[str] = Counter()
-        self.recipe: SampleRecipe | None = None
-        self.n_inp = 1
         self._per_epoch = num_samples
-        self._epoch = 0
         self._workers: OwnWorkers[_Task] = OwnWorkers()
         self._places: dict[int, Share] = {}  # by the size of a batch: how it is dealt out
         self._lengths: dict[int, int] = {}  # of the rounds through the stream that were gone through to the end
         self._going: _Samples | None = None  # where the last epoch ended, for the next one to go on
-
-    def new(self, **changes: Any) -> IterableLoader:
-        """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`."""
-        return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_going": None}  # an iterator cannot be copied; a copy goes through the source anew
@@ -174,11 +158,6 @@ class IterableLoader:
             )
         return -(-num_samples // self.bs)
 
-    def __iter__(self) -> Iterator[Any]:
-        """Yields this rank's batches of the next epoch, on the device."""
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        return (batch for _, batch in self.batches(epoch))
-
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Share, Any]]:
         """Yields (share, batch) for this rank, from global batch `start` of the epoch on.
 
@@ -197,26 +176,6 @@ class IterableLoader:
         (share, *_), fetched = next(self._fetch_here(self._tasks(0, 0)))
         share, batch = received((share, fetched), self.skipped)
         return self.stage(batch, share)
-
-    def show_batch(
-        self,
-        max_n: int = 9,
-        *,
-        unique: bool = False,
-        nrows: int | None = None,
-        ncols: int | None = None,
-        figsize: tuple[float, float] | None = None,
-    ) -> Figure:
-        """Returns a figure of the first samples; see `DataLoaders.show_batch`."""
-        from dist_ai.data.looking import figure_of  # which looks at what is defined here
-
-        return figure_of(self, self.recipe, self.n_inp, max_n, unique=unique, nrows=nrows, ncols=ncols, figsize=figsize)
-
-    def to(self, device: torch.device | str) -> IterableLoader:
-        """Has the batches from now on be on another device; returns this loader."""
-        self.device = self.stage.device = torch.device(device)
-        self._given["device"] = self.device
-        return self
 
     def _fetch_here(self, tasks: Iterator[_Task]) -> Iterator[tuple[_Task, Fetched]]:
         return ((task, _load(self.fetcher, task)) for task in tasks)
@@ -360,17 +319,11 @@ def _load(fetcher: Fetcher, task: _Task) -> Fetched:
     return replace(fetcher, dataset=replace(fetcher.dataset, samples=samples, spares=spares)).load(share)
 
 
-def _check(source: Any, bs: int, shuffle_buffer: int, num_samples: Any, num_workers: Any, bad_samples: str) -> None:
-    if bs < 1:
-        raise ConfigError(f"bs={bs}: a batch has at least 1 sample")
+def _check(source: Any, shuffle_buffer: int, num_samples: int | None) -> None:
     if shuffle_buffer < 0:
         raise ConfigError(f"shuffle_buffer={shuffle_buffer}: expected 0 (keep the order) or more")
     if num_samples is not None and num_samples < 1:
         raise ConfigError(f"num_samples={num_samples}: an epoch has at least 1 sample")
-    if num_workers is not None and num_workers < 0:
-        raise ConfigError(f"num_workers={num_workers}: expected 0 (load in this process) or more")
-    if bad_samples not in ("raise", "skip"):
-        raise ConfigError(f"bad_samples={bad_samples!r}: expected 'raise' or 'skip'")
     if isinstance(source, Iterator):
         raise ConfigError(
             f"{_name(source)} can be gone through only once, and each epoch does so again; give the function that makes it, "

@@ -15,7 +15,7 @@ that a worker makes a complete batch.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,25 +23,20 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
-from dist_ai.core.transform import Pipeline, Transform
+from dist_ai.data.base_loader import BaseLoader, Tfms
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
-from dist_ai.data.device import DeviceStage
 from dist_ai.data.fetcher import BadSamples, Fetched, Fetcher, received
 from dist_ai.data.own_workers import OwnWorkers
 from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.workers import Workers, default_num_workers
-from dist_ai.distributed.environment import World, current_world
+from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError, UnknownLengthError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
-    from dist_ai.data.recipe import SampleRecipe
-
-__all__ = ["DataLoader", "Loader", "Tfms", "as_list", "known_length"]
-
-Tfms = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform
+__all__ = ["DataLoader", "Loader", "known_length"]
 
 
 class Loader(Protocol):
@@ -69,7 +64,7 @@ def known_length(loader: Loader) -> int | None:
         return None
 
 
-class DataLoader:
+class DataLoader(BaseLoader):
     """Loads a map-style data set in global batches dealt out to the ranks.
 
     Args:
@@ -124,11 +119,7 @@ class DataLoader:
         device: torch.device | str | None = None,
         world: World | None = None,
     ) -> None:
-        seed = 0 if seed is None else seed
-        if bs < 1:
-            raise ConfigError(f"bs={bs}: a batch has at least 1 sample")
-        if num_workers is not None and num_workers < 0:
-            raise ConfigError(f"num_workers={num_workers}: expected 0 (load in this process) or more")
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise ConfigError(
                 f"{type(dataset).__name__} has no length and no samples by number; give what is iterated over to an "
@@ -138,46 +129,28 @@ class DataLoader:
             raise ConfigError(
                 f"shuffle=True beside order={type(order).__name__}: the order decides alone; leave shuffle away"
             )
-        if bad_samples not in ("raise", "skip"):
-            raise ConfigError(f"bad_samples={bad_samples!r}: expected 'raise' or 'skip'")
-        self._given = {name: value for name, value in locals().items() if name != "self"}
         if order is None and hasattr(dataset, "loading_order"):
             order = dataset.loading_order(shuffle)
-        self.dataset = TensorData(*dataset.tensors) if isinstance(dataset, TensorDataset) else dataset
-        self.world = current_world(world)
-        self.bs, self.drop_last, self.seed = bs, drop_last, seed
         self.order, self.shuffle = order, shuffle if order is None else order.shuffle
-        self.split_idx: int = getattr(dataset, "split_idx", 1 - self.shuffle) if split_idx is None else split_idx
-        self.device = self.world.device if device is None else torch.device(device)
-        self.stage = DeviceStage(self.device, as_list(batch_tfms), seed=seed, split_idx=self.split_idx)
+        if split_idx is None:
+            split_idx = getattr(dataset, "split_idx", 1 - self.shuffle)
+        super().__init__(given, split_idx=split_idx)
+        self.dataset = TensorData(*dataset.tensors) if isinstance(dataset, TensorDataset) else dataset
         self.fetcher = Fetcher(
             self.dataset,
-            Pipeline(as_list(item_tfms)),
+            self.item_tfms,
             collate,
-            seed,
+            self.seed,
             self.split_idx,
             skip_bad=bad_samples == "skip",
             alike=order is None,
         )
-        self.bad_samples = bad_samples
         if num_workers is None:
             num_workers = 0 if self.fetcher.whole_batches else default_num_workers(self.world)
         self.num_workers = num_workers
         self.in_pairs = False
-        self._epoch = 0
         self._workers: OwnWorkers[Share] = OwnWorkers()
-        self.skipped: Counter[str] = Counter()
-        self.recipe: SampleRecipe | None = None
-        self.n_inp = 1
         self._check()
-
-    def new(self, **changes: Any) -> DataLoader:
-        """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`.
-
-        >>> DataLoader([1, 2, 3], bs=2).new(bs=1).bs
-        1
-        """
-        return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
 
     @classmethod
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> DataLoader:
@@ -240,11 +213,6 @@ class DataLoader:
         """Number of global batches in an epoch, the same on every rank."""
         return len(self.plan(0))
 
-    def __iter__(self) -> Iterator[Any]:
-        """Yields this rank's batches of the next epoch, on the device."""
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        return (batch for _, batch in self.batches(epoch))
-
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Share, Any]]:
         """Yields (share, batch) for this rank, from global batch `start` of the epoch on; beginning there costs nothing.
 
@@ -258,26 +226,6 @@ class DataLoader:
     def one_batch(self) -> Any:
         """Returns the first batch of epoch 0, made in this process."""
         return self.load(self.plan(0).share(0))[1]
-
-    def show_batch(
-        self,
-        max_n: int = 9,
-        *,
-        unique: bool = False,
-        nrows: int | None = None,
-        ncols: int | None = None,
-        figsize: tuple[float, float] | None = None,
-    ) -> Figure:
-        """Returns a figure of the first samples; see `DataLoaders.show_batch`."""
-        from dist_ai.data.looking import figure_of  # which looks at what is defined here
-
-        return figure_of(self, self.recipe, self.n_inp, max_n, unique=unique, nrows=nrows, ncols=ncols, figsize=figsize)
-
-    def to(self, device: torch.device | str) -> DataLoader:
-        """Has the batches from now on be on another device; returns this loader."""
-        self.device = self.stage.device = torch.device(device)
-        self._given["device"] = self.device
-        return self
 
     def load(self, share: Share) -> tuple[Share, Any]:
         """Returns any share with its batch, made in this process; bad samples may leave less of it, and are not counted."""
@@ -317,8 +265,3 @@ class DataLoader:
 
 
 _AHEAD = 8  # batches
-
-
-def as_list(tfms: Tfms) -> list[Any]:
-    """Returns transforms as a list: one, or several, as a user may give them."""
-    return [tfms] if isinstance(tfms, Transform) or callable(tfms) else list(tfms)

@@ -14,13 +14,14 @@ from torch.utils.data import IterableDataset
 
 from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline
+from dist_ai.data.base_loader import Tfms, as_list
 from dist_ai.data.collate import Collate
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.getters import ElementOf
 from dist_ai.data.iterables import IterableLoader
-from dist_ai.data.loader import DataLoader, Tfms, as_list, known_length
+from dist_ai.data.loader import DataLoader, known_length
 from dist_ai.data.looking import AnyLoader, decoded_samples, figure_of
 from dist_ai.data.orders import PartialEpochs, ShuffledOrder, WeightedOrder, balanced_weights
 from dist_ai.data.plan import Order
@@ -450,7 +451,20 @@ def _check_options(options: LoaderOptions) -> None:
     names = list(LoaderOptions.__annotations__)
     for name in options:
         if name not in names:
-            raise TypeError(f"loaders have no option {name!r}{did_you_mean(name, names)}; they have {', '.join(names)}")
+            hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else did_you_mean(name, names)
+            raise TypeError(f"loaders have no option {name!r}{hint}; they have {', '.join(names)}")
+
+
+_ELSEWHERE = {
+    "after_batch": "here it is batch_tfms",
+    "after_item": "here it is item_tfms",
+    "batch_size": "here it is bs, counted over all ranks",
+    "before_batch": "give collate= a function of the list of samples",
+    "create_batch": "here it is collate",
+    "dl_type": "an order= of dist_ai.data.orders says what comes together",
+    "pin_memory": "memory is pinned by itself where batches go to a GPU",
+}
+"""What fastai and torch call it, and what to do instead."""
 
 
 def _recipe_of(train: Any, n_inp: int, item_tfms: list[Any], batch_tfms: list[Any]) -> SampleRecipe | None:

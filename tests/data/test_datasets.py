@@ -261,3 +261,19 @@ def test_loaders_of_data_sets_take_all_elements_but_the_last_for_inputs():
     assert [each.tolist() for each in next(iter(dls.valid))] == [[3.0], [6.0], [9.0]]
     assert Datasets([1.0], [[]]).dataloaders(num_workers=0).n_inp == 1
     assert dsets.dataloaders(n_inp=1, num_workers=0).n_inp == 1
+
+
+def test_loaders_of_samples_that_one_pipeline_makes_have_all_but_their_last_element_as_inputs():
+    pairs = TfmdLists(
+        list(range(20)),
+        [lambda i: (torch.tensor([i]), torch.tensor([i + 1]), i % 2)],
+        splits=(range(16), range(16, 20)),
+    )
+    dls = pairs.dataloaders(bs=4, num_workers=0)
+    assert dls.n_inp == 2
+    assert [len(dls.train), len(dls.valid)] == [4, 1]  # type: ignore[arg-type]  # there are both
+    first, second, label = dls.one_batch()
+    assert (second - first).tolist() == [[1]] * 4
+    assert (first[:, 0] % 2 == label).all()
+    alone = TfmdLists(["a", "bb"], [len]).dataloaders(bs=2, num_workers=0)
+    assert (alone.n_inp, alone.valid, sorted(alone.one_batch().tolist())) == (1, None, [1, 2])

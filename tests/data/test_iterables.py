@@ -340,6 +340,25 @@ def test_bad_samples_are_skipped_the_same_on_any_number_of_ranks(split_idx: int,
     assert all(got[position] // 8 == position // 8 for position in got)  # another sample of the same batch
 
 
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_samples_of_another_shape_than_most_are_skipped_the_same_on_any_number_of_ranks(world_size: int):
+    def source() -> Iterator[torch.Tensor]:
+        return (torch.full((3 if number in (2, 9) else 2,), float(number)) for number in range(16))
+
+    got: dict[int, float] = {}
+    skipped: list[str] = []
+    for rank in range(world_size):
+        loader = IterableLoader(source, bs=8, bad_samples="skip", num_workers=0, world=world(rank, world_size))
+        for share, batch in loader.batches():
+            assert batch.shape[1:] == (2,)
+            got |= dict(zip(share.positions[: share.num_local].tolist(), batch[:, 0].tolist(), strict=False))
+        skipped += loader.skipped
+    assert got == {number: float(number) for number in range(16) if number not in (2, 9)}
+    assert len(skipped) == 2
+    assert "Tensor float32 (3,) is not that of most samples" in skipped[0]
+
+
 def test_a_source_that_fails_says_where_and_what_to_do():
     def failing() -> Iterator[int]:
         yield from range(9)
