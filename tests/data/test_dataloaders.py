@@ -184,6 +184,16 @@ def test_any_two_data_sets_take_weights_and_skip_bad_samples():
         DataLoaders.from_dsets(samples, samples, weights=[1, 2])
     with pytest.raises(TypeError, match="loaders have no option 'num_sample'; did you mean 'num_samples'"):
         DataLoaders.from_dsets(samples, samples, num_sample=3)
+    for name, said in (
+        ("batch_size", "here it is bs"),
+        ("after_item", "here it is item_tfms"),
+        ("dl_type", "an order= of"),
+    ):
+        with pytest.raises(TypeError, match=f"loaders have no option '{name}'; {said}"):
+            DataLoaders.from_dsets(samples, samples, **{name: 4})
+    for bs in (32.0, "32", True):
+        with pytest.raises(ConfigError, match=re.escape(f"bs={bs!r}: expected a whole number")):
+            DataLoaders.from_dsets(samples, samples, bs=bs)
 
 
 # ------------------------------------------------------------------------------------ of different lengths
