@@ -65,8 +65,9 @@ def add_datepart(df: Any, field: str, prefix: str | None = None, *, drop: bool =
 
     ``Elapsed`` is seconds since 1970, whatever the resolution of the column. A missing date has missing parts.
 
-    >>> add_datepart([{"saledate": "2020-02-29"}], "saledate")[["saleYear", "saleIs_month_end", "saleElapsed"]].iloc[0].tolist()
-    [2020, True, 1582934400.0]
+    >>> parts = add_datepart([{"saledate": "2020-02-29"}], "saledate")
+    >>> parts[["saleYear", "saleIs_month_end", "saleElapsed"]].to_dict("records")
+    [{'saleYear': 2020, 'saleIs_month_end': True, 'saleElapsed': 1582934400.0}]
     """
     frame = make_date(df, field)
     dates = frame[field]

@@ -74,7 +74,7 @@ def test_rare_categories_and_new_ones_become_one() -> None:
     proc.setups(TabularFrame(train, cat_names=["kind", "all"]))
     new = pd.DataFrame({"kind": ["a", "b", "new", None], "all": ["x", "x", "x", "new"]})
     to = encoded(proc, new, cat_names=["kind", "all"])
-    assert to["kind"].where(to["kind"].notna(), None).tolist() == ["a", "#rare#", "#rare#", None]
+    assert to["kind"].fillna("missing").tolist() == ["a", "#rare#", "#rare#", "missing"]
     assert to["all"].tolist() == ["x", "x", "x", "new"]
 
 
