@@ -3,6 +3,7 @@
 from dist_ai.layers.dropout import SeededDropout
 from dist_ai.layers.embedding import EmbeddingTables, SigmoidRange, embedding, embedding_size
 from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
+from dist_ai.layers.mlp import hidden_layers
 from dist_ai.layers.pooling import ConcatPool2d
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SigmoidRange",
     "embedding",
     "embedding_size",
+    "hidden_layers",
     "hook_outputs",
     "output_sizes",
 ]

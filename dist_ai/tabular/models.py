@@ -14,19 +14,11 @@ from torch.nn import functional as F
 from dist_ai.core.types import TabularRow
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
-from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size
+from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers
 
 __all__ = ["FTTransformer", "TabularModel", "TabularResNet", "get_emb_sz"]
 
 EmbSizes = Sequence[Sequence[int]]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "selu": nn.SELU,
-    "mish": nn.Mish,
-}
 
 
 def get_emb_sz(
@@ -85,21 +77,16 @@ class TabularModel(nn.Module):
         lin_first: bool = True,
     ) -> None:
         super().__init__()
-        shares = [ps] * len(layers) if isinstance(ps, int | float) else list(ps)
-        if len(shares) != len(layers):
-            raise ConfigError(
-                f"ps={list(shares)} for layers={list(layers)}: expected one share, or one for each hidden layer"
-            )
         self.embeds = EmbeddingTables(emb_szs)
         self.emb_drop = SeededDropout(embed_p)
         self.bn_cont = nn.BatchNorm1d(n_cont) if bn_cont and n_cont else nn.Identity()
-        sizes = [_inputs(self.embeds.size, n_cont), *layers]
-        blocks: list[nn.Module] = []
-        for n_in, n_out, share in zip(sizes, sizes[1:], shares, strict=False):
-            blocks += _hidden(n_in, n_out, share, use_bn=use_bn, act=act, lin_first=lin_first)
+        blocks = hidden_layers(
+            _inputs(self.embeds.size, n_cont), layers, ps=ps, use_bn=use_bn, act=act, lin_first=lin_first
+        )
+        last = layers[-1] if layers else self.embeds.size + n_cont
         if bn_final:
-            blocks.append(nn.BatchNorm1d(sizes[-1]))
-        blocks.append(nn.Linear(sizes[-1], out_sz))
+            blocks.append(nn.BatchNorm1d(last))
+        blocks.append(nn.Linear(last, out_sz))
         if y_range is not None:
             blocks.append(SigmoidRange(*y_range))
         self.layers = nn.Sequential(*blocks)
@@ -260,12 +247,3 @@ def _inputs(size: int, n_cont: int) -> int:
     if size + n_cont == 0:
         raise ConfigError("no categorical and no continuous columns: the model has nothing to predict from")
     return size + n_cont
-
-
-def _hidden(n_in: int, n_out: int, share: float, *, use_bn: bool, act: str, lin_first: bool) -> list[nn.Module]:
-    if act not in _ACTIVATIONS:
-        raise ConfigError(f"act={act!r}: expected {', '.join(_ACTIVATIONS)}{did_you_mean(act, _ACTIVATIONS)}")
-    linear = [nn.Linear(n_in, n_out, bias=not (use_bn and lin_first)), _ACTIVATIONS[act]()]
-    others: list[nn.Module] = [nn.BatchNorm1d(n_out if lin_first else n_in)] if use_bn else []
-    others += [SeededDropout(share)] if share else []
-    return [*linear, *others] if lin_first else [*others, *linear]
