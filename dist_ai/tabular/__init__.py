@@ -3,6 +3,7 @@
 from dist_ai.data import Categorify, ReadRows, TabularFrame, TabularPandas, TabularProc
 from dist_ai.tabular.data import TabularDataLoaders
 from dist_ai.tabular.dates import add_datepart, add_elapsed_times, cont_cat_split, make_date
+from dist_ai.tabular.importance import Importance, feature_importance
 from dist_ai.tabular.learner import tabular_learner
 from dist_ai.tabular.models import FTTransformer, TabularModel, TabularResNet, get_emb_sz
 from dist_ai.tabular.procs import DateParts, FillMissing, Normalize, RareCategories, TargetEncode
@@ -12,6 +13,7 @@ __all__ = [
     "DateParts",
     "FTTransformer",
     "FillMissing",
+    "Importance",
     "Normalize",
     "RareCategories",
     "ReadRows",
@@ -25,6 +27,7 @@ __all__ = [
     "add_datepart",
     "add_elapsed_times",
     "cont_cat_split",
+    "feature_importance",
     "get_emb_sz",
     "make_date",
     "tabular_learner",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,13 +11,14 @@ import pytest
 import torch
 from tables import people, people_learner, people_loaders
 
+from dist_ai.cli.predict import predict
 from dist_ai.core import TabularRow, Transform
 from dist_ai.data import DataLoader, DataLoaders, TensorData
-from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import accuracy, rmse
-from dist_ai.tabular import Categorify, FillMissing, Normalize, tabular_learner
+from dist_ai.tabular import Categorify, FillMissing, Normalize, feature_importance, tabular_learner
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "tabular_model": {"ps": 0.1, "embed_p": 0.05, "bn_final": True},
@@ -169,3 +171,37 @@ def test_an_unknown_proc_of_an_export_is_named(tmp_path: Path) -> None:
     ):
         procs_from_plain([{"proc": "Categorifi"}])
     assert procs_from_plain([Categorify({"a": ["#na#", "x"]}).to_plain()]) == [Categorify({"a": ["#na#", "x"]})]
+
+
+def test_the_columns_that_say_something_are_the_important_ones() -> None:
+    learn = people_learner(people_loaders(people(500), bs=32))
+    learn.fit_one_cycle(6, 0.02)
+    found = feature_importance(learn, num_repeats=2)
+    assert {each.column for each in found} == {"job", "town", "age_na", "age", "hours"}
+    assert {each.column for each in found[:2]} == {"job", "age"}
+    assert found[0].mean > 0.1
+    assert [each.mean for each in found] == [each.mean for each in feature_importance(learn, num_repeats=2)]
+    with pytest.raises(ConfigError, match="num_repeats=0: expected at least 1"):
+        feature_importance(learn, num_repeats=0)
+    with pytest.raises(DataError, match="rows with targets"):
+        feature_importance(learn, learn.dls.test_dl(people(5)))
+
+
+def test_the_command_predicts_the_rows_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = people().assign(job=[f"00{i % 3}" for i in range(120)])
+    learn = people_learner(people_loaders(codes))
+    learn.fit(1, 0.02)
+    learn.export(tmp_path / "model")
+    rows = codes[:5].drop(columns=["rich", "score"])
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    expected, _ = learn.get_preds(learn.dls.test_dl(rows))
+    predict(tmp_path / "model", [tmp_path / "rows.csv", tmp_path / "rows.parquet"], as_json=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(Path(line["file"]).name, line["row"]) for line in lines[4:6]] == [("rows.csv", 4), ("rows.parquet", 0)]
+    assert [line["confidence"] for line in lines[:5]] == pytest.approx(expected.amax(1).tolist())
+    assert lines[:5] == [{**line, "file": str(tmp_path / "rows.csv")} for line in lines[5:]]
+    predict(tmp_path / "model", [tmp_path / "rows.csv"])
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/rows.csv 0  ")
+    with pytest.raises(ConfigError, match="--picture draws images"):
+        predict(tmp_path / "model", [tmp_path / "rows.csv"], picture=tmp_path / "a.png")
