@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dist_ai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dist_ai.export import Prediction, Predictor
 
 __all__ = ["predict"]
 
@@ -17,35 +20,37 @@ __all__ = ["predict"]
 def predict(
     export: Annotated[Path, typer.Argument(help="The folder that learn.export made.", metavar="EXPORT_DIR")],
     files: Annotated[
-        list[Path], typer.Argument(help="What to predict, such as images, or folders of images.", metavar="FILE...")
+        list[Path],
+        typer.Argument(help="Images, folders of images, or tables (CSV, Parquet).", metavar="FILE..."),
     ],
     picture: Annotated[Path | None, typer.Option(help="Also draw the predictions to this PNG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file instead of a table.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
 ) -> None:
-    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image under it."""
+    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image under it.
+
+    A model of tables takes CSV and Parquet files, and predicts each of their rows.
+    """
     if missing := [file for file in files if not file.exists()]:
         raise ConfigError(f"no file or folder at {missing[0]}: it is not there (looked from {Path.cwd()})")
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(
             f"--picture {picture}: expected the name of a PNG file, such as {picture.with_suffix('.png')}"
         )
-    from dist_ai.data import get_image_files
     from dist_ai.export import Predictor
 
+    predictor = Predictor(export, device=device)
+    if predictor.recipe.reads_tables is not None:
+        if picture is not None:
+            raise ConfigError("--picture draws images, and this model takes the rows of tables; leave it out")
+        for file in files:
+            _print(*_of_table(predictor, file), as_json=as_json)
+        return
+    from dist_ai.data import get_image_files
+
     files = [found for file in files for found in (get_image_files(file) if file.is_dir() else [file])]
-    predictions = Predictor(export, device=device).predict_many(files)
-    width = max(len(str(file)) for file in files)
-    for file, prediction in zip(files, predictions, strict=True):
-        # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
-        label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
-        known = not math.isnan(prediction.confidence)
-        if as_json:
-            print(
-                json.dumps({"file": str(file), "label": label, "confidence": prediction.confidence if known else None})
-            )
-        else:
-            print(f"{file!s:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
+    predictions = predictor.predict_many(files)
+    _print([{"file": str(file)} for file in files], predictions, as_json=as_json)
     if picture is not None:
         from dist_ai.vision.show import save_predictions
 
@@ -56,3 +61,32 @@ def predict(
                 f"--picture {picture} cannot be written: {error.strerror}; choose another place"
             ) from error
         print(f"drawn in {picture}")
+
+
+def _of_table(predictor: Predictor, file: Path) -> tuple[list[dict[str, Any]], list[Prediction]]:
+    """Returns where each row of a file is, and what is predicted for it."""
+    from dist_ai.data import Table, as_frame
+    from dist_ai.data.frames import read_csv
+
+    reader = predictor.recipe.reads_tables
+    is_csv = any(suffix.lower() in (".csv", ".tsv") for suffix in file.suffixes)
+    if is_csv:
+        tab = any(suffix.lower() == ".tsv" for suffix in file.suffixes)
+        frame = read_csv(file, delimiter="\t" if tab else ",", text=reader.text_columns)
+    else:
+        frame = as_frame(Table.from_parquet(file))
+    places = [{"file": str(file), "row": row} for row in range(len(frame))]
+    return places, predictor.predict_many(frame, bs=1024)
+
+
+def _print(places: list[dict[str, Any]], predictions: list[Prediction], *, as_json: bool) -> None:
+    names = [" ".join(map(str, place.values())) for place in places]
+    width = max(map(len, names))
+    for name, place, prediction in zip(names, places, predictions, strict=True):
+        # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
+        label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
+        known = not math.isnan(prediction.confidence)
+        if as_json:
+            print(json.dumps({**place, "label": label, "confidence": prediction.confidence if known else None}))
+        else:
+            print(f"{name:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))

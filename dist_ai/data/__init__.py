@@ -12,6 +12,7 @@ from dist_ai.data.collate import Pad, Padded, collate
 from dist_ai.data.datasets import Datasets, Subset, TensorData, TfmdLists
 from dist_ai.data.downloads import download, untar_data
 from dist_ai.data.folds import KFoldSplitter
+from dist_ai.data.frames import TabularFrame, as_frame
 from dist_ai.data.getters import AttrGetter, ColReader, Getter, ItemGetter
 from dist_ai.data.iterables import IterableLoader
 from dist_ai.data.labellers import RegexLabeller, parent_label
@@ -28,6 +29,8 @@ from dist_ai.data.orders import (
 )
 from dist_ai.data.parquet import ParquetData
 from dist_ai.data.plan import EpochPlan, Order, Share
+from dist_ai.data.procs import Categorify, TabularProc
+from dist_ai.data.rows import ReadRows, RowData
 from dist_ai.data.samples import sample_data
 from dist_ai.data.sources import FileGetter, ImageGetter, get_files, get_image_files, get_text_files
 from dist_ai.data.splitters import (
@@ -46,6 +49,7 @@ from dist_ai.data.splitters import (
 from dist_ai.data.statistics import DatasetStats, class_counts, dataset_stats, plot_class_balance
 from dist_ai.data.streams import TokenStreams
 from dist_ai.data.table import Row, Table, as_items
+from dist_ai.data.tabular import TabularPandas
 from dist_ai.data.transforms import (
     Categorize,
     EncodedMultiCategorize,
@@ -57,6 +61,7 @@ from dist_ai.data.transforms import (
 __all__ = [
     "ArchiveLimits",
     "AttrGetter",
+    "Categorify",
     "Categorize",
     "CategoryBlock",
     "ColReader",
@@ -94,21 +99,27 @@ __all__ = [
     "PartialEpochs",
     "RandomSplitter",
     "RandomSubsetSplitter",
+    "ReadRows",
     "RearrangedOrder",
     "RegexLabeller",
     "RegressionBlock",
     "RegressionSetup",
     "Row",
+    "RowData",
     "Share",
     "ShuffledOrder",
     "Subset",
     "Table",
+    "TabularFrame",
+    "TabularPandas",
+    "TabularProc",
     "TensorData",
     "TfmdLists",
     "TokenStreams",
     "TrainTestSplitter",
     "TransformBlock",
     "WeightedOrder",
+    "as_frame",
     "as_items",
     "balanced_weights",
     "class_counts",

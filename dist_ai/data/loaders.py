@@ -469,7 +469,7 @@ _ELSEWHERE = {
 
 def _recipe_of(train: Any, n_inp: int, item_tfms: list[Any], batch_tfms: list[Any]) -> SampleRecipe | None:
     """Returns how an item becomes a sample of this training part; None if that is not known."""
-    if not isinstance(train, Subset):
+    if not isinstance(train, Subset) and not getattr(train, "pipelines", None):
         return None
     pipelines = list(train.pipelines) if train.by_element else _pipelines_by_element(train)
     if not pipelines:

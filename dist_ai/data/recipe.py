@@ -43,8 +43,9 @@ class SampleRecipe:
     batch_tfms: Pipeline = field(default_factory=Pipeline)
     labels_items: bool = True
 
-    def samples(self, items: Any, *, with_labels: bool = False) -> Subset:
-        """Returns new items as samples, seen through the validation transforms.
+    def samples(self, items: Any, *, with_labels: bool = False) -> Any:
+        """Returns new items as samples, seen through the validation transforms: a `Subset`, or what an input that reads whole
+        tables (`ReadRows`) makes of them at once.
 
         Args:
             items: a list, or a table of any kind; see `as_items`.
@@ -53,10 +54,18 @@ class SampleRecipe:
         Raises:
             DataError: the targets of an export are only known in one direction, from predictions to labels.
         """
-        items = as_items(items)
         if with_labels and not self.labels_items:
             raise DataError("how an item gets its label is not part of an export; give items without with_labels")
+        if (whole := self.reads_tables) is not None:
+            return whole.read(items, self.targets if with_labels else ())
+        items = as_items(items)
         return Subset(items, range(len(items)), [*self.inputs, *(self.targets if with_labels else ())], split_idx=1)
+
+    @property
+    def reads_tables(self) -> Any:
+        """The input transform if it is one that reads whole tables, else None."""
+        alone = [tfm for pipeline in self.inputs for tfm in pipeline.tfms]
+        return alone[0] if len(alone) == 1 and hasattr(alone[0], "read") and not len(self.item_tfms) else None
 
     def decode_batch(self, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Returns the samples of a batch, on the CPU, with what can be undone undone.

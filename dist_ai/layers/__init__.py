@@ -1,7 +1,21 @@
 """Building blocks of models."""
 
 from dist_ai.layers.dropout import SeededDropout
+from dist_ai.layers.embedding import EmbeddingTables, SigmoidRange, embedding, embedding_size
 from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
+from dist_ai.layers.mlp import hidden_layers
 from dist_ai.layers.pooling import ConcatPool2d
 
-__all__ = ["ConcatPool2d", "Hook", "Hooks", "SeededDropout", "hook_outputs", "output_sizes"]
+__all__ = [
+    "ConcatPool2d",
+    "EmbeddingTables",
+    "Hook",
+    "Hooks",
+    "SeededDropout",
+    "SigmoidRange",
+    "embedding",
+    "embedding_size",
+    "hidden_layers",
+    "hook_outputs",
+    "output_sizes",
+]

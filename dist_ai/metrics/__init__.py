@@ -21,6 +21,7 @@ from dist_ai.metrics.multi_label import (
     RocAucMulti,
     accuracy_multi,
 )
+from dist_ai.metrics.ranking import MRR, NDCGAtK, RecallAtK
 from dist_ai.metrics.reduce import as_metrics, reduce_metrics
 from dist_ai.metrics.regression import (
     ExplainedVariance,
@@ -58,6 +59,7 @@ from dist_ai.metrics.text import CorpusBLEUMetric, Perplexity
 from dist_ai.metrics.torchmetrics import TorchMetric
 
 __all__ = [
+    "MRR",
     "APScoreBinary",
     "APScoreMulti",
     "AccumMetric",
@@ -90,12 +92,14 @@ __all__ = [
     "MeanOf",
     "Metric",
     "Moments",
+    "NDCGAtK",
     "PearsonCorrCoef",
     "Perplexity",
     "Precision",
     "PrecisionMulti",
     "R2Score",
     "Recall",
+    "RecallAtK",
     "RecallMulti",
     "RocAuc",
     "RocAucBinary",

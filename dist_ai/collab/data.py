@@ -1,0 +1,174 @@
+"""Loaders of ratings, or of what users chose, made in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from dist_ai.collab.negatives import SampleNegatives
+from dist_ai.data import Categorify, DataLoaders, LoaderOptions, RegressionBlock, Table, TabularPandas, as_frame
+from dist_ai.data.frames import read_csv
+from dist_ai.data.loader import as_list
+from dist_ai.data.table import no_column
+from dist_ai.data.tabular import splits_of
+from dist_ai.errors import ConfigError, DataError
+
+__all__ = ["CollabDataLoaders"]
+
+CHOSEN = "chosen"
+"""The target's name where there are no ratings."""
+
+
+class CollabDataLoaders(DataLoaders):
+    """Loaders of (user, item) and the rating, whose tensors are where the model is: a batch is taken by index.
+
+    ```python
+    dls = CollabDataLoaders.from_csv("ratings.csv", item_name="title", bs=64)
+    ```
+
+    What all ways to make them take:
+
+    - `user_name`, `item_name`, `rating_name`: the columns; by default the first, the second and the third;
+    - `negatives`: there are no ratings, each row is something that a user chose, and so many items that they did not are drawn
+      beside it, anew each epoch; `valid_negatives`: beside each validation row, always the same;
+    - `valid_pct`: share of the rows drawn at random for validation, 0.2 by default, 0 for none; or `valid_idx`, the rows;
+    - `seed`: of that draw, of the order and of the negatives;
+    - `options`: ``bs=64`` and more; see `LoaderOptions`.
+
+    Users and items are those of the training rows; one that only validation or new rows have is unknown.
+    """
+
+    @classmethod
+    def from_df(
+        cls,
+        ratings: Any,
+        *,
+        user_name: str | None = None,
+        item_name: str | None = None,
+        rating_name: str | None = None,
+        negatives: int | None = None,
+        valid_negatives: int = 99,
+        valid_pct: float | None = None,
+        valid_idx: Sequence[int] | None = None,
+        seed: int | None = 0,
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of a data frame, an Arrow table, a `Table` or a list of dicts.
+
+        Args:
+            ratings: the rows; they are not changed.
+            user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
+
+        Raises:
+            DataError: a column is missing or comes twice, or a rating is missing, infinite or no number.
+            ConfigError: `negatives` beside `rating_name`, or columns that are the same.
+        """
+        frame = as_frame(ratings)
+        if negatives is not None and rating_name is not None:
+            raise ConfigError("negatives beside rating_name: with ratings there is nothing to draw; give one of them")
+        names = _columns(frame, [user_name, item_name, *([] if negatives is not None else [rating_name])])
+        if negatives is not None:
+            frame, names = frame.assign(**{CHOSEN: 1.0}), [*names, CHOSEN]
+        _require_ids(frame, names[:2])
+        splits = splits_of(frame, valid_pct=valid_pct, valid_idx=valid_idx, seed=seed)
+        to = TabularPandas(frame[names], Categorify, names[:2], (), names[2], RegressionBlock, splits)
+        tfms = []
+        if negatives is not None:
+            sampler = SampleNegatives(len(to.classes[names[1]]), negatives, valid_negatives, seed or 0)
+            sampler.remember(to.train.rows.cats)
+            tfms.append(sampler)
+        return to.dataloaders(cls, batch_tfms=as_list(tfms), seed=seed, **options)
+
+    @classmethod
+    def from_csv(
+        cls,
+        csv: str | Path,
+        *,
+        delimiter: str = ",",
+        user_name: str | None = None,
+        item_name: str | None = None,
+        rating_name: str | None = None,
+        negatives: int | None = None,
+        valid_negatives: int = 99,
+        valid_pct: float | None = None,
+        valid_idx: Sequence[int] | None = None,
+        seed: int | None = 0,
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of a CSV file.
+
+        Args:
+            csv: the file or its address, ``.gz`` too; its first line has the columns' names.
+            delimiter: between its values.
+            user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
+        """
+        return cls.from_df(
+            read_csv(csv, delimiter=delimiter),
+            user_name=user_name,
+            item_name=item_name,
+            rating_name=rating_name,
+            negatives=negatives,
+            valid_negatives=valid_negatives,
+            valid_pct=valid_pct,
+            valid_idx=valid_idx,
+            seed=seed,
+            **options,
+        )
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: str | Path,
+        *,
+        user_name: str | None = None,
+        item_name: str | None = None,
+        rating_name: str | None = None,
+        negatives: int | None = None,
+        valid_negatives: int = 99,
+        valid_pct: float | None = None,
+        valid_idx: Sequence[int] | None = None,
+        seed: int | None = 0,
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of a Parquet file, or a folder of them, that fits into memory.
+
+        Args:
+            path: the file or folder, or its address.
+            user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
+        """
+        return cls.from_df(
+            Table.from_parquet(path),
+            user_name=user_name,
+            item_name=item_name,
+            rating_name=rating_name,
+            negatives=negatives,
+            valid_negatives=valid_negatives,
+            valid_pct=valid_pct,
+            valid_idx=valid_idx,
+            seed=seed,
+            **options,
+        )
+
+
+def _columns(frame: Any, given: list[str | None]) -> list[str]:
+    """Returns the names of the columns: those given, and the first, second and third where none is."""
+    there = list(frame.columns)
+    kinds = ["user_name", "item_name", "rating_name"]
+    names = []
+    for place, name in enumerate(given):
+        if name is None and place >= len(there):
+            raise DataError(f"there are {len(there)} column(s), {', '.join(there)}, and none for {kinds[place]}")
+        name = there[place] if name is None else name
+        if name not in there:
+            raise DataError(f"{kinds[place]}: {no_column(name, there)}")
+        names.append(name)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"users, items and ratings are in {', '.join(names)}: each needs a column of its own")
+    return names
+
+
+def _require_ids(frame: Any, names: list[str]) -> None:
+    for name in names:
+        if frame[name].isna().all():
+            raise DataError(f"column {name!r} has no value in any row: nobody is to be told apart by it")

@@ -1,0 +1,122 @@
+"""The Learner for ratings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+import torch
+from torch import nn
+
+from dist_ai.collab.models import EmbeddingDotBias, EmbeddingNN
+from dist_ai.collab.recommender import Recommender
+from dist_ai.data import DataLoaders, ReadRows, RowData
+from dist_ai.errors import ConfigError
+from dist_ai.export import ModelSpec
+from dist_ai.layers import embedding_size
+from dist_ai.learner import Learner, LearnerOptions
+
+__all__ = ["CollabLearner", "collab_learner"]
+
+
+class CollabLearner(Learner):
+    """A Learner that also says what its model knows of users and items; see `Recommender`, which an export has too."""
+
+    @property
+    def recommender(self) -> Recommender:
+        """What the model knows now."""
+        return Recommender(self.model, _reader_of(self.dls), self.loss_func)
+
+    def bias(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
+        """Returns the biases of items, or of users; see `Recommender.bias`."""
+        return self.recommender.bias(items, is_item=is_item)
+
+    def weight(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
+        """Returns the factors of items, or of users; see `Recommender.weight`."""
+        return self.recommender.weight(items, is_item=is_item)
+
+    def recommend(self, user: Any, n: int = 10, *, exclude_seen: bool = True) -> list[tuple[Any, float]]:
+        """Returns the `n` items with the highest predicted rating for a user, and that rating, the best first.
+
+        Args:
+            user: one that training did not see gets what is rated best on average.
+            n: how many, at most.
+            exclude_seen: leave out what the user has in the training rows.
+        """
+        return self.recommender.recommend(user, n, exclude=self._seen(user) if exclude_seen else ())
+
+    def _seen(self, user: Any) -> list[Any]:
+        rows = self.dls.train_ds
+        if not isinstance(rows, RowData):
+            return []
+        recommender = self.recommender
+        cats = rows.rows.cats
+        users = {name: code for code, name in enumerate(recommender.users)}
+        found = cats[cats[:, 0] == users.get(user, -1), 1]
+        return [recommender.items[code] for code in found.tolist()]
+
+
+def collab_learner(
+    dls: DataLoaders,
+    n_factors: int = 50,
+    *,
+    use_nn: bool = False,
+    layers: Sequence[int] | None = None,
+    emb_szs: Mapping[str, int] | None = None,
+    y_range: tuple[float, float] | None = None,
+    sparse: bool = False,
+    config: Mapping[str, Any] | None = None,
+    **options: Unpack[LearnerOptions],
+) -> CollabLearner:
+    """Returns a Learner of ratings.
+
+    Args:
+        dls: the ratings, as `CollabDataLoaders` gives them.
+        n_factors: numbers for each user and item, of `EmbeddingDotBias`.
+        use_nn: an `EmbeddingNN` instead.
+        layers: sizes of its hidden layers, 50 by default.
+        emb_szs: numbers of its embeddings by column, where the rule (`embedding_size`) is not wanted.
+        y_range: (low, high) that predicted ratings stay within; a little wider than the ratings is best.
+        sparse: gradients of only the users and items of a batch, for ``opt_func=torch.optim.SparseAdam``.
+        config: more arguments of `EmbeddingNN`: ``{"ps": 0.1}``.
+        options: ``wd=0.1``, ``metrics=mae`` and more; see `Learner`.
+
+    The first weights depend on `dls.seed` only.
+
+    Raises:
+        ConfigError: an argument of the other model, or loaders of other data.
+    """
+    reader = _reader_of(dls)
+    sizes = [len(reader.classes[name]) for name in reader.seen_cats]
+    given = {"layers": layers, "emb_szs": emb_szs, "config": config}
+    if not use_nn and (needless := [name for name, value in given.items() if value is not None]):
+        raise ConfigError(f"{needless[0]} is for the model with hidden layers; give use_nn=True, or leave it out")
+    if use_nn and sparse:
+        raise ConfigError("sparse=True is for the dot product, all of whose weights are embeddings; leave use_nn out")
+    y_range_plain = None if y_range is None else list(y_range)
+    arguments: dict[str, Any]
+    if use_nn:
+        numbers = [
+            (emb_szs or {}).get(name, embedding_size(n)) for name, n in zip(reader.seen_cats, sizes, strict=True)
+        ]
+        arguments = {
+            "emb_szs": [list(pair) for pair in zip(sizes, numbers, strict=True)],
+            "layers": [50] if layers is None else list(layers),
+            "y_range": y_range_plain,
+            **(config or {}),
+        }
+    else:
+        arguments = {"n_factors": n_factors, "n_users": sizes[0], "n_items": sizes[1], "y_range": y_range_plain}
+        arguments |= {"sparse": True} if sparse else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dls.seed)
+        model: nn.Module = (EmbeddingNN if use_nn else EmbeddingDotBias)(**arguments)
+    builder = "embedding_nn" if use_nn else "embedding_dot_bias"
+    return CollabLearner(dls, model, spec=ModelSpec(builder, arguments), **options)
+
+
+def _reader_of(dls: DataLoaders) -> ReadRows:
+    reader = dls.recipe.reads_tables if dls.has_recipe else None
+    if not isinstance(reader, ReadRows) or len(reader.seen_cats) != 2 or reader.seen_conts:
+        raise ConfigError("these loaders are not of users, items and ratings; make them with CollabDataLoaders")
+    return reader

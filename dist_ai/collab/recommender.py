@@ -1,0 +1,139 @@
+"""What a trained model of ratings knows: items for a user, and the biases and factors that it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dist_ai.collab.models import EmbeddingDotBias
+from dist_ai.core.types import TabularRow
+from dist_ai.data import ReadRows
+from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.export import load_export
+from dist_ai.losses import activation
+
+__all__ = ["Recommender"]
+
+
+class Recommender:
+    """A trained model of ratings beside the names of its users and items.
+
+    Args:
+        model: the model.
+        reader: the input transform of its data, which knows the names.
+        loss_func: the loss, for its activation.
+
+    ```python
+    Recommender.load("model").recommend("ann", 5, exclude=["Alien"])
+    ```
+    """
+
+    def __init__(self, model: nn.Module, reader: ReadRows, loss_func: Any = None) -> None:
+        self.model, self.loss_func = model, loss_func
+        self.users, self.items = (reader.classes[name] for name in reader.seen_cats[:2])
+        self._user_codes, self._item_codes = ({name: i for i, name in enumerate(v)} for v in (self.users, self.items))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Recommender:
+        """Returns the recommender of an exported model.
+
+        Raises:
+            ArtifactError: the export is missing or damaged.
+            ConfigError: it is no model of users and items.
+        """
+        artifact = load_export(directory)
+        reader = artifact.recipe.reads_tables
+        if not isinstance(reader, ReadRows) or len(reader.seen_cats) != 2 or reader.seen_conts:
+            raise ConfigError(f"{directory} holds no model of users and items, but a {type(artifact.model).__name__}")
+        return cls(artifact.model, reader, artifact.loss_func)
+
+    @torch.no_grad()
+    def scores(self, user: Any, items: Sequence[Any] | None = None) -> torch.Tensor:
+        """Returns the predicted rating of items for a user, (items,), on the CPU.
+
+        Args:
+            user: one that training did not see is taken for an average one.
+            items: by default all that training saw, in the order of `items` after the first, the unknown one.
+
+        Raises:
+            DataError: an item is unknown; names the nearest.
+        """
+        codes = torch.arange(1, len(self.items)) if items is None else self.codes(items)
+        device = next(self.model.parameters()).device
+        user_code = self._user_codes.get(user, 0)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            parts = [self._part(user_code, part.to(device)) for part in codes.split(_AT_ONCE)]
+        finally:
+            self.model.train(was_training)
+        return torch.cat(parts)
+
+    def recommend(self, user: Any, n: int = 10, *, exclude: Iterable[Any] = ()) -> list[tuple[Any, float]]:
+        """Returns the `n` items with the highest predicted rating for a user, and that rating, the best first.
+
+        Args:
+            user: one that training did not see gets what is rated best on average.
+            n: how many, at most.
+            exclude: items that are left out, such as those the user has seen; unknown ones do no harm.
+        """
+        if n < 1:
+            raise ConfigError(f"recommend(n={n}): expected at least 1")
+        scores = self.scores(user)
+        known = [code - 1 for item in exclude if (code := self._item_codes.get(item, 0))]
+        scores[known] = -torch.inf
+        best = scores.topk(min(n, len(scores) - len(set(known))))
+        return [
+            (self.items[i + 1], value) for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def bias(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
+        """Returns the biases of items, or of users, (n,): how they are rated whoever rates them.
+
+        Raises:
+            ConfigError: the model has no biases.
+            DataError: one is unknown; names the nearest.
+        """
+        if not isinstance(self.model, EmbeddingDotBias):
+            raise ConfigError(f"{type(self.model).__name__} has no biases; EmbeddingDotBias (use_nn=False) has")
+        return self._rows(self.model.i_bias if is_item else self.model.u_bias, items, is_item).squeeze(1)
+
+    def weight(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
+        """Returns the factors of items, or of users, (n, factors).
+
+        Raises:
+            DataError: one is unknown; names the nearest.
+        """
+        model: Any = self.model
+        return self._rows(model.i_weight if is_item else model.u_weight, items, is_item)
+
+    def codes(self, names: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
+        """Returns the codes of items, or of users, int64 (n,).
+
+        Raises:
+            DataError: one is unknown; names the nearest.
+        """
+        codes = self._item_codes if is_item else self._user_codes
+        for name in names:
+            if name not in codes:
+                raise DataError(
+                    f"{'item' if is_item else 'user'} {name!r} is none of the {len(codes) - 1:,} of the training rows"
+                    f"{did_you_mean(str(name), map(str, codes))}"
+                )
+        return torch.tensor([codes[name] for name in names], dtype=torch.int64)
+
+    def _part(self, user: int, items: torch.Tensor) -> torch.Tensor:
+        cats = torch.stack([torch.full_like(items, user), items], 1)
+        raw = self.model(TabularRow(cats, torch.empty(len(items), 0, device=items.device)))
+        return activation(self.loss_func, raw).float().cpu()
+
+    def _rows(self, table: nn.Embedding, names: Sequence[Any], is_item: bool) -> torch.Tensor:
+        weight = table.weight.detach()
+        return weight[self.codes(names, is_item=is_item).to(weight.device)].cpu()
+
+
+_AT_ONCE = 100_000  # items scored in one pass

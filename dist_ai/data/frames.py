@@ -1,0 +1,181 @@
+"""Tables as whole columns: what procs work on, and how anything with rows becomes a data frame.
+
+A table of numbers and categories is quickest read a column at a time, so here the unit is not the row but the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dist_ai.data.table import Row, Table, is_row, no_column
+from dist_ai.errors import DataError
+
+__all__ = ["TabularFrame", "as_frame", "numbers_of", "read_csv", "require_finite"]
+
+
+def as_frame(source: Any) -> Any:
+    """Returns rows of any kind as a pandas data frame; its index is not looked at, and the source is never changed.
+
+    Args:
+        source: a data frame (also polars'), an Arrow table, a `Table`, a list of dicts or rows, or one dict or row.
+
+    Raises:
+        DataError: it has no rows with columns, or several columns of one name.
+
+    >>> as_frame([{"age": 3}, {"age": 5}])["age"].tolist()
+    [3, 5]
+    """
+    import pandas as pd
+
+    if isinstance(source, pd.DataFrame):
+        frame = source.reset_index(drop=True)
+    elif isinstance(source, pd.Series):
+        frame = pd.DataFrame([source]).infer_objects().reset_index(drop=True)
+    elif isinstance(source, Table):
+        frame = pd.DataFrame({name: _values(source, name) for name in source.names})
+    elif hasattr(source, "to_pandas"):
+        frame = source.to_pandas().reset_index(drop=True)
+    elif isinstance(source, Row | Mapping) or (is_row(source) and hasattr(source, "_asdict")):
+        frame = pd.DataFrame([_as_dict(source)])
+    elif _has_rows(source):
+        frame = pd.DataFrame([_as_dict(source[i]) for i in range(len(source))])
+    else:
+        raise DataError(
+            f"{type(source).__name__} is no table; expected a data frame, an Arrow table, a list of dicts, or one dict for a row"
+        )
+    twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+    if twice:
+        raise DataError(f"the table has several columns named {twice[0]!r}; rename them")
+    return frame.set_axis([str(name) for name in frame.columns], axis=1)
+
+
+def read_csv(file: Any, *, delimiter: str = ",", text: Iterable[str] = ()) -> Any:
+    """Returns the rows of a CSV file as a data frame; see `Table.from_csv` for what its values become.
+
+    Args:
+        file: the file or its address.
+        delimiter: between the values.
+        text: columns whose values stay text.
+    """
+    import pandas as pd
+
+    table = Table.from_csv(file, delimiter=delimiter, text=text)
+    frame = as_frame(table)
+    # An empty field is a missing value also where the column is text.
+    return frame.apply(lambda column: column.replace("", None) if not pd.api.types.is_numeric_dtype(column) else column)
+
+
+class TabularFrame:
+    """A data frame and what its columns are: what a `TabularProc` learns from and changes.
+
+    Args:
+        frame: the rows. Columns that procs set are set here and not in the frame that was given.
+        cat_names: columns that hold categories.
+        cont_names: columns that hold numbers.
+        y_names: columns that are to be predicted; new rows may lack them.
+
+    >>> to = TabularFrame(as_frame([{"age": 3}, {"age": 5}]), cont_names=["age"])
+    >>> to["age"] = to["age"] * 2
+    >>> to["age"].tolist()
+    [6, 10]
+    """
+
+    def __init__(
+        self, frame: Any, cat_names: Iterable[str] = (), cont_names: Iterable[str] = (), y_names: Iterable[str] = ()
+    ) -> None:
+        self.frame = frame.copy(deep=False)
+        self.cat_names, self.cont_names, self.y_names = list(cat_names), list(cont_names), list(y_names)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.frame.columns
+
+    def __getitem__(self, name: str) -> Any:
+        """Returns a column, a pandas series.
+
+        Raises:
+            DataError: there is none of that name; names the nearest.
+        """
+        if name not in self.frame.columns:
+            raise DataError(no_column(name, self.frame.columns))
+        return self.frame[name]
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        self.frame[name] = values
+
+    def add_cat(self, name: str, values: Any) -> None:
+        """Sets a column of categories, and has it be an input."""
+        self[name] = values
+        if name not in self.cat_names:
+            self.cat_names.append(name)
+
+    def add_cont(self, name: str, values: Any) -> None:
+        """Sets a column of numbers, and has it be an input."""
+        self[name] = values
+        if name not in self.cont_names:
+            self.cont_names.append(name)
+
+    def drop(self, name: str) -> None:
+        """Has a column no longer be an input."""
+        self.cat_names = [each for each in self.cat_names if each != name]
+        self.cont_names = [each for each in self.cont_names if each != name]
+
+    def __repr__(self) -> str:
+        return f"TabularFrame({len(self):,} rows, cat_names={self.cat_names}, cont_names={self.cont_names})"
+
+
+def numbers_of(to: TabularFrame, name: str) -> Any:
+    """Returns a column of numbers as float64, NaN where a value is missing.
+
+    Raises:
+        DataError: a value is no number; says which row.
+    """
+    import pandas as pd
+
+    column = to[name]
+    if pd.api.types.is_datetime64_any_dtype(column):
+        raise DataError(f"column {name!r} holds dates: make numbers and categories of them with add_datepart")
+    try:
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        pass
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy())
+    if len(wrong):
+        raise DataError(
+            f"column {name!r} holds {column.iloc[wrong[0]]!r:.60} in row {wrong[0]} ({len(wrong):,} such value(s)), which is no "
+            "number; mend it, or put the column into cat_names"
+        )
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def require_finite(name: str, values: Any) -> None:
+    """Raises `DataError` if numbers of a column are infinite; says which row. What is missing is not looked at."""
+    wrong = np.flatnonzero(np.isinf(values))
+    if len(wrong):
+        raise DataError(
+            f"column {name!r} is infinite in row {wrong[0]} ({len(wrong):,} such value(s)); replace infinities by missing "
+            "values, which FillMissing fills, or by a bound"
+        )
+
+
+def _values(table: Table, name: str) -> Any:
+    column = table.columns[name]
+    return column.to_pandas().to_numpy() if hasattr(column, "to_pandas") else column
+
+
+def _as_dict(row: Any) -> dict[str, Any]:
+    if hasattr(row, "_asdict"):
+        return row._asdict()
+    if not isinstance(row, Mapping) and not is_row(row):
+        raise DataError(f"{row!r:.100} is no row of a table; expected a dict from column to value, or a row of a frame")
+    return {str(name): value for name, value in row.items()}
+
+
+def _has_rows(source: Any) -> bool:
+    return isinstance(source, Sequence) and not isinstance(source, str | bytes) and len(source) > 0

@@ -1,0 +1,151 @@
+"""Targets of a whole table: what `CategoryBlock` and the others do of one item, for all rows of some columns at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dist_ai.core.transform import Pipeline
+from dist_ai.core.types import TensorMultiCategory, TensorRegression
+from dist_ai.data.block import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
+from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
+from dist_ai.data.getters import ColReader
+from dist_ai.data.transforms import EncodedMultiCategorize, RegressionSetup
+from dist_ai.errors import ConfigError, DataError
+
+__all__ = ["block_of", "target_pipeline", "target_tensor"]
+
+
+def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
+    """Returns what the targets are, where nobody says: numbers, one class, or a yes or no for each of several columns.
+
+    Raises:
+        ConfigError: several columns that are neither all numbers nor all yes and no.
+    """
+    import pandas as pd
+
+    to = TabularFrame(frame)
+    kinds = {_kind(to[name], pd) for name in y_names}
+    if len(y_names) > 1 and kinds <= {"yes or no"}:
+        return MultiCategoryBlock(encoded=True, vocab=list(y_names))
+    if kinds <= {"numbers", "yes or no"} and "numbers" in kinds:
+        return RegressionBlock(len(y_names))
+    if len(y_names) > 1:
+        raise ConfigError(
+            f"y_names={list(y_names)}: several targets need to be all numbers, or all yes and no (0 and 1); "
+            "give y_block to say what they are"
+        )
+    return CategoryBlock()
+
+
+def target_pipeline(
+    train: Any, y_names: Sequence[str], y_block: TransformBlock | Callable[[], TransformBlock] | None
+) -> Pipeline:
+    """Returns the pipeline of the targets, which has learned from the training rows.
+
+    Raises:
+        DataError: a target is missing, no number, or all rows are of one class.
+    """
+    block = block_of(train, y_names) if y_block is None else y_block
+    block = block if isinstance(block, TransformBlock) else block()
+    if len(y_names) == 1 and any(isinstance(tfm, EncodedMultiCategorize) for tfm in block.type_tfms):
+        raise ConfigError(
+            f"y_names={list(y_names)} is one column, and its block takes a yes or no in a column for each label"
+        )
+    reader = ColReader(y_names[0] if len(y_names) == 1 else list(y_names))
+    learning = Pipeline(block.type_tfms)
+    if _of_numbers(learning):
+        _numbers(train, y_names)
+        learning.setup([train[list(y_names)].iloc[0].tolist()])
+    else:
+        learning.setup(_different(_values(train, y_names)))
+        _require_classes(learning, y_names)
+    return Pipeline([reader, *learning.tfms])
+
+
+def target_tensor(pipeline: Pipeline, frame: Any) -> torch.Tensor:
+    """Returns the targets of all rows, as the pipeline makes them of each.
+
+    Raises:
+        DataError: the table has no such column, or a target is missing or unknown; names it.
+    """
+    reader = pipeline.tfms[0]
+    assert isinstance(reader, ColReader)
+    columns = [reader.cols] if isinstance(reader.cols, str | int) else reader.cols
+    y_names = [str(name) for name in columns]
+    rest = Pipeline(pipeline.tfms[1:])
+    if _of_numbers(rest):
+        numbers = _numbers(frame, y_names)
+        values = torch.from_numpy(numbers[:, 0].copy() if len(y_names) == 1 else numbers)
+        if isinstance(rest.tfms[0], RegressionSetup):
+            return TensorRegression(values)
+        for row in np.unique(numbers, axis=0):  # few, if they are yes and no
+            rest(row)
+        return TensorMultiCategory(values)
+    given = _values(frame, y_names)
+    try:
+        first: dict[Any, int] = {}
+        places = [first.setdefault(value, len(first)) for value in given]
+    except TypeError:  # lists of labels
+        return torch.stack([rest(value) for value in given])
+    return torch.stack([rest(value) for value in first])[torch.tensor(places)]
+
+
+def _kind(column: Any, pd: Any) -> str:
+    if pd.api.types.is_bool_dtype(column):
+        return "yes or no"
+    if not pd.api.types.is_numeric_dtype(column):
+        return "labels"
+    return "yes or no" if column.isin([0, 1]).all() and pd.api.types.is_integer_dtype(column) else "numbers"
+
+
+def _of_numbers(pipeline: Pipeline) -> bool:
+    return [type(tfm) for tfm in pipeline.tfms] in ([RegressionSetup], [EncodedMultiCategorize])
+
+
+def _numbers(frame: Any, y_names: Sequence[str]) -> Any:
+    """Returns the targets as float32 (rows, columns); raises `DataError` where one is missing or infinite."""
+    to = TabularFrame(frame)
+    columns = []
+    for name in y_names:
+        numbers = numbers_of(to, name)
+        _require_all(name, np.isnan(numbers))
+        require_finite(name, numbers)
+        columns.append(numbers.astype(np.float32))
+    return np.stack(columns, 1)
+
+
+def _values(frame: Any, y_names: Sequence[str]) -> list[Any]:
+    """Returns the targets as Python's values; raises `DataError` where one is missing."""
+    to = TabularFrame(frame)
+    for name in y_names:
+        _require_all(name, to[name].isna().to_numpy())
+    if len(y_names) == 1:
+        return frame[y_names[0]].tolist()
+    return list(zip(*(frame[name].tolist() for name in y_names), strict=True))
+
+
+def _require_all(name: str, lacking: Any) -> None:
+    if lacking.any():
+        row = int(np.flatnonzero(lacking)[0])
+        raise DataError(
+            f"the target {name!r} is missing in row {row} ({int(lacking.sum()):,} such row(s)); fill it, or leave the rows out"
+        )
+
+
+def _different(values: list[Any]) -> list[Any]:
+    try:
+        return list(dict.fromkeys(values))
+    except TypeError:  # lists of labels
+        return values
+
+
+def _require_classes(pipeline: Pipeline, y_names: Sequence[str]) -> None:
+    vocab = next((found for tfm in pipeline.tfms if (found := getattr(tfm, "vocab", None))), None)
+    if vocab is not None and len(vocab) == 1:
+        raise DataError(
+            f"all training rows have the class {vocab[0]!r} in {', '.join(y_names)}; a model needs two or more to tell apart"
+        )

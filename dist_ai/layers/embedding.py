@@ -1,0 +1,97 @@
+"""Embeddings of categories, and outputs that stay within a range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dist_ai.errors import ConfigError
+
+__all__ = ["EmbeddingTables", "SigmoidRange", "embedding", "embedding_size"]
+
+
+def embedding(num_categories: int, size: int, *, std: float = 0.01, sparse: bool = False) -> nn.Embedding:
+    """Returns an embedding whose numbers are drawn from a normal distribution cut off at two deviations.
+
+    Args:
+        num_categories: rows of the table.
+        size: numbers for each category.
+        std: the deviation.
+        sparse: give a gradient of only the rows that a batch has. `torch.optim.SGD` and `SparseAdam` take such.
+    """
+    table = nn.Embedding(num_categories, size, sparse=sparse)
+    nn.init.trunc_normal_(table.weight, std=std, a=-2 * std, b=2 * std)
+    return table
+
+
+def embedding_size(num_categories: int) -> int:
+    """Returns how many numbers stand for a category by fastai's rule: 1.6 n^0.56, at most 600.
+
+    >>> embedding_size(10), embedding_size(10_000_000)
+    (6, 600)
+    """
+    return min(600, round(1.6 * num_categories**0.56))
+
+
+class EmbeddingTables(nn.Module):
+    """An embedding for each categorical column, side by side.
+
+    Args:
+        sizes: (categories, numbers) of each column.
+        std: deviation of the numbers that they begin with.
+        sparse: see `embedding`.
+
+    Input: codes, int64 (batch, columns). Output: float (batch, sum of the numbers).
+
+    Raises:
+        ConfigError: a column has no category or no number.
+
+    >>> EmbeddingTables([(3, 2), (5, 4)])(torch.zeros(7, 2, dtype=torch.int64)).shape
+    torch.Size([7, 6])
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[int]], *, std: float = 0.01, sparse: bool = False) -> None:
+        super().__init__()
+        for place, (num_categories, size) in enumerate(sizes):
+            if num_categories < 1 or size < 1:
+                raise ConfigError(
+                    f"column {place} has {num_categories} categories of {size} numbers each; both need to be at least 1"
+                )
+        self.tables = nn.ModuleList(embedding(n, size, std=std, sparse=sparse) for n, size in sizes)
+        self.size = sum(size for _, size in sizes)
+
+    def forward(self, cats: torch.Tensor) -> torch.Tensor:
+        """Returns the embeddings of a batch of rows."""
+        if not self.tables:
+            return cats.new_empty(len(cats), 0, dtype=torch.get_default_dtype())
+        return torch.cat([table(cats[:, i]) for i, table in enumerate(self.tables)], 1)
+
+
+class SigmoidRange(nn.Module):
+    """Numbers to between `low` and `high`, by a sigmoid; both are reached only at infinity.
+
+    Args:
+        low, high: the range.
+
+    Raises:
+        ConfigError: the range is empty.
+
+    >>> SigmoidRange(0, 5)(torch.tensor([0.0, 100.0]))
+    tensor([2.5000, 5.0000])
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        if not low < high:
+            raise ConfigError(f"y_range=({low}, {high}): expected the lower end first")
+        self.low, self.high = low, high
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the numbers in the range."""
+        return torch.sigmoid(x) * (self.high - self.low) + self.low
+
+    def extra_repr(self) -> str:
+        """Returns the range."""
+        return f"{self.low}, {self.high}"

@@ -1,0 +1,170 @@
+"""Loaders of tables, made in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from dist_ai.data import Categorify, DataLoaders, LoaderOptions, Table, TabularPandas, TransformBlock, as_frame
+from dist_ai.data.frames import read_csv
+from dist_ai.data.loader import Tfms
+from dist_ai.data.procs import Proc
+from dist_ai.data.tabular import names_of, splits_of
+from dist_ai.errors import DataError
+from dist_ai.tabular.dates import cont_cat_split
+from dist_ai.tabular.procs import FillMissing, Normalize
+
+__all__ = ["TabularDataLoaders"]
+
+
+class TabularDataLoaders(DataLoaders):
+    """Loaders of the rows of a table, whose tensors are where the model is: a batch is taken by index.
+
+    ```python
+    dls = TabularDataLoaders.from_csv("adult.csv", cat_names=["job"], cont_names=["age"], y_names="income", bs=256)
+    ```
+
+    What all ways to make them take:
+
+    - `procs`: what prepares the columns, and learns from the training rows alone; by default missing numbers are filled,
+      categories numbered and numbers scaled. Those of new rows, and of an exported model's, are prepared alike;
+    - `cat_names`, `cont_names`: the columns that hold categories, and numbers; by default `cont_cat_split` tells;
+    - `y_names`: the column, or columns, to predict; `y_block`: what they are, see `TabularPandas`;
+    - `valid_pct`: share of the rows drawn at random for validation, 0.2 by default, 0 for none; or `valid_idx`, the rows;
+    - `seed`: of that draw and of the order;
+    - `batch_tfms`: transforms of a batch, of a `TabularRow` and targets;
+    - `options`: ``bs=64``, ``weights="balanced"`` and more; see `LoaderOptions`.
+    """
+
+    @classmethod
+    def from_df(
+        cls,
+        df: Any,
+        *,
+        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
+        cat_names: Sequence[str] | str | None = None,
+        cont_names: Sequence[str] | str | None = None,
+        y_names: Sequence[str] | str = (),
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        valid_pct: float | None = None,
+        valid_idx: Sequence[int] | None = None,
+        seed: int | None = 0,
+        batch_tfms: Tfms = (),
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of a data frame, an Arrow table, a `Table` or a list of dicts.
+
+        Args:
+            df: the rows; they are not changed.
+            procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
+
+        Raises:
+            DataError: a column is missing or comes twice, holds infinities, values of several types, or no number at all;
+                or there are too few rows, or one class.
+            ConfigError: no `y_names`, or a column that is several things.
+        """
+        frame = as_frame(df)
+        y_names = _targets(y_names)
+        cats, conts = _columns(frame, cat_names, cont_names, y_names)
+        splits = splits_of(frame, valid_pct=valid_pct, valid_idx=valid_idx, seed=seed)
+        to = TabularPandas(frame, procs, cats, conts, y_names, y_block, splits)
+        return to.dataloaders(cls, batch_tfms=batch_tfms, seed=seed, **options)
+
+    @classmethod
+    def from_csv(
+        cls,
+        csv: str | Path,
+        *,
+        delimiter: str = ",",
+        text: Iterable[str] = (),
+        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
+        cat_names: Sequence[str] | str | None = None,
+        cont_names: Sequence[str] | str | None = None,
+        y_names: Sequence[str] | str = (),
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        valid_pct: float | None = None,
+        valid_idx: Sequence[int] | None = None,
+        seed: int | None = 0,
+        batch_tfms: Tfms = (),
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of a CSV file; an empty field is a missing value.
+
+        Args:
+            csv: the file or its address, ``.gz`` too; its first line has the columns' names.
+            delimiter: between its values.
+            text: columns whose values stay text: "007" is 7 otherwise.
+            procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
+        """
+        return cls.from_df(
+            read_csv(csv, delimiter=delimiter, text=text),
+            procs=procs,
+            cat_names=cat_names,
+            cont_names=cont_names,
+            y_names=y_names,
+            y_block=y_block,
+            valid_pct=valid_pct,
+            valid_idx=valid_idx,
+            seed=seed,
+            batch_tfms=batch_tfms,
+            **options,
+        )
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: str | Path,
+        *,
+        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
+        cat_names: Sequence[str] | str | None = None,
+        cont_names: Sequence[str] | str | None = None,
+        y_names: Sequence[str] | str = (),
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        valid_pct: float | None = None,
+        valid_idx: Sequence[int] | None = None,
+        seed: int | None = 0,
+        batch_tfms: Tfms = (),
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of a Parquet file, or a folder of them, that fits into memory.
+
+        Args:
+            path: the file or folder, or its address; only the columns that are named are read.
+            procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
+        """
+        return cls.from_df(
+            Table.from_parquet(path),
+            procs=procs,
+            cat_names=cat_names,
+            cont_names=cont_names,
+            y_names=y_names,
+            y_block=y_block,
+            valid_pct=valid_pct,
+            valid_idx=valid_idx,
+            seed=seed,
+            batch_tfms=batch_tfms,
+            **options,
+        )
+
+
+def _targets(y_names: Sequence[str] | str) -> list[str]:
+    if not (names := names_of(y_names)):
+        raise DataError(
+            "y_names is empty: say which column, or columns, are to be predicted; TabularPandas goes without"
+        )
+    return names
+
+
+def _columns(
+    frame: Any, cat_names: Sequence[str] | str | None, cont_names: Sequence[str] | str | None, y_names: list[str]
+) -> tuple[list[str], list[str]]:
+    """Returns the categorical and the continuous columns: those given, or else as the values tell, of what is left."""
+    if cat_names is not None and cont_names is not None:
+        return names_of(cat_names), names_of(cont_names)
+    conts, cats = cont_cat_split(frame, dep_var=y_names)
+    if cat_names is None and cont_names is None:
+        return cats, conts
+    if cat_names is None:
+        return [], names_of(cont_names)
+    return names_of(cat_names), []

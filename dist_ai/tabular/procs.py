@@ -1,0 +1,287 @@
+"""Procs of tables of numbers and categories: what is missing, rare categories, dates, scales, categories by their target.
+
+Whatever order they are listed in, they run in this one: dates (10), filling (20), folding of rare categories (30), encoding by
+the target (40), numbering of categories (50, `Categorify`), scaling (60). Those of your own run before them (0), or where their
+`order` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from dist_ai.core.randomness import sample_keys
+from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
+from dist_ai.data.procs import TabularProc
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.tabular.dates import add_datepart, date_parts
+
+__all__ = ["DateParts", "FillMissing", "Normalize", "RareCategories", "TargetEncode"]
+
+
+@dataclass
+class FillMissing(TabularProc):
+    """Fills in missing numbers, and tells by a category of its own where there was none.
+
+    Args:
+        fill_strategy: with the ``"median"`` or ``"mode"`` of the training rows, or a ``"constant"``.
+        add_col: make a column ``<name>_na`` (True or False) for each that lacks a number in a training row.
+        fill_vals: the constant of a column, by name; 0 for others.
+        fills: what each column is filled with; learned.
+        marked: the columns that have a ``_na`` column; learned.
+
+    New rows may lack numbers where no training row did: they are filled alike, without a mark, which the model does not know.
+
+    Raises:
+        DataError: a column has no number in any training row, or an infinite one.
+    """
+
+    fill_strategy: Literal["median", "mode", "constant"] = "median"
+    add_col: bool = True
+    fill_vals: dict[str, float] = field(default_factory=dict)
+    fills: dict[str, float] = field(default_factory=dict, init=False)
+    marked: list[str] = field(default_factory=list, init=False)
+
+    order: ClassVar[int] = 20
+
+    def __post_init__(self) -> None:
+        if self.fill_strategy not in ("median", "mode", "constant"):
+            raise ConfigError(
+                f"FillMissing(fill_strategy={self.fill_strategy!r}): expected 'median', 'mode' or 'constant'"
+            )
+
+    def setups(self, to: TabularFrame) -> None:
+        """Learns what to fill with, and which columns lack numbers."""
+        for name in to.cont_names:
+            numbers = numbers_of(to, name)
+            require_finite(name, numbers)
+            there = numbers[~np.isnan(numbers)]
+            if not len(there):
+                raise DataError(f"column {name!r} has no number in any training row; leave it out of cont_names")
+            self.fills[name] = self._fill(name, there)
+            if len(there) < len(numbers) and self.add_col:
+                self.marked.append(name)
+
+    def encodes(self, to: TabularFrame) -> None:
+        """Fills the numbers in."""
+        for name, fill in self.fills.items():
+            numbers = numbers_of(to, name)
+            lacking = np.isnan(numbers)
+            if name in self.marked:
+                to.add_cat(f"{name}_na", lacking)
+            to[name] = np.where(lacking, fill, numbers)
+
+    def decodes(self, to: TabularFrame) -> None:
+        """Takes out what was filled in, where it was marked."""
+        for name in self.marked:
+            to[name] = to[name].where(to[f"{name}_na"] != True)  # noqa: E712  # an unknown mark is None
+            to.drop(f"{name}_na")
+
+    def _fill(self, name: str, there: Any) -> float:
+        if self.fill_strategy == "constant":
+            return float(self.fill_vals.get(name, 0.0))
+        if self.fill_strategy == "median":
+            return float(np.median(there))
+        values, counts = np.unique(there, return_counts=True)
+        return float(values[counts.argmax()])
+
+
+@dataclass
+class Normalize(TabularProc):
+    """Scales numbers to mean 0 and deviation 1 over the training rows.
+
+    Args:
+        means, stds: of each column; learned. A column that is the same everywhere becomes 0.
+    """
+
+    means: dict[str, float] = field(default_factory=dict, init=False)
+    stds: dict[str, float] = field(default_factory=dict, init=False)
+
+    order: ClassVar[int] = 60
+
+    def setups(self, to: TabularFrame) -> None:
+        """Learns mean and deviation of each column, in float64, over the numbers that are there."""
+        for name in to.cont_names:
+            numbers = numbers_of(to, name)
+            require_finite(name, numbers)
+            numbers = numbers[~np.isnan(numbers)]
+            if not len(numbers):
+                raise DataError(f"column {name!r} has no number in any training row; leave it out of cont_names")
+            self.means[name] = float(numbers.mean())
+            self.stds[name] = float(numbers.std()) + 1e-7
+
+    def encodes(self, to: TabularFrame) -> None:
+        """Scales the numbers."""
+        for name, mean in self.means.items():
+            to[name] = (numbers_of(to, name) - mean) / self.stds[name]
+
+    def decodes(self, to: TabularFrame) -> None:
+        """Returns the numbers to their scale, rounded to the 7 digits that float32 has."""
+        for name, mean in self.means.items():
+            numbers = numbers_of(to, name) * self.stds[name] + mean
+            scale = max(abs(mean), self.stds[name])
+            to[name] = np.round(numbers, int(np.clip(5 - np.floor(np.log10(scale)), 0, 12)))
+
+
+@dataclass
+class RareCategories(TabularProc):
+    """Folds categories that few training rows have into one, which categories that come later join too.
+
+    Args:
+        min_count: rows that a category needs to stay.
+        name: of the category of the others.
+        kept: the categories that stay, of each column; learned.
+    """
+
+    min_count: int = 10
+    name: str = "#rare#"
+    kept: dict[str, list[Any]] = field(default_factory=dict, init=False)
+
+    order: ClassVar[int] = 30
+
+    def setups(self, to: TabularFrame) -> None:
+        """Counts the categories; a column of which none is rare is left as it is."""
+        for column in to.cat_names:
+            counts = to[column].value_counts()
+            if (counts < self.min_count).any():
+                self.kept[column] = counts.index[counts >= self.min_count].tolist()
+
+    def encodes(self, to: TabularFrame) -> None:
+        """Folds the rare ones; their column becomes one of text."""
+        for column, kept in self.kept.items():
+            values = to[column].astype(object)
+            text = values.map(str, na_action="ignore")
+            to[column] = text.where(values.isin(kept) | values.isna(), self.name)
+
+
+@dataclass
+class TargetEncode(TabularProc):
+    """Categories as the mean of the target in their training rows: a number beside the embedding, or instead of it.
+
+    Args:
+        columns: which columns; by default all of `cat_names`.
+        folds: a training row's number is the mean over the rows of the other folds, so it never knows its own target.
+        smooth: rows of the overall mean that are added to each category, so that a rare one does not stand for its few rows.
+        replace: whether the category itself is no longer an input.
+        seed: of the folds.
+        means: of each category, by column; learned. Missing ones are under "", and others have the overall mean.
+        overall: the mean of all training rows; learned.
+
+    Numbers, or two classes of which the one that is sorted last counts 1. The new columns are ``<name>_mean``.
+
+    Raises:
+        ConfigError: there is no target, several, or one of more than two classes.
+    """
+
+    columns: list[str] | None = None
+    folds: int = 5
+    smooth: float = 10.0
+    replace: bool = False
+    seed: int = 0
+    means: dict[str, list[tuple[Any, float]]] = field(default_factory=dict, init=False)
+    overall: float = field(default=0.0, init=False)
+
+    order: ClassVar[int] = 40
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ConfigError(
+                f"TargetEncode(folds={self.folds}): expected at least 2, so that a row's own target stays out"
+            )
+
+    def setups(self, to: TabularFrame) -> None:
+        """Learns the means."""
+        target = _as_numbers(to)
+        self.overall = float(target.mean())
+        self.columns = list(to.cat_names) if self.columns is None else self.columns
+        for name in self.columns:
+            self.means[name] = list(self._means(_keys(to, name), target).items())
+
+    def encodes(self, to: TabularFrame) -> None:
+        """Adds the mean of each row's category."""
+        for name, pairs in self.means.items():
+            known = dict(pairs)
+            self._add(to, name, _keys(to, name).map(known).fillna(self.overall).to_numpy(dtype=np.float64))
+
+    def encodes_training(self, to: TabularFrame) -> None:
+        """Adds for each training row the mean over the rows of the other folds."""
+        target = _as_numbers(to)
+        keys = sample_keys(seed=self.seed, epoch=0, samples=np.arange(len(to), dtype=np.int64))
+        fold = (np.asarray(keys).astype(np.uint64) % np.uint64(self.folds)).astype(np.int64)
+        for name in self.means:
+            categories, values = _keys(to, name), np.full(len(to), self.overall)
+            for k in range(self.folds):
+                others, own = fold != k, fold == k
+                if others.any() and own.any():
+                    means = self._means(categories[others], target[others])
+                    values[own] = categories[own].map(means).fillna(float(target[others].mean())).to_numpy()
+            self._add(to, name, values)
+
+    def _means(self, categories: Any, target: Any) -> dict[Any, float]:
+        import pandas as pd
+
+        grouped = pd.Series(target, index=categories.index).groupby(categories, sort=False)
+        sums, counts = grouped.sum(), grouped.count()
+        means = (sums + self.smooth * float(target.mean())) / (counts + self.smooth)
+        return {key: float(mean) for key, mean in zip(means.index.tolist(), means, strict=True)}
+
+    def _add(self, to: TabularFrame, name: str, values: Any) -> None:
+        to.add_cont(f"{name}_mean", values)
+        if self.replace:
+            to.drop(name)
+
+    def decodes(self, to: TabularFrame) -> None:
+        """Takes the means out of the inputs, where their categories are still there."""
+        for name in self.means:
+            if not self.replace:
+                to.drop(f"{name}_mean")
+
+
+@dataclass
+class DateParts(TabularProc):
+    """Year, month, day of the week and more of columns of dates, as `add_datepart` makes them, in new rows too.
+
+    Args:
+        columns: the columns of dates, which are neither in cat_names nor in cont_names.
+        time: also hour, minute and second.
+
+    ``Elapsed`` (seconds since 1970) becomes a number, the others categories. A missing date has no parts.
+    """
+
+    columns: list[str]
+    time: bool = False
+
+    order: ClassVar[int] = 10
+
+    def encodes(self, to: TabularFrame) -> None:
+        """Adds the parts."""
+        for name in self.columns:
+            to[name]  # raises the named error where it is not there
+            to.frame = add_datepart(to.frame, name, drop=False, time=self.time)
+            prefix, parts = date_parts(name, time=self.time)
+            for part in parts:
+                add = to.add_cont if part == "Elapsed" else to.add_cat
+                add(f"{prefix}{part}", to[f"{prefix}{part}"])
+
+
+def _keys(to: TabularFrame, name: str) -> Any:
+    """Returns the categories of a column as what a file can hold, "" for a missing one."""
+    column = to[name].astype(object)
+    return column.where(column.notna(), "")
+
+
+def _as_numbers(to: TabularFrame) -> Any:
+    if len(to.y_names) != 1:
+        raise ConfigError(f"TargetEncode needs one target, and y_names={to.y_names}")
+    column = to[to.y_names[0]]
+    if getattr(column.dtype, "kind", "O") in "iuf":
+        return numbers_of(to, to.y_names[0])
+    classes = sorted(column.dropna().unique().tolist())
+    if len(classes) != 2:
+        raise ConfigError(
+            f"TargetEncode takes numbers or two classes, and {to.y_names[0]!r} has {len(classes)}: "
+            f"{', '.join(map(str, classes[:5]))}"
+        )
+    return (column == classes[1]).to_numpy(dtype=np.float64)

@@ -1,0 +1,276 @@
+"""Ratings: loaders, learners, recommendations, and what users chose without rating it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dist_ai.collab import CollabDataLoaders, CollabLearner, EmbeddingNN, Recommender, SampleNegatives, collab_learner
+from dist_ai.core import Draw, TabularRow, TensorMultiCategory, TensorRegression
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.export import Predictor
+from dist_ai.learner import load_learner
+from dist_ai.metrics import MRR, NDCGAtK, RecallAtK, mae
+
+
+def ratings(num: int = 600, *, users: int = 20, items: int = 30, seed: int = 0) -> pd.DataFrame:
+    """Returns different (user, film) pairs; each user likes even films or odd ones, and some films are better."""
+    random = np.random.default_rng(seed)
+    pairs = random.choice(users * items, min(num, users * items), replace=False)
+    user, item = pairs // items, pairs % items
+    liked = (user % 2) == (item % 2)
+    stars = np.clip(2.0 + 2.0 * liked + (item % 5) / 5 + random.normal(0, 0.1, len(pairs)), 1, 5)
+    return pd.DataFrame({"user": [f"u{u}" for u in user], "film": [f"f{i}" for i in item], "stars": stars})
+
+
+def chosen() -> pd.DataFrame:
+    """Returns what each user liked, without the stars."""
+    frame = ratings(400)
+    return frame[frame["stars"] > 3.5][["user", "film"]]
+
+
+NAMES = ("user_name", "item_name", "rating_name")
+
+
+def texts(figure: Any) -> set[str]:
+    return {t.get_text() for axes in figure.axes for t in axes.findobj(lambda x: hasattr(x, "get_text"))}
+
+
+def ratings_learner(frame: Any = None, *, bs: int = 32, n_factors: int = 8, **options: Any) -> CollabLearner:
+    dls = CollabDataLoaders.from_df(ratings(500) if frame is None else frame, bs=bs, seed=1)
+    return collab_learner(dls, n_factors, **{"y_range": (0.5, 5.5), "run_dir": None, "progress": False, **options})
+
+
+# ------------------------------------------------------------------------------------------------ loaders
+
+
+def test_a_batch_has_user_and_item_and_the_rating(tmp_path: Path) -> None:
+    frame = ratings(100)
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    frame.to_parquet(tmp_path / "r.parquet")
+    for dls in (
+        CollabDataLoaders.from_df(frame, bs=16),
+        CollabDataLoaders.from_csv(tmp_path / "r.csv", bs=16),
+        CollabDataLoaders.from_parquet(tmp_path / "r.parquet", bs=16),
+        CollabDataLoaders.from_df(frame[["stars", "film", "user"]], **dict(zip(NAMES, frame, strict=True)), bs=16),
+    ):
+        row, y = dls.one_batch()
+        assert row.cats.shape == (16, 2)
+        assert isinstance(y, TensorRegression)
+        assert y.shape == (16,)
+        assert len(dls.train_ds) == 80
+    assert "user" in texts(dls.show_batch(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"item_name": "flim"}, r"item_name: no column 'flim'; .*did you mean 'film'"),
+        ({}, {"user_name": "film"}, r"each needs a column of its own"),
+        ({"stars": np.inf}, {}, r"column 'stars' is infinite in row 0"),
+        ({"stars": None}, {}, r"the target 'stars' is missing in row 0"),
+        ({"stars": "good"}, {}, r"column 'stars' holds 'good' in row 0"),
+        ({"user": None}, {}, r"column 'user' has no value in any row"),
+        ({"user": [1, "a"] * 50}, {}, r"column 'user' holds values of several types"),
+        ({}, {"negatives": 3, "rating_name": "stars"}, r"negatives beside rating_name"),
+        ({}, {"negatives": 0}, r"SampleNegatives\(train=0\): expected at least 1"),
+    ],
+)
+def test_what_is_wrong_with_ratings_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises((DataError, ConfigError), match=message):
+        CollabDataLoaders.from_df(ratings(100).assign(**change), **options)
+
+
+def test_too_few_columns_and_other_loaders_are_named() -> None:
+    with pytest.raises(DataError, match=r"there are 2 column\(s\), user, film, and none for rating_name"):
+        CollabDataLoaders.from_df(chosen())
+    from tables import people_loaders
+
+    with pytest.raises(ConfigError, match="not of users, items and ratings"):
+        collab_learner(people_loaders())
+
+
+# ------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_nn": True, "layers": [16], "config": {"ps": 0.1}}, {"precision": "bf16"}]
+)
+def test_ratings_are_learned(options: dict[str, Any]) -> None:
+    learn = ratings_learner(metrics=mae, **options)
+    learn.fit_one_cycle(12, 0.05)
+    assert learn.recorder.final[1] < 0.5  # the mean rating is off by 0.9
+
+
+def test_sparse_gradients_learn_too() -> None:
+    learn = ratings_learner(metrics=mae, sparse=True, opt_func=torch.optim.SparseAdam)
+    assert learn.spec is not None
+    assert learn.spec.arguments["sparse"]
+    learn.fit_one_cycle(12, 0.05)
+    assert learn.recorder.final[1] < 0.5
+
+
+def learn_in_double() -> dict[str, Any]:
+    """Returns what must not depend on the number of processes: ratings, and choices with drawn items."""
+    found: dict[str, Any] = {}
+    learn = ratings_learner(ratings(90), bs=35, strategy="ddp")
+    learn.model.double()
+    learn.fit_one_cycle(2, 0.05)
+    found["ratings"] = (learn.recorder.losses, learn.recorder.final)
+    dls = CollabDataLoaders.from_df(chosen()[:90], negatives=3, valid_negatives=20, bs=35, seed=1)
+    metrics = [RecallAtK(5), NDCGAtK(5), MRR()]
+    learn = collab_learner(dls, 8, metrics=metrics, strategy="ddp", run_dir=None, progress=False)
+    learn.model.double()
+    learn.fit_one_cycle(2, 0.05)
+    found["choices"] = (learn.recorder.losses, learn.recorder.final)
+    return found
+
+
+def test_1_2_and_3_processes_learn_the_same(spawn: Any) -> None:
+    [alone] = spawn(1, learn_in_double)
+    for world_size in (2, 3):
+        for rank in spawn(world_size, learn_in_double):
+            for name, numbers in alone.items():
+                for got, expected in zip(rank[name], numbers, strict=True):
+                    torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-8, atol=1e-8)
+
+
+# ------------------------------------------------------------------------------------------------ recommending
+
+
+def test_recommendations_leave_out_what_was_seen_and_know_what_is_liked() -> None:
+    learn = ratings_learner()
+    learn.fit_one_cycle(12, 0.05)
+    seen = set(learn.dls.train_ds.frame.query("user == 'u4'")["film"])
+    best = learn.recommend("u4", 4)
+    assert not seen & {item for item, _ in best}
+    assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
+    liked = [int(item[1:]) % 2 == 0 for item, _ in learn.recommend("u4", 5, exclude_seen=False)]
+    assert sum(liked) >= 4
+    assert len(learn.recommend("u4", 1000)) == 30 - len(seen)
+
+
+def test_an_export_recommends_and_predicts_as_the_learner(tmp_path: Path) -> None:
+    learn = ratings_learner()
+    learn.fit(1, 0.05)
+    learn.export(tmp_path / "model")
+    recommender = Recommender.load(tmp_path / "model")
+    assert recommender.recommend("u3", 5) == learn.recommend("u3", 5, exclude_seen=False)
+    pairs = [{"user": "u3", "film": "f2"}, {"user": "nobody", "film": "f2"}, {"user": "u3", "film": "none"}]
+    expected = learn.get_preds(learn.dls.test_dl(pairs))[0]
+    found = torch.stack([p.output for p in Predictor(tmp_path / "model").predict_many(pairs)])
+    torch.testing.assert_close(found, expected)
+    label, *_ = load_learner(tmp_path / "model").predict(pairs[0])
+    assert label == pytest.approx(expected[0].item())
+    assert recommender.scores("u3", ["f2"]).item() == pytest.approx(expected[0].item())
+
+
+def test_unknown_users_are_average_ones() -> None:
+    model = ratings_learner().model.eval()
+    with torch.no_grad():
+        model.i_weight.weight.normal_()
+        model.u_weight.weight.normal_()
+        rating = model(TabularRow(torch.tensor([[0, 3]]), torch.empty(1, 0)))
+        model.u_weight.weight[0] = model.u_weight.weight[1:].mean(0)
+        model.u_bias.weight[0] = model.u_bias.weight[1:].mean(0)
+        model.train()
+        torch.testing.assert_close(rating, model(TabularRow(torch.tensor([[0, 3]]), torch.empty(1, 0))))
+
+
+def test_biases_and_factors_are_looked_up_by_name() -> None:
+    learn = ratings_learner()
+    learn.fit_one_cycle(5, 0.05)
+    assert learn.bias(["f4", "f5"]).shape == (2,)
+    assert learn.bias(["f4"]) > learn.bias(["f5"])  # 4 is rated 0.8 higher than 0
+    assert learn.weight(["u1"], is_item=False).shape == (1, 8)
+    with pytest.raises(DataError, match=r"item 'f44' is none of the 30 of the training rows; did you mean"):
+        learn.weight(["f44"])
+    with pytest.raises(ConfigError, match="EmbeddingNN has no biases"):
+        ratings_learner(use_nn=True).bias(["f4"])
+    with pytest.raises(ConfigError, match="expected at least 1"):
+        learn.recommend("u1", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": [3]}, "layers is for the model with hidden layers; give use_nn=True"),
+        ({"use_nn": True, "sparse": True}, "sparse=True is for the dot product"),
+        ({"y_range": (5, 1)}, "expected the lower end first"),
+    ],
+)
+def test_what_is_wrong_with_a_learner_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ratings_learner(**options)
+
+
+def test_an_export_of_something_else_is_no_recommender(tmp_path: Path) -> None:
+    from tables import people_learner
+
+    people_learner().export(tmp_path / "model")
+    with pytest.raises(ConfigError, match="holds no model of users and items, but a TabularModel"):
+        Recommender.load(tmp_path / "model")
+
+
+# ------------------------------------------------------------------------------------------------ choices
+
+
+def test_drawn_items_depend_on_seed_epoch_and_sample_alone() -> None:
+    dls = CollabDataLoaders.from_df(chosen(), negatives=4, valid_negatives=10, bs=16, num_workers=0)
+
+    def drawn(epoch: int, start: int) -> dict[tuple[int, int], list[int]]:
+        batches = [row.cats for _, (row, _) in dls.train.batches(epoch, start)]
+        return {(user, item): others for user, item, *others in torch.cat(batches).tolist()}
+
+    first = drawn(0, 0)
+    assert drawn(0, 0) == first
+    later = drawn(0, 3)  # a run that goes on in the middle of the epoch
+    assert {pair: first[pair] for pair in later} == later
+    assert sum(first[pair] == others for pair, others in drawn(1, 0).items()) < 5
+    row, y = next(iter(dls.valid))
+    assert isinstance(y, TensorMultiCategory)
+    assert y.sum(1).tolist() == [1.0] * len(y)
+    assert row.cats.shape[1] == 12
+    assert torch.equal(next(iter(dls.valid))[0].cats, row.cats)
+
+
+def test_what_a_user_chose_is_not_drawn() -> None:
+    dls = CollabDataLoaders.from_df(chosen()[:60], negatives=20, bs=512, num_workers=0, valid_pct=0.2)
+    known = {tuple(pair) for pair in dls.train_ds.rows.cats.tolist()}
+    row, _ = dls.one_batch()
+    assert not known & {(user, other) for user, _, *others in row.cats.tolist() for other in others}
+    assert (row.cats > 0).all()
+
+
+def test_drawing_without_anything_to_draw_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"1 item\(s\): expected at least 2"):
+        SampleNegatives(2)
+    row = TabularRow(torch.tensor([[1, 1]]), torch.empty(1, 0))
+    sampler = SampleNegatives(3, train=2)
+    assert sampler((row,)) == (row,)
+    batch = sampler((row, torch.ones(1)), Draw(seed=0, epoch=0, samples=[0]))
+    assert sampler.decode(batch)[0].cats.tolist() == [[1, 1]]
+
+
+def test_choices_are_ranked_and_recommended(tmp_path: Path) -> None:
+    dls = CollabDataLoaders.from_df(chosen(), negatives=4, valid_negatives=15, bs=32)
+    metrics = [RecallAtK(8), NDCGAtK(8), MRR()]
+    learn = collab_learner(dls, 8, metrics=metrics, run_dir=None, progress=False)
+    learn.fit_one_cycle(15, 0.05)
+    assert learn.recorder.final[1] > 0.85  # by chance a half
+    assert "chosen" in texts(learn.show_results(3))
+    learn.export(tmp_path / "model")
+    assert Recommender.load(tmp_path / "model").recommend("u2", 3) == learn.recommend("u2", 3, exclude_seen=False)
+
+
+def test_the_model_with_hidden_layers_scores_several_items_as_one_by_one() -> None:
+    model = EmbeddingNN([(5, 3), (7, 4)], [6]).eval()
+    cats = torch.tensor([[1, 2, 3], [2, 0, 6]])
+    several = model(TabularRow(cats, torch.empty(2, 0)))
+    single = torch.stack([model(TabularRow(cats[:, [0, i]], torch.empty(2, 0))) for i in (1, 2)], 1)
+    torch.testing.assert_close(several, single)

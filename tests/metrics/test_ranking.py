@@ -1,0 +1,63 @@
+"""Metrics of rankings beside scikit-learn's, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+import torch
+
+from dist_ai.errors import ConfigError
+from dist_ai.metrics import MRR, NDCGAtK, RecallAtK, as_metrics
+
+
+def data(num: int = 40, items: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(num, items, generator=generator, dtype=torch.float64)
+    relevant = (torch.rand(num, items, generator=generator) < 0.3).long()
+    relevant[:, 0] = 1
+    return scores, relevant
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_ndcg_is_scikit_learn_s(k: int) -> None:
+    scores, relevant = data()
+    expected = skm.ndcg_score(relevant.numpy(), scores.numpy(), k=k)
+    assert NDCGAtK(k)(scores, relevant).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_recall_and_mrr_are_what_sorting_finds() -> None:
+    scores, relevant = data()
+    recalls, reciprocals = [], []
+    for row, wanted in zip(scores.numpy(), relevant.numpy(), strict=True):
+        hits = wanted[np.argsort(-row)]
+        recalls.append(hits[:4].sum() / min(4, wanted.sum()))
+        reciprocals.append(1 / (1 + int(np.flatnonzero(hits)[0])))
+    assert RecallAtK(4)(scores, relevant).item() == pytest.approx(np.mean(recalls))
+    assert MRR()(scores, relevant).item() == pytest.approx(np.mean(reciprocals))
+    assert MRR(1)(scores, relevant).item() == pytest.approx(np.mean([r == 1 for r in reciprocals]))
+
+
+def test_samples_without_relevant_items_do_not_count() -> None:
+    scores, relevant = data()
+    padded = torch.cat([scores, torch.randn(5, 12)]), torch.cat([relevant, torch.zeros(5, 12, dtype=torch.int64)])
+    for metric in as_metrics([RecallAtK(4), NDCGAtK(4), MRR()]):
+        values = []
+        for pred, target in ((scores, relevant), padded):
+            metric.reset()
+            for part in torch.arange(len(pred)).split(7):
+                metric.update(pred[part], target[part], num_local=len(part))
+            values.append(metric.value(metric.statistics()))  # type: ignore[union-attr]
+        assert values[0] == pytest.approx(values[1])
+
+
+def test_a_model_that_says_the_same_of_all_items_has_found_none() -> None:
+    same, relevant = torch.zeros(1, 5), torch.tensor([[1, 0, 0, 0, 0]])
+    assert RecallAtK(4)(same, relevant).item() == 0
+    assert MRR()(same, relevant).item() == pytest.approx(1 / 5)
+
+
+def test_k_is_at_least_one() -> None:
+    for metric in (RecallAtK, NDCGAtK, MRR):
+        with pytest.raises(ConfigError, match="k=0: expected"):
+            metric(0)

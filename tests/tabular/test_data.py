@@ -1,0 +1,252 @@
+"""Loaders of tables: what is in a batch, what the procs learned it from, and what a table must look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pytest
+import torch
+from tables import CATS, CONTS, people, people_learner, people_loaders
+
+from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
+from dist_ai.data import CategoryBlock, MultiCategoryBlock, Table
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.tabular import (
+    Categorify,
+    FillMissing,
+    Normalize,
+    TabularDataLoaders,
+    TabularPandas,
+    TabularProc,
+)
+
+
+@dataclass
+class DoubledHours(TabularProc):
+    """Hours of two weeks."""
+
+    factor: float = 2.0
+    most: float = field(default=0.0, init=False)
+
+    order: ClassVar[int] = 5
+
+    def setups(self, to: Any) -> None:
+        self.most = float(to["hours"].max())
+
+    def encodes(self, to: Any) -> None:
+        to["hours"] = to["hours"] * self.factor
+
+    def decodes(self, to: Any) -> None:
+        to["hours"] = to["hours"] / self.factor
+
+
+# ------------------------------------------------------------------------------------------------ what is in them
+
+
+def test_a_batch_has_codes_numbers_and_classes() -> None:
+    row, y = people_loaders().one_batch()
+    assert isinstance(row, TabularRow)
+    assert (row.cats.dtype, row.cats.shape) == (torch.int64, (16, 3))  # age_na is the third
+    assert (row.conts.dtype, row.conts.shape) == (torch.float32, (16, 2))
+    assert isinstance(y, TensorCategory)
+
+
+def test_an_epoch_has_every_training_row_once() -> None:
+    dls = people_loaders(bs=7)
+    seen = torch.cat([row.conts for row, _ in dls.train])
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, dls.train_ds.rows.conts.tolist()))
+    assert len(dls.train_ds) + len(dls.valid_ds) == 120
+
+
+def test_the_source_is_not_changed() -> None:
+    frame = people()
+    before = frame.copy(deep=True)
+    people_loaders(frame).one_batch()
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_procs_learn_from_the_training_rows_alone() -> None:
+    frame = pd.DataFrame(
+        {"kind": ["a", "b", "a", "only in validation"], "x": [1.0, 3.0, 5.0, 1e6], "y": [0.5, 1, 2, 3]}
+    )
+    to = TabularPandas(
+        frame.astype({"kind": "category"}),
+        [Normalize, FillMissing, Categorify],
+        "kind",
+        "x",
+        "y",
+        splits=([0, 1, 2], [3]),
+    )
+    assert to.classes == {"kind": ["#na#", "a", "b"]}
+    assert to.train.rows.conts.flatten().tolist() == pytest.approx([-1.224745, 0, 1.224745], rel=1e-5)
+    assert to.valid is not None
+    assert to.valid.rows.cats.tolist() == [[0]]
+    assert isinstance(to.train.targets[0], TensorRegression)
+
+
+def test_an_ordered_categorical_keeps_its_order() -> None:
+    sizes = pd.Categorical(["L", "S", "L"], categories=["S", "M", "L"], ordered=True)
+    to = TabularPandas(pd.DataFrame({"size": sizes, "y": [1.5, 2, 3]}), Categorify, "size", (), "y")
+    assert to.classes == {"size": ["#na#", "S", "L"]}
+
+
+def test_any_kind_of_table_gives_the_same_batches(tmp_path: Path) -> None:
+    frame = people()
+    expected = people_loaders(frame).one_batch()
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    names = {"cat_names": CATS, "cont_names": CONTS, "y_names": "rich", "bs": 16, "valid_pct": 0.25}
+    for dls in (
+        people_loaders(Table.from_frame(frame)),
+        people_loaders(pyarrow.Table.from_pandas(frame)),
+        people_loaders(frame.to_dict("records")),
+        TabularDataLoaders.from_csv(tmp_path / "rows.csv", **names),
+        TabularDataLoaders.from_parquet(tmp_path / "rows.parquet", **names),
+    ):
+        row, y = dls.one_batch()
+        assert row.cats.tolist() == expected[0].cats.tolist()
+        torch.testing.assert_close(row.conts, expected[0].conts)
+        assert y.tolist() == expected[1].tolist()
+
+
+def test_columns_are_told_apart_where_nobody_says() -> None:
+    dls = TabularDataLoaders.from_df(people().drop(columns="score"), y_names="rich")
+    assert dls.recipe.reads_tables.seen_cats == ["job", "town", "age_na"]
+    assert dls.recipe.reads_tables.seen_conts == ["age", "hours"]
+
+
+def test_validation_rows_may_be_given() -> None:
+    dls = people_loaders(valid_pct=None, valid_idx=range(100, 120))
+    assert [len(loader.dataset) for loader in dls] == [100, 20]
+    with pytest.raises(ConfigError, match="valid_pct beside valid_idx"):
+        people_loaders(valid_pct=0.1, valid_idx=[1])
+
+
+def test_targets_are_a_class_numbers_or_labels() -> None:
+    frame = people()
+    frame["a"], frame["b"] = (frame["age"] > 40).astype(int), (frame["hours"] > 40).astype(int)
+    assert isinstance(people_loaders(frame, y_names="score").one_batch()[1], TensorRegression)
+    several = people_loaders(frame, y_names=["score", "hours"], cont_names="age")
+    assert several.one_batch()[1].shape == (16, 2)
+    assert several.c == 2
+    labels = people_loaders(frame, y_names=["a", "b"])
+    assert isinstance(labels.one_batch()[1], TensorMultiCategory)
+    assert labels.vocab == ["a", "b"]
+    assert people_loaders(frame, y_names="a").vocab == [0, 1]
+    frame["tags"] = [["x"], ["x", "y"]] * 60
+    tags = people_loaders(frame, y_names="tags", y_block=MultiCategoryBlock)
+    assert tags.vocab == ["x", "y"]
+    assert tags.train_ds.targets[0].sum(1).tolist() == [len(t) for t in tags.train_ds.frame["tags"]]
+
+
+def test_a_proc_of_ones_own_takes_part_and_is_undone() -> None:
+    dls = people_loaders(procs=[DoubledHours, Categorify, FillMissing, Normalize])
+    reader = dls.recipe.reads_tables
+    plain = next(each for each in reader.procs if each["proc"] == "DoubledHours")
+    assert plain["factor"] == 2.0
+    assert plain["most"] == pytest.approx(dls.train_ds.frame["hours"].max())
+    shown = reader.frame_of(dls.train_ds.rows)
+    np.testing.assert_allclose(shown["hours"], dls.train_ds.frame["hours"], rtol=1e-5)
+    known = dls.train_ds.frame["job"]
+    assert shown["job"].where(known.notna(), None).tolist() == known.where(known.notna(), None).tolist()
+    assert shown["age"].isna().tolist() == dls.train_ds.frame["age"].isna().tolist()
+
+
+def test_tabular_pandas_gives_arrays_for_other_models() -> None:
+    to = TabularPandas(
+        people(), [Categorify, FillMissing, Normalize], CATS, CONTS, "rich", splits=(range(90), range(90, 120))
+    )
+    assert list(to.xs.columns) == ["job", "town", "age_na", "age", "hours"]
+    assert to.ys.shape == (90,)
+    assert to.show(2)["rich"].tolist() == to.train.frame["rich"].tolist()[:2]
+    assert len(to.decode()) == 90
+    assert to.process(people(5, seed=3)).rows.cats.shape == (5, 3)
+    assert "TabularPandas(120 rows" in repr(to)
+
+
+# ------------------------------------------------------------------------------------------------ new rows
+
+
+def test_new_rows_with_unseen_and_missing_values_are_loaded() -> None:
+    dls = people_loaders()
+    row, *_ = dls.test_dl([{"job": "astronaut", "town": None, "age": None, "hours": 40}], num_workers=0).one_batch()
+    assert row.cats[0, :2].tolist() == [0, 0]
+    assert dls.recipe.reads_tables.classes["age_na"][row.cats[0, 2]] is True
+
+
+def test_new_rows_may_have_labels() -> None:
+    learn = people_learner()
+    dl = learn.dls.test_dl(people(30, seed=1), with_labels=True)
+    assert len(learn.validate(dl)) == 1
+    with pytest.raises(DataError, match=r"label 'maybe' is not one of the 2 classes"):
+        learn.dls.test_dl(people(5).assign(rich="maybe"), with_labels=True)
+
+
+# ------------------------------------------------------------------------------------------------ what is wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"cont_names": ["agee"]}, r"no column 'agee'; there are .*; did you mean 'age'\?"),
+        ({}, {"cat_names": ["jobb"]}, r"no column 'jobb'; .*did you mean 'job'\?"),
+        ({}, {"y_names": "ritch"}, r"no column 'ritch'; .*did you mean 'rich'\?"),
+        ({}, {"cat_names": ["age"]}, r"column 'age' is named twice, in cat_names and cont_names"),
+        ({"hours": np.inf}, {}, r"column 'hours' is infinite in row 0 \(90 such value"),
+        ({"hours": np.nan}, {}, r"column 'hours' has no number in any training row"),
+        ({"hours": "many"}, {}, r"column 'hours' holds 'many' in row 0 \(90 such value\(s\)\), which is no number"),
+        ({"job": [1, "cook"] * 60}, {}, r"column 'job' holds values of several types: numbers \(1\), text \('cook'\)"),
+        ({"rich": "yes"}, {}, r"all training rows have the class 'yes' in rich"),
+        ({"rich": None}, {}, r"the target 'rich' is missing in row 0 \(90 such row\(s\)\)"),
+        ({"score": np.inf}, {"y_names": "score"}, r"column 'score' is infinite in row 0"),
+        ({}, {"procs": [Categorify]}, r"column 'age' has no number in row \d+ \(\d+ such row\(s\)\); add FillMissing"),
+        ({}, {"procs": [FillMissing]}, r"column 'job' .* holds no numbers of categories; add Categorify"),
+        ({"hours": pd.Timestamp("2020-01-01")}, {}, r"column 'hours' holds dates.*add_datepart"),
+        ({"job": pd.Timestamp("2020-01-01")}, {}, r"column 'job' holds values of type Timestamp"),
+        ({}, {"y_names": ["rich", "town"], "cat_names": "job"}, r"several targets need to be all numbers"),
+        ({}, {"y_names": "rich", "y_block": MultiCategoryBlock}, r"the target.* is 'yes'|'no', a str; expected a list"),
+        ({}, {"y_names": ()}, r"y_names is empty"),
+        ({}, {"cat_names": (), "cont_names": ()}, r"neither cat_names nor cont_names"),
+        ({}, {"procs": [str]}, r"is no proc: expected a TabularProc"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises((DataError, ConfigError), match=message):
+        people_loaders(people().assign(**change), **options)
+
+
+def test_columns_that_come_twice_are_named() -> None:
+    frame = people()
+    frame.columns = ["job", "town", "age", "age", "score", "rich"]
+    with pytest.raises(DataError, match="several columns named 'age'"):
+        people_loaders(frame)
+
+
+def test_one_row_and_no_row_are_named() -> None:
+    with pytest.raises(DataError, match=r"1 row\(s\) cannot be split into training and validation rows"):
+        people_loaders(people(1))
+    with pytest.raises(DataError, match="no rows: the table is empty"):
+        people_loaders(people(0), valid_pct=0)
+
+
+def test_new_rows_that_do_not_fit_are_named() -> None:
+    dls = people_loaders()
+    with pytest.raises(DataError, match=r"no column 'hours'; there are job, town, age"):
+        dls.test_dl(people(3).drop(columns=["hours", "score", "rich"]))
+    with pytest.raises(DataError, match="column 'hours' is infinite in row 1"):
+        dls.test_dl(people(3).assign(hours=[1.0, np.inf, 2.0]))
+    with pytest.raises(DataError, match="the table is empty"):
+        dls.test_dl(people(3)[:0])
+
+
+def test_numbers_as_classes_are_said_so() -> None:
+    assert people_loaders(people().assign(level=[1, 2, 3] * 40), y_names="level", y_block=CategoryBlock).vocab == [
+        1,
+        2,
+        3,
+    ]
