@@ -75,7 +75,7 @@ class TSForecastDataLoaders(DataLoaders):
     dls = TSForecastDataLoaders.from_long_df(df, time="ts", targets="load", context=336, horizon=24)
     ```
 
-    What all ways to make them take is in `ForecastOptions`. An input is (channels, context), beside it what is known of the future,
+    What all ways take is in `ForecastOptions`. An input is (channels, context), beside it what is known of the future,
     and a target (targets, horizon). Validation is what comes last in time, and training sees nothing of it.
 
     Attributes:

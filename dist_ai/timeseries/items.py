@@ -78,7 +78,7 @@ class ToSeries(ItemTransform):
     def _checked(self, x: Any) -> torch.Tensor:
         expected = f"expected ({self.channels or 'channels'}, length), or (length,) of one channel"
         try:
-            values = plain(torch.as_tensor(np.asarray(x) if not isinstance(x, torch.Tensor) else x))
+            values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x)))
             values = values.to(torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{x!r:.100} is no series: {error}; {expected}") from error

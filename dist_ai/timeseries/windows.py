@@ -313,4 +313,4 @@ class TargetOf(ItemTransform):
 
 
 def _numbers(values: Any) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values)).to(torch.get_default_dtype())
+    return torch.as_tensor(np.array(values)).to(torch.get_default_dtype())

@@ -43,7 +43,7 @@ class RNN(nn.Module):
         """Returns (batch, hidden)."""
         steps = x.transpose(1, 2)
         for i, layer in enumerate(self.layers):
-            steps = layer(self.dropout[i - 1](steps) if i else steps)[0]
+            steps = _read(layer, self.dropout[i - 1](steps) if i else steps)
         if mask is None:
             return steps[:, -1]
         # It reads from left to right, so what comes after the last step has not touched that.
@@ -73,6 +73,15 @@ class RNNFCN(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Returns (batch, features)."""
         return torch.cat([self.dropout(self.rnn(x, mask)), self.fcn(x, mask)], 1)
+
+
+def _read(layer: nn.Module, steps: torch.Tensor) -> torch.Tensor:
+    """Returns what a recurrent layer says after each step."""
+    if steps.device.type != "cpu":
+        return layer(steps)[0]
+    # Where a CPU has no bf16 instructions, oneDNN has no LSTM in that type and raises.
+    with torch.autocast("cpu", enabled=False):
+        return layer(steps.to(next(layer.parameters()).dtype))[0]
 
 
 for _cell in _CELLS:
