@@ -17,7 +17,7 @@ from dist_ai.timeseries.data import Tfms, listed
 from dist_ai.timeseries.frames import long_series, read_frame
 from dist_ai.timeseries.items import check_fill
 from dist_ai.timeseries.transforms import Standardize
-from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, Windows
+from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, WindowPart, Windows
 
 __all__ = ["Columns", "ForecastOptions", "TSForecastDataLoaders"]
 
@@ -210,7 +210,18 @@ class TSForecastDataLoaders(DataLoaders):
         )
         rest: Any = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
         _check_names(options)
-        dls = cls.from_dblock(block, windows, seed=options.get("seed", 0), **rest)
+        datasets = block.datasets(windows)
+        datasets.subsets = [
+            WindowPart(part.items, part.indices, part.pipelines, part.split_idx) for part in datasets.subsets
+        ]
+        dls = cls.from_datasets(
+            datasets,
+            item_tfms=block.all_item_tfms,
+            batch_tfms=block.all_batch_tfms,
+            n_inp=block.num_inputs,
+            seed=options.get("seed", 0),
+            **rest,
+        )
         dls.windows, dls.columns = windows, columns
         return dls
 

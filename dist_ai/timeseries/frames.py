@@ -85,6 +85,9 @@ def long_series(
         where = f" of series {name!r}" if id else ""
         times = times_of(rows[time], where, regular=True) if time else np.arange(len(rows))
         values = _numbers(rows, channels)
+        if np.isinf(values).any():
+            channel, step = np.argwhere(np.isinf(values))[0]
+            raise DataError(f"column {channels[channel]!r}{where} has an infinite value in row {step}; make it missing")
         if np.isnan(values).any():
             channel, step = np.argwhere(np.isnan(values))[0]
             if missing == "raise":

