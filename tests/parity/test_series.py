@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from series import labelled, uneven, waves
 
 from dist_ai.core import Transform
 from dist_ai.core.types import TensorSeries
 from dist_ai.timeseries import Standardize, TSDataLoaders, TSForecastDataLoaders, ts_learner, ts_tfms
+
+PROGRAM = Path(__file__).parent / "series_program.py"
 
 
 @dataclass
@@ -75,3 +83,17 @@ def test_minirocket_agrees_on_1_2_and_3_processes(spawn: Any) -> None:
 
 def test_a_forecaster_with_known_inputs_agrees_on_1_2_and_3_processes(spawn: Any) -> None:
     check(spawn, forecast, arch="MLP")
+
+
+def test_a_run_that_is_killed_and_started_again_ends_bit_identical(tmp_path: Path) -> None:
+    def run(name: str, **variables: str) -> int:
+        command = [sys.executable, str(PROGRAM), str(tmp_path / name), str(tmp_path / f"{name}.safetensors")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAM.parents[1]), **variables}
+        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300).returncode
+
+    assert run("undisturbed") == 0
+    assert run("killed", KILL_AT="7") == -signal.SIGKILL
+    assert not (tmp_path / "killed.safetensors").exists()
+    assert run("killed") == 0
+    undisturbed, resumed = (load_file(tmp_path / f"{name}.safetensors") for name in ("undisturbed", "killed"))
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
