@@ -1,0 +1,66 @@
+"""Time series: loaders, transforms, models and learners that tell what a series is, and what follows it."""
+
+from dist_ai.core.series_types import TensorForecast, TensorKnown
+from dist_ai.core.types import TensorSeries
+from dist_ai.timeseries.augment import (
+    ChannelDrop,
+    CutOut,
+    Jitter,
+    MagnitudeWarp,
+    RandomWindow,
+    Scaling,
+    TimeWarp,
+    ts_tfms,
+)
+from dist_ai.timeseries.blocks import TSBlock, TSForecastBlock, TSKnownBlock, TSPastBlock
+from dist_ai.timeseries.data import TSDataLoaders
+from dist_ai.timeseries.files import LabelledSeries, read_csv, read_ts, read_tsv
+from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
+from dist_ai.timeseries.items import FillMissing, PadTo, ToSeries
+from dist_ai.timeseries.learner import ForecastLearner, forecast_learner, ts_learner
+from dist_ai.timeseries.losses import ForecastLoss
+from dist_ai.timeseries.models import architectures, forecasters
+from dist_ai.timeseries.show import plot_forecast
+from dist_ai.timeseries.transforms import ScaleRange, Standardize, StandardizeEach
+from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, Window, Windows
+
+__all__ = [
+    "ChannelDrop",
+    "CutOut",
+    "FillMissing",
+    "ForecastLearner",
+    "ForecastLoss",
+    "Jitter",
+    "LabelledSeries",
+    "LongSeries",
+    "MagnitudeWarp",
+    "PadTo",
+    "RandomWindow",
+    "ScaleRange",
+    "Scaling",
+    "Standardize",
+    "StandardizeEach",
+    "TSBlock",
+    "TSDataLoaders",
+    "TSForecastBlock",
+    "TSForecastDataLoaders",
+    "TSKnownBlock",
+    "TSPastBlock",
+    "TensorForecast",
+    "TensorKnown",
+    "TensorSeries",
+    "TimeWarp",
+    "ToSeries",
+    "WalkForwardSplitter",
+    "Window",
+    "Windows",
+    "architectures",
+    "forecast_learner",
+    "forecasters",
+    "plot_forecast",
+    "read_csv",
+    "read_ts",
+    "read_tsv",
+    "ts_learner",
+    "ts_tfms",
+]

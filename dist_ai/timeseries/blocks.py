@@ -1,0 +1,49 @@
+"""Blocks of series, for `DataBlock`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dist_ai.core.transform import Transform
+from dist_ai.data import TransformBlock
+from dist_ai.timeseries.items import FillMissing, PadTo, ToSeries
+from dist_ai.timeseries.windows import FutureOf, LastSteps, PastOf, TargetOf
+
+__all__ = ["TSBlock", "TSForecastBlock", "TSKnownBlock", "TSPastBlock"]
+
+
+def TSBlock(
+    channels: int | None = None,
+    *,
+    missing: str = "raise",
+    scale: Transform | None = None,
+    pad: bool = False,
+    length: int | None = None,
+) -> TransformBlock:
+    """Returns the block of a series: an array (channels, length), nested lists, or the path of a CSV file of one.
+
+    Args:
+        channels: how many there are; by default as many as the first training item has.
+        missing: what to do where values are missing; see `FillMissing`.
+        scale: a transform that learns from all training series, such as `Standardize()`.
+        pad: fill up shorter series to one length; else all must have one.
+        length: that length; by default that of the longest training series.
+    """
+    tfms: list[Any] = [ToSeries(channels), FillMissing(missing)]
+    tfms += [scale] if scale is not None else []
+    return TransformBlock(type_tfms=[*tfms, PadTo(length)] if pad else tfms)
+
+
+def TSPastBlock(context: int, *, missing: str = "raise") -> TransformBlock:
+    """Returns the block of what a forecast is made from: of a `Window` its past, of a longer series its last `context` steps."""
+    return TransformBlock(type_tfms=[PastOf(), ToSeries(), FillMissing(missing), LastSteps(context)])
+
+
+def TSKnownBlock() -> TransformBlock:
+    """Returns the block of what is known of the steps that are forecast; of a `Window` its future."""
+    return TransformBlock(type_tfms=[FutureOf()])
+
+
+def TSForecastBlock() -> TransformBlock:
+    """Returns the block of the values that follow, the target of a `Window`: (targets, horizon)."""
+    return TransformBlock(type_tfms=[TargetOf()])

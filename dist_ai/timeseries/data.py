@@ -1,0 +1,329 @@
+"""Loaders of series and what is to be told of each, made in one line; each is a `DataBlock` that is written out here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeAlias, TypedDict, Unpack
+
+import numpy as np
+
+from dist_ai.core.transform import Transform
+from dist_ai.data import (
+    CategoryBlock,
+    ColReader,
+    ColSplitter,
+    DataBlock,
+    DataLoaders,
+    IndexSplitter,
+    LoaderOptions,
+    RandomSplitter,
+    RegressionBlock,
+    TransformBlock,
+    as_items,
+)
+from dist_ai.data.table import missing as is_missing
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.timeseries.blocks import TSBlock
+from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
+from dist_ai.timeseries.frames import labelled_series, read_frame
+from dist_ai.timeseries.items import LabelOf, SeriesOf
+
+__all__ = ["SeriesOptions", "TSDataLoaders", "Tfms", "listed"]
+
+Tfms: TypeAlias = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform | None
+
+
+class SeriesOptions(LoaderOptions, total=False):
+    """What all ways to make `TSDataLoaders` take, besides the data; see there.
+
+    Attributes:
+        y_block: what the labels are; by default numbers where they are floats, several numbers where they are lists or rows
+            of floats, else classes.
+        missing: what to do about missing values: ``"raise"`` (the default), ``"previous"``, ``"linear"``, ``"mean"``, ``"zero"``.
+        scale: a transform that learns from all training series: `Standardize()`, `ScaleRange()`.
+        pad: fill up shorter series to the longest; otherwise series of different lengths are an error.
+        valid_pct: share of the series drawn at random for validation, where nothing else says which.
+        seed: of that draw, of the order and of the augmentations; None is 0.
+        item_tfms: transforms of one series.
+        batch_tfms: transforms of a batch on the device, such as `ts_tfms()`.
+    """
+
+    y_block: TransformBlock | Callable[[], TransformBlock] | None
+    missing: str
+    scale: Transform | None
+    pad: bool
+    valid_pct: float
+    seed: int | None
+    item_tfms: Tfms
+    batch_tfms: Tfms
+
+
+class _Made(TypedDict):
+    """The options of `SeriesOptions` that are no loader's, with their defaults."""
+
+    y_block: Any
+    missing: str
+    scale: Transform | None
+    pad: bool
+    valid_pct: float
+    seed: int | None
+    item_tfms: Tfms
+    batch_tfms: Tfms
+
+
+class TSDataLoaders(DataLoaders):
+    """Loaders of series, each with a class, a number or several numbers.
+
+    ```python
+    dls = TSDataLoaders.from_arrays(X, y, valid_pct=0.2, seed=42, scale=Standardize(), batch_tfms=ts_tfms(), bs=64)
+    ```
+
+    What all ways to make them take is in `SeriesOptions`: `missing`, `scale`, `pad`, `y_block`, `valid_pct`, `seed`, `item_tfms`,
+    `batch_tfms`, and `LoaderOptions`, such as ``bs=64``.
+
+    Series of different lengths need ``pad=True``: all are filled up to the longest with NaN, which our models leave out, so that
+    no number depends on which series share a batch.
+    """
+
+    @classmethod
+    def from_arrays(
+        cls,
+        X: Any,
+        y: Any,
+        *,
+        valid: tuple[Any, Any] | None = None,
+        splits: tuple[Sequence[int], Sequence[int]] | None = None,
+        **options: Unpack[SeriesOptions],
+    ) -> Self:
+        """Returns loaders of arrays.
+
+        Args:
+            X: (series, channels, length), or (series, length) of one channel; or a list of (channels, length), which may
+                differ in length with ``pad=True``.
+            y: a label for each series; or numbers (series, outputs).
+            valid: series and labels to validate on.
+            splits: the indices of the training and of the validation series, instead.
+            options: see `SeriesOptions`.
+
+        Raises:
+            DataError: not as many labels as series; a label is missing; there is one class only; or series that do not fit.
+
+        >>> dls = TSDataLoaders.from_arrays(np.zeros((10, 2, 30)), list("ab" * 5), bs=4, num_workers=0)
+        >>> dls.one_batch()[0].shape
+        torch.Size([4, 2, 30])
+        """
+        items = _zipped(X, y)
+        if valid is not None and splits is not None:
+            raise ConfigError("valid= and splits= both say which series validate; give one of them")
+        if valid is not None:
+            splits = range(len(items)), range(len(items), len(items) + len(valid[0]))
+            items += _zipped(*valid)
+        return cls._from_series(items, splits, options)
+
+    @classmethod
+    def from_numpy(cls, X: Any, y: Any, **options: Any) -> Self:
+        """Returns `from_arrays`, under its other name."""
+        return cls.from_arrays(X, y, **options)
+
+    @classmethod
+    def from_long_df(
+        cls,
+        df: Any,
+        *,
+        id: str,
+        values: Sequence[str] | str,
+        label: str | Sequence[str],
+        time: str | None = None,
+        valid_col: str | None = None,
+        **options: Unpack[SeriesOptions],
+    ) -> Self:
+        """Returns loaders of a frame with a row for each step of each series.
+
+        Args:
+            df: the frame, of pandas.
+            id: the column that says which series a row is of.
+            values: the column of the values, or those of several channels.
+            label: the column of the label, the same in all rows of a series; or several, with a number each.
+            time: the column of time, which must ascend within a series; without it, the rows are taken as they stand.
+            valid_col: a column with True in the rows of the validation series, instead of `valid_pct`.
+            options: see `SeriesOptions`.
+
+        Raises:
+            DataError: no such column; times doubled or unsorted; a series with several labels, or none.
+        """
+        channels = [values] if isinstance(values, str) else list(values)
+        items = labelled_series(df, id=id, time=time, values=channels, label=label)
+        splits = None
+        if valid_col is not None:
+            marks = df.groupby(id, sort=False)[valid_col].first().astype(bool).to_numpy()
+            splits = np.flatnonzero(~marks).tolist(), np.flatnonzero(marks).tolist()
+        return cls._from_series(items, splits, options)
+
+    @classmethod
+    def from_wide_df(
+        cls,
+        df: Any,
+        *,
+        label: str | Sequence[str],
+        values: Sequence[str] | None = None,
+        valid_col: str | None = None,
+        **options: Unpack[SeriesOptions],
+    ) -> Self:
+        """Returns loaders of a table with a row for each series of one channel, and a column for each step.
+
+        Args:
+            df: a data frame, an Arrow table, a `Table`, or a list of dicts.
+            label: the column of the label, or several with a number each.
+            values: the columns of the steps, in their order; by default all others.
+            valid_col: a column with True for the validation series, instead of `valid_pct`.
+            options: see `SeriesOptions`.
+
+        New items are rows of such a table, or series.
+        """
+        rows = as_items(df)
+        labels = [label] if isinstance(label, str) else list(label)
+        names = list(rows[0]) if len(rows) else []
+        steps = list(values) if values is not None else [name for name in names if name not in (*labels, valid_col)]
+        get_y = ColReader(label if isinstance(label, str) else labels)
+        made, rest = _parted(options)
+        return cls._from_block(
+            rows,
+            [get_y(rows[i]) for i in range(len(rows))],
+            (ColReader(steps), get_y),
+            RandomSplitter(made["valid_pct"], made["seed"]) if valid_col is None else ColSplitter(valid_col),
+            made,
+            rest,
+        )
+
+    @classmethod
+    def from_parquet(cls, file: str | Path, *, label: str | Sequence[str], **options: Any) -> Self:
+        """Returns loaders of a Parquet (or CSV) file: a long one if `id` is given, else a wide one.
+
+        Args:
+            file: the file, which is read into memory.
+            label: the column of the label, or several.
+            options: those of `from_long_df` or `from_wide_df`.
+        """
+        frame = read_frame(file)
+        return (cls.from_long_df if "id" in options else cls.from_wide_df)(frame, label=label, **options)
+
+    @classmethod
+    def from_ts_file(
+        cls, file: str | Path, valid_file: str | Path | None = None, **options: Unpack[SeriesOptions]
+    ) -> Self:
+        """Returns loaders of `.ts` files, as sktime, aeon and the UEA archive have them; see `read_ts`.
+
+        Args:
+            file: the series to train on, and without `valid_file` to draw the validation series from.
+            valid_file: those to validate on.
+            options: see `SeriesOptions`.
+        """
+        return cls._from_files(read_ts, file, valid_file, options)
+
+    @classmethod
+    def from_ucr(cls, file: str | Path, valid_file: str | Path | None = None, **options: Unpack[SeriesOptions]) -> Self:
+        """Returns loaders of UCR `.tsv` files, whose lines are a label and the values; see `read_tsv` and `from_ts_file`."""
+        return cls._from_files(read_tsv, file, valid_file, options)
+
+    @classmethod
+    def _from_files(cls, read: Any, file: str | Path, valid_file: str | Path | None, options: SeriesOptions) -> Self:
+        items = read(file)
+        splits = None
+        if valid_file is not None:
+            more = read(valid_file)
+            splits = range(len(items)), range(len(items), len(items) + len(more))
+            items = [*items, *more]
+        return cls._from_series(items, splits, options)
+
+    @classmethod
+    def _from_series(cls, items: list[LabelledSeries], splits: Any, options: SeriesOptions) -> Self:
+        made, rest = _parted(options)
+        _require_one_length(items, pad=made["pad"])
+        if splits is None:
+            splitter: Any = RandomSplitter(made["valid_pct"], made["seed"])
+        else:
+            splitter = IndexSplitter(list(splits[1]))
+            if len(set(splits[0]) | set(splits[1])) < len(items):  # those in neither part
+                splitter = _Given(list(splits[0]), list(splits[1]))
+        return cls._from_block(items, [each.label for each in items], (SeriesOf(), LabelOf()), splitter, made, rest)
+
+    @classmethod
+    def _from_block(
+        cls, items: Any, labels: list[Any], getters: Sequence[Any], splitter: Any, made: _Made, rest: Any
+    ) -> Self:
+        length = max(np.shape(each.series)[-1] for each in items) if made["pad"] else None
+        block = DataBlock(
+            (
+                TSBlock(missing=made["missing"], scale=made["scale"], pad=made["pad"], length=length),
+                made["y_block"] if made["y_block"] is not None else _block_of(labels),
+            ),
+            getters=getters,
+            splitter=splitter,
+            item_tfms=listed(made["item_tfms"]),
+            batch_tfms=listed(made["batch_tfms"]),
+        )
+        return cls.from_dblock(block, items, seed=made["seed"], **rest)
+
+
+class _Given:
+    """The split that was given."""
+
+    def __init__(self, train: list[int], valid: list[int]) -> None:
+        self.parts = train, valid
+
+    def __call__(self, items: Any) -> tuple[list[int], list[int]]:
+        return self.parts
+
+
+def _parted(options: SeriesOptions) -> tuple[_Made, Any]:
+    """Returns the options of the series, with defaults, and those of the loaders."""
+    made = _Made(
+        y_block=None, missing="raise", scale=None, pad=False, valid_pct=0.2, seed=0, item_tfms=None, batch_tfms=None
+    )
+    rest = {name: value for name, value in options.items() if name not in made}
+    made.update({name: value for name, value in options.items() if name in made})  # type: ignore[typeddict-item]
+    return made, rest
+
+
+def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
+    """Returns arrays of series and of labels as items."""
+    if len(X) != len(y):
+        raise DataError(f"{len(X)} series and {len(y)} labels; expected one label for each series")
+    if not len(X):
+        raise DataError("no series; there is nothing to learn from")
+    if getattr(X, "ndim", 2) not in (2, 3) or (getattr(X, "ndim", 2) == 2 and np.ndim(X[0]) == 0):
+        raise DataError(
+            f"X of shape {np.shape(X)}; expected (series, channels, length), or (series, length) of one channel"
+        )
+    labels = y.tolist() if hasattr(y, "tolist") else list(y)
+    return [LabelledSeries(series, label) for series, label in zip(X, labels, strict=True)]
+
+
+def _require_one_length(items: Sequence[LabelledSeries], *, pad: bool) -> None:
+    """Raises `DataError` for what would fail batch by batch later: labels that are missing, lengths that differ."""
+    lengths = [np.shape(each.series)[-1] if np.ndim(each.series) else 0 for each in items]
+    if not pad and len(set(lengths)) > 1:
+        raise DataError(
+            f"series of {min(lengths)} to {max(lengths)} steps do not stack into a batch; give pad=True, which fills the shorter "
+            "ones up and has the models leave that out, or cut them"
+        )
+    for number, each in enumerate(items):
+        several = each.label if isinstance(each.label, list | tuple) else [each.label]
+        if any(map(is_missing, several)):
+            raise DataError(f"series {number} has no label ({each.label!r}); give it one, or leave the series out")
+
+
+def _block_of(labels: Sequence[Any]) -> TransformBlock:
+    """Returns the block for what labels look like."""
+    first = labels[0]
+    if isinstance(first, list | tuple | np.ndarray):
+        return RegressionBlock(len(first))
+    return RegressionBlock(1) if all(isinstance(each, float) for each in labels) else CategoryBlock()
+
+
+def listed(tfms: Tfms) -> list[Any]:
+    """Returns transforms as a list: several, one or none."""
+    if tfms is None:
+        return []
+    return [tfms] if isinstance(tfms, Transform | type) or callable(tfms) else list(tfms)

@@ -1,0 +1,153 @@
+"""Readers of series in files: the archive's `.ts` and `.tsv`, and a CSV file of one series.
+
+Each gives plain arrays (channels, length) of float64, with NaN where a value is missing, and what is said of each series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dist_ai.errors import DataError
+
+__all__ = ["LabelledSeries", "read_csv", "read_ts", "read_tsv"]
+
+
+class LabelledSeries(NamedTuple):
+    """One series and what is to be learned of it.
+
+    Attributes:
+        series: (channels, length), float; or (length,) of one channel.
+        label: a class, a number or several numbers; None where it is not known.
+    """
+
+    series: Any
+    label: Any = None
+
+
+def read_ts(file: str | Path) -> list[LabelledSeries]:
+    """Returns the series of a `.ts` file, as sktime, aeon and the UEA archive have them, with their labels.
+
+    A line is a series: channels are parted by ``:``, values by commas, ``?`` is missing, the label comes last. Labels are
+    numbers if the file says `@targetLabel`, text if it says `@classLabel`, else None.
+
+    Raises:
+        DataError: the file is not there, has no data, or a line has other channels than the first; names file and line.
+    """
+    file = Path(file)
+    says: dict[str, str] = {}
+    found: list[LabelledSeries] = []
+    in_data = False
+    for number, line in _lines(file):
+        if in_data:
+            found.append(_of_line(line, says, f"{file}:{number}"))
+            if found[0].series.shape[0] != found[-1].series.shape[0]:
+                raise DataError(
+                    f"{file}:{number} has {found[-1].series.shape[0]} channel(s), and the first series has "
+                    f"{found[0].series.shape[0]}"
+                )
+        elif line.lower().startswith("@data"):
+            in_data = True
+        elif line.startswith("@"):
+            name, _, value = line[1:].partition(" ")
+            says[name.lower()] = value.strip().lower()
+    if not found:
+        raise DataError(f"{file} has no series; expected lines after a line @data, as in the archive's .ts files")
+    return found
+
+
+def _of_line(line: str, says: dict[str, str], where: str) -> LabelledSeries:
+    if says.get("timestamps") == "true":
+        raise DataError(
+            f"{where}: series with time stamps (@timeStamps true) are not read; write equally spaced values"
+        )
+    label: Any = None
+    channels = line.split(":")
+    if says.get("targetlabel", "").startswith("true"):
+        label = float(channels.pop())
+    elif says.get("classlabel", "").startswith("true"):
+        label = channels.pop().strip()
+    rows = [_numbers(channel.split(","), where) for channel in channels]
+    if len(lengths := {len(row) for row in rows}) > 1:
+        raise DataError(
+            f"{where}: channels of {', '.join(map(str, sorted(lengths)))} values in one series; expected one length"
+        )
+    return LabelledSeries(np.stack(rows), label)
+
+
+def read_tsv(file: str | Path) -> list[LabelledSeries]:
+    """Returns the series of a UCR `.tsv` (or `.txt`, `.csv`) file: a series a line, its label first.
+
+    Shorter series end in NaN there, which is cut off; what is missing in between stays NaN. Labels that are whole numbers
+    are read as such: ``-1``, not ``-1.0``.
+
+    Raises:
+        DataError: the file is not there or empty, or a value is no number; names the line.
+    """
+    file = Path(file)
+    found = []
+    for number, line in _lines(file):
+        label, *values = line.replace(",", "\t").split("\t") if "\t" in line or "," in line else line.split()
+        row = _numbers(values, f"{file}:{number}")
+        there = np.flatnonzero(~np.isnan(row))
+        found.append(LabelledSeries(row[None, : there[-1] + 1 if len(there) else len(row)], _whole(label)))
+    if not found:
+        raise DataError(f"{file} has no series; expected a line for each: its label, and its values parted by tabs")
+    return found
+
+
+def read_csv(file: str | Path) -> np.ndarray:
+    """Returns the one series that a CSV file holds, (channels, length): a line for each step, a column for each channel.
+
+    The first line may have the channels' names. An empty value, ``?`` or ``nan`` is missing.
+
+    Raises:
+        DataError: the file is not there or empty, a value is no number, or a line has another number of them.
+    """
+    rows = []
+    for number, line in _lines(Path(file)):
+        values = line.split(",")
+        if not rows and not any(map(_is_number, values)):
+            continue  # the names
+        rows.append(_numbers(values, f"{file}:{number}"))
+        if len(rows[-1]) != len(rows[0]):
+            raise DataError(f"{file}:{number} has {len(rows[-1])} value(s), and the first step has {len(rows[0])}")
+    if not rows:
+        raise DataError(f"{file} has no values; expected a line for each step, with a number for each channel")
+    return np.stack(rows, axis=1)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a file that say something, with their numbers."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"no file of series at {file}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as text: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.startswith(("#", "%")):
+            yield number, line.strip()
+
+
+def _numbers(values: Sequence[str] | Iterable[str], where: str) -> np.ndarray:
+    try:
+        return np.array([float("nan") if (v := value.strip()) in ("?", "") else float(v) for value in values])
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; expected numbers, and ? for what is missing") from error
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _whole(label: str) -> Any:
+    """Returns a class that is written as a number as an int (1, 1.0, 1.0000e+00), any other as text."""
+    return int(float(label)) if _is_number(label) and float(label).is_integer() else label.strip()

@@ -1,0 +1,194 @@
+"""Transforms of one series in a loader worker: from what an item is to a tensor without gaps, of a known length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from dist_ai.core.transform import ItemTransform
+from dist_ai.core.types import TensorSeries, plain
+from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
+from dist_ai.timeseries.files import LabelledSeries, read_csv
+
+__all__ = ["FillMissing", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
+
+FILLS = ("raise", "previous", "linear", "mean", "zero")
+
+
+@dataclass
+class SeriesOf(ItemTransform):
+    """The series of a `LabelledSeries`; what is a series itself passes."""
+
+    order: ClassVar[int] = -10
+
+    def encodes(self, x: LabelledSeries) -> Any:
+        """Returns the series."""
+        return x.series
+
+
+@dataclass
+class LabelOf(ItemTransform):
+    """The label of a `LabelledSeries`."""
+
+    order: ClassVar[int] = -10
+
+    def encodes(self, x: LabelledSeries) -> Any:
+        """Returns the label."""
+        return x.label
+
+
+@dataclass
+class ToSeries(ItemTransform):
+    """Numbers to a `TensorSeries` (channels, length), float32; float64 only if torch's default dtype is that.
+
+    Args:
+        channels: how many channels a series has; None to learn it at set-up from the first training item.
+
+    Takes an array, a tensor or nested lists, (channels, length) or (length,) of one channel, or the path of a CSV file with a
+    line for each step. What is missing is NaN.
+
+    Raises:
+        DataError: it has another shape or other channels, no steps, or an infinite value.
+        BadSampleError: the same of a file, which is named.
+    """
+
+    channels: int | None = None
+
+    order: ClassVar[int] = 0
+
+    def setups(self, items: Sequence) -> None:
+        """Learns how many channels there are, unless that was given."""
+        if self.channels is None:
+            self.channels = self.encodes(items[0]).shape[0]
+
+    def encodes(self, x: object) -> Any:
+        """Returns the series."""
+        if isinstance(x, str | Path):
+            try:
+                return self._checked(read_csv(x))
+            except DataError as error:
+                raise BadSampleError(f"{x}: {error}") from error
+        return self._checked(x)
+
+    def _checked(self, x: Any) -> torch.Tensor:
+        expected = f"expected ({self.channels or 'channels'}, length), or (length,) of one channel"
+        try:
+            values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x)))
+            values = values.to(torch.get_default_dtype())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{x!r:.100} is no series: {error}; {expected}") from error
+        values = values[None] if values.dim() == 1 else values
+        if values.dim() != 2 or not values.numel():
+            raise DataError(f"a series of shape {tuple(values.shape)}; {expected}, and at least one step")
+        if self.channels is not None and values.shape[0] != self.channels:
+            turned = "; is it (length, channels)? Then transpose it" if values.shape[1] == self.channels else ""
+            raise DataError(f"a series with {values.shape[0]} channel(s), and others have {self.channels}{turned}")
+        if values.isinf().any():
+            raise DataError(
+                "a series with infinite values, which a model cannot learn from; make them NaN and fill them"
+            )
+        return TensorSeries(values)
+
+
+@dataclass
+class FillMissing(ItemTransform):
+    """Fills what is missing (NaN) in a series.
+
+    Args:
+        how: ``"previous"`` (the value before it, and at the start the first one), ``"linear"`` (on the line between its
+            neighbours), ``"mean"`` (of its channel in this series), ``"zero"``; or ``"raise"``, which only looks.
+
+    A channel without any value becomes zeros.
+
+    >>> FillMissing("previous")(TensorSeries([[float("nan"), 1.0, float("nan"), 3.0]]))
+    TensorSeries([[1., 1., 1., 3.]])
+
+    Raises:
+        DataError: a value is missing and `how` is ``"raise"``.
+    """
+
+    how: str = "raise"
+
+    order: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_fill(self.how)
+
+    def encodes(self, x: TensorSeries) -> Any:
+        """Returns the series without gaps."""
+        holes = x.isnan()
+        if not holes.any():
+            return x
+        if self.how == "raise":
+            channel, step = plain(holes).nonzero()[0].tolist()
+            raise DataError(
+                f"{int(holes.sum())} of {x.numel()} values are missing (NaN), the first at step {step} of channel {channel}; say "
+                "how to fill them: missing='previous', 'linear', 'mean' or 'zero'"
+            )
+        return x.give_type_to(torch.from_numpy(filled(plain(x).numpy(), self.how)))
+
+
+def check_fill(how: str, fills: Sequence[str] = FILLS) -> None:
+    """Raises `ConfigError` if there is no such way to fill what is missing."""
+    if how not in fills:
+        expected = ", ".join(map(repr, fills))
+        raise ConfigError(f"missing={how!r}: expected one of {expected}{did_you_mean(str(how), fills)}")
+
+
+def filled(values: np.ndarray, how: str) -> np.ndarray:
+    """Returns values (channels, length) with NaN filled, a copy; see `FillMissing`."""
+    result = values.copy()
+    for row in result:
+        there = np.flatnonzero(~np.isnan(row))
+        if not len(there) or how == "zero":
+            row[np.isnan(row)] = 0
+        elif how == "mean":
+            row[np.isnan(row)] = row[there].mean()
+        elif how == "linear":
+            row[:] = np.interp(np.arange(len(row)), there, row[there])
+        else:
+            before = np.searchsorted(there, np.arange(len(row)), side="right") - 1
+            row[:] = row[there[before.clip(0)]]
+    return result
+
+
+@dataclass
+class PadTo(ItemTransform):
+    """Fills up shorter series behind, with NaN, which our models take for "no step": the mask travels in the series itself.
+
+    Args:
+        length: of all series; None to learn the longest of the training items at set-up.
+
+    All series get the one length whatever batch they come into, so no number depends on the batch or on how many ranks share it.
+
+    Raises:
+        DataError: a series is longer.
+    """
+
+    length: int | None = None
+
+    order: ClassVar[int] = 90
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise ConfigError(f"PadTo(length={self.length}): expected a number of steps, at least 1")
+
+    def setups(self, items: Sequence) -> None:
+        """Learns the longest length, unless it was given."""
+        if self.length is None:
+            self.length = max(items[i].shape[-1] for i in range(len(items)))
+
+    def encodes(self, x: TensorSeries) -> Any:
+        """Returns the series with its padding."""
+        length = self.length or x.shape[-1]
+        if x.shape[-1] > length:
+            raise DataError(
+                f"a series of {x.shape[-1]} steps, and {length} is the longest that was said or seen in training; cut it, or "
+                f"train with PadTo({x.shape[-1]})"
+            )
+        return torch.nn.functional.pad(x, (0, length - x.shape[-1]), value=float("nan"))

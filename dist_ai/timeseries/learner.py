@@ -1,0 +1,261 @@
+"""The Learners for series: what a series is, and what follows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from torch import nn
+
+from dist_ai.core.types import TensorCategory, plain
+from dist_ai.data import DataLoaders
+from dist_ai.data.collate import elements
+from dist_ai.distributed.environment import World
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.export import ModelSpec
+from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.losses import decodes
+from dist_ai.metrics import accuracy, mae
+from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
+from dist_ai.timeseries.frames import long_series
+from dist_ai.timeseries.items import PadTo
+from dist_ai.timeseries.metrics import in_units
+from dist_ai.timeseries.models import MiniRocket, forecast_model, series_model, series_splitter
+from dist_ai.timeseries.windows import Window
+
+__all__ = ["ForecastLearner", "forecast_learner", "ts_learner"]
+
+_ENOUGH = 512  # series that MiniRocket's biases are from
+
+
+def ts_learner(
+    dls: DataLoaders,
+    arch: str | Callable[..., nn.Module] = "InceptionTime",
+    *,
+    n_out: int | None = None,
+    dropout: float = 0.0,
+    config: dict[str, Any] | None = None,
+    **options: Unpack[LearnerOptions],
+) -> Learner:
+    """Returns a Learner that tells something of series: a class, a number, several numbers; or, of windows, one that forecasts.
+
+    Args:
+        dls: series and labels; or those of `TSForecastDataLoaders`, for which this is `forecast_learner`.
+        arch: a name in `dist_ai.timeseries.models.architectures`: ``"FCN"``, ``"ResNet"``, ``"InceptionTime"``, ``"LSTM"``,
+            ``"GRU"``, ``"LSTM_FCN"``, ``"GRU_FCN"``, ``"TST"``, ``"PatchTST"``, ``"MiniRocket"``; or a function of
+            (channels, n_out) that returns a model, which then cannot be exported.
+        n_out: outputs; by default the number of classes, or of numbers.
+        dropout: before the last layer.
+        config: options of the architecture: ``{"depth": 3}``.
+        options: see `LearnerOptions`; metrics are by default accuracy for classes and the mean absolute error for numbers.
+
+    The weights depend on `dls.seed` only.
+
+    Raises:
+        ConfigError: no such architecture, or series that do not fit it.
+    """
+    if isinstance(dls, TSForecastDataLoaders):
+        return forecast_learner(dls, arch, config=config, **options)
+    if dls.train.bs == 1:
+        raise ConfigError("bs=1: BatchNorm needs at least 2 series in a training batch; use bs=2 or more")
+    series, target, *_ = elements(dls.one_batch())
+    n_out = dls.recipe.num_outputs if n_out is None else n_out
+    channels, length = series.shape[-2:]
+    padded = any(isinstance(tfm, PadTo) for pipeline in dls.recipe.inputs for tfm in pipeline.tfms)
+    arguments: dict[str, Any] = {
+        "arch": arch,
+        "channels": channels,
+        "length": length,
+        "n_out": n_out,
+        "dropout": dropout,
+        "padded": padded,
+        **(config or {}),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dls.seed)
+        model = series_model(**arguments) if isinstance(arch, str) else arch(channels, n_out)
+    if isinstance(getattr(model, "body", None), MiniRocket):
+        model.body.fit(_some_series(dls))
+    options.setdefault("metrics", accuracy if isinstance(target, TensorCategory) else mae)
+    is_ours = isinstance(arch, str)
+    return Learner(
+        dls,
+        model,
+        splitter=series_splitter if is_ours else _one_group,
+        spec=ModelSpec("series_model", arguments) if is_ours else None,
+        **options,
+    )
+
+
+def forecast_learner(
+    dls: TSForecastDataLoaders,
+    arch: str | Callable[..., nn.Module] = "NLinear",
+    *,
+    config: dict[str, Any] | None = None,
+    **options: Unpack[LearnerOptions],
+) -> ForecastLearner:
+    """Returns a Learner that forecasts what follows a window.
+
+    Args:
+        dls: windows.
+        arch: a name in `dist_ai.timeseries.models.forecasters`: ``"NLinear"``, ``"DLinear"``, ``"MLP"``, ``"LSTM"``, ``"GRU"``,
+            ``"PatchTST"``; or a function of (channels, context, horizon, targets, known) that returns a model from the past, and
+            what is known of the future, to (batch, targets, horizon).
+        config: options of the forecaster: ``{"hidden": 512}``, or ``{"normalize": None}``; see `forecast_model`.
+        options: see `LearnerOptions`; the loss is by default `ForecastLoss("l1")`, and metrics are the mean absolute and the root
+            mean squared error in the units of the data.
+    """
+    windows = dls.windows
+    shape: dict[str, Any] = {
+        "channels": windows.series[0].values.shape[0],
+        "context": windows.context,
+        "horizon": windows.horizon,
+        "targets": windows.targets,
+        "known": len(windows.known),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dls.seed)
+        model = forecast_model(arch, **shape, **(config or {})) if isinstance(arch, str) else arch(*shape.values())
+    scale = dls.train.stage.pipeline.tfms
+    options.setdefault("metrics", [in_units(scale, "mae"), in_units(scale, "rmse")])
+    spec = ModelSpec("forecast_model", {"arch": arch, **shape, **(config or {})}) if isinstance(arch, str) else None
+    return ForecastLearner(dls, model, spec=spec, **options)
+
+
+class ForecastLearner(Learner):
+    """A Learner that also forecasts: its predictions are values in the units of the data."""
+
+    def forecast(self, history: Any, future: Any = None) -> Any:
+        """Returns what follows a history, in the units of the data.
+
+        Args:
+            history: an array (channels, length), of which the last `context` steps count; or, of a model that was trained from a
+                data frame, a frame with the same columns, in which rows without any target at the end say what is known of the
+                future.
+            future: with an array, what is known of the future: (known channels, horizon).
+
+        Of an array it is an array (targets, horizon). Of a frame it is a frame with a row for each step that is forecast: the
+        series' name, the time, and a column for each target.
+
+        Raises:
+            DataError: the history is too short, or has gaps; what should be known of the future is not.
+        """
+        if not hasattr(history, "columns"):
+            window = Window(history, future) if future is not None else history
+            return self._forecasts([window])[0]
+        columns = getattr(self.dls, "columns", None)
+        if columns is None:
+            raise DataError(
+                "the model was trained from arrays, or was loaded; give the history as an array (channels, length)"
+            )
+        import pandas as pd
+
+        parts = list(history.groupby(columns.id, sort=False)) if columns.id else [(None, history)]
+        asked = [self._asked(rows.reset_index(drop=True), columns) for _, rows in parts]
+        tables = []
+        for (name, _), (_, times), values in zip(parts, asked, self._forecasts([w for w, _ in asked]), strict=True):
+            table = {columns.id: [name] * len(times)} if columns.id else {}
+            table |= {columns.time or "step": times, **dict(zip(columns.targets, values, strict=True))}
+            tables.append(pd.DataFrame(table))
+        return pd.concat(tables, ignore_index=True)
+
+    def backtest(self, season: int | None = None) -> Any:
+        """Returns the errors of forecasting the validation windows, in the units of the data, by how far ahead they are.
+
+        Args:
+            season: beside them, the errors of repeating the values of so many steps ago; such as 24 for the same hour of the day
+                before.
+
+        The answer is a data frame with a row for each step ahead and one for all of them: ``mae``, ``rmse``, and with a season
+        ``seasonal_mae``; the same on every rank.
+
+        Raises:
+            ConfigError: a season is longer than the context.
+        """
+        import pandas as pd
+
+        pred, target = self.get_preds()
+        tfms = self.dls.train.stage.pipeline.tfms
+        errors = {
+            "mae": _by_step(in_units(tfms).function(pred, target)),
+            "rmse": np.sqrt(_by_step(in_units(tfms, "rmse").function(pred, target))),
+        }
+        if season is not None:
+            errors["seasonal_mae"] = _by_step(self._seasonal_errors(season))
+        steps = [*range(1, len(errors["mae"])), "all"]
+        return pd.DataFrame({"step": steps, **errors})
+
+    def _seasonal_errors(self, season: int) -> torch.Tensor:
+        windows, part = self.dls.windows, self.dls.valid_ds  # type: ignore[attr-defined]  # both of forecast loaders
+        if not 1 <= season <= windows.context:
+            raise ConfigError(f"season={season}: expected 1 to context={windows.context} steps")
+        found = []
+        for i in range(len(part)):
+            past, _, target = part.item(i)
+            again = np.resize(past[windows.targets][:, -season:].T, (windows.horizon, len(windows.targets))).T
+            found.append(np.abs(again - target))
+        return torch.from_numpy(np.stack(found))
+
+    def _asked(self, rows: Any, columns: Any) -> tuple[Window, Any]:
+        """Returns the window from which a frame's last steps are forecast, and the times of the forecast."""
+        windows = self.dls.windows  # type: ignore[attr-defined]
+        there = rows[columns.targets].notna().any(axis=1).to_numpy()
+        end = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
+        past, future = rows.iloc[:end], rows.iloc[end : end + windows.horizon]
+        [series] = long_series(past, time=columns.time, channels=columns.channels, id=None, missing=columns.missing)
+        known = None
+        if columns.known:
+            if len(future) < windows.horizon:
+                raise DataError(
+                    f"{len(future)} row(s) come after the last value of {', '.join(columns.targets)}, and {windows.horizon} are "
+                    f"forecast; give a row for each of them with {', '.join(columns.known)}, and no target"
+                )
+            known = future[columns.known].to_numpy(dtype=np.float64).T
+        return Window(series.values, known), _following(past, columns.time, windows.horizon)
+
+    @torch.inference_mode()
+    def _forecasts(self, items: list[Any]) -> list[np.ndarray]:
+        loader = self.dls.test_dl(items, num_workers=0, world=World(device=self._device()))
+        found: list[np.ndarray] = []
+        with self._set_aside():
+            self.model.eval()
+            for batch in loader:
+                raw = self.precision.forward(self.model, tuple(map(plain, elements(batch))))
+                told = self.dls.recipe.decode_targets((*elements(batch), decodes(self.loss_func, raw)))
+                found += [
+                    plain(forecast).float().numpy() if forecast.dtype == torch.bfloat16 else plain(forecast).numpy()
+                    for forecast, *_ in told
+                ]
+        return found
+
+
+def _following(past: Any, time: str | None, horizon: int) -> Any:
+    """Returns the times of the steps that follow a frame's last."""
+    import pandas as pd
+
+    if time is None:
+        return np.arange(len(past), len(past) + horizon)
+    column = past[time] if past[time].dtype.kind in "iu" else pd.to_datetime(past[time])
+    step = column.iloc[-1] - column.iloc[-2]
+    return [column.iloc[-1] + step * (i + 1) for i in range(horizon)]
+
+
+def _by_step(errors: torch.Tensor) -> np.ndarray:
+    """Returns the mean of errors (windows, targets, horizon) at each step, and of all."""
+    return np.append(errors.mean((0, 1)).numpy(), errors.mean().item())
+
+
+def _some_series(dls: DataLoaders) -> torch.Tensor:
+    """Returns training series from all over the data as the model sees them, not augmented; the same on every rank."""
+    part = dls.train_ds
+    every = math.ceil(len(part) / _ENOUGH)
+    items = [part.item(i) for i in range(0, len(part), every)]
+    loader = dls.test_dl(items, bs=len(items), num_workers=0, world=World(device=torch.device("cpu")))
+    return plain(elements(loader.one_batch())[0])
+
+
+def _one_group(model: nn.Module) -> list[list[nn.Parameter]]:
+    return [list(model.parameters())]

@@ -1,0 +1,249 @@
+"""`TSDataLoaders`: every way to make them, and what is said of series and labels that cannot be learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from series import archive_set, labelled, uneven
+
+from dist_ai.core import TensorCategory, TensorRegression, TensorSeries
+from dist_ai.data import CategoryBlock, DataBlock
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.timeseries import ScaleRange, Standardize, StandardizeEach, TSBlock, TSDataLoaders
+
+QUICK: Any = {"bs": 4, "num_workers": 0}
+
+
+def long_frame() -> pd.DataFrame:
+    X, y = labelled(10, 2, 5)
+    rows = [
+        {
+            "name": f"s{i}",
+            "day": pd.Timestamp("2024-01-01") + pd.Timedelta(days=t),
+            "a": X[i, 0, t],
+            "b": X[i, 1, t],
+            "kind": y[i],
+        }
+        for i in range(10)
+        for t in range(5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_arrays_become_series_of_float32_and_classes() -> None:
+    X, y = labelled()
+    series, classes = TSDataLoaders.from_numpy(X, y, **QUICK).one_batch()
+    assert (type(series), series.dtype, series.shape) == (TensorSeries, torch.float32, (4, 2, 20))
+    assert isinstance(classes, TensorCategory)
+
+
+def test_series_of_one_channel_may_come_without_that_dimension() -> None:
+    X, y = labelled(channels=1)
+    assert TSDataLoaders.from_arrays(X[:, 0], y, **QUICK).one_batch()[0].shape == (4, 1, 20)
+
+
+@pytest.mark.parametrize(
+    ("y", "shape"), [(np.linspace(0, 1, 24), (4,)), (np.random.default_rng(0).normal(size=(24, 3)), (4, 3))]
+)
+def test_numbers_are_a_regression_and_several_of_several_outputs(y: Any, shape: tuple[int, ...]) -> None:
+    dls = TSDataLoaders.from_arrays(labelled()[0], y, **QUICK)
+    target = dls.one_batch()[1]
+    assert (type(target), target.shape, dls.c) == (TensorRegression, shape, shape[-1] if len(shape) > 1 else 1)
+
+
+def test_which_series_validate_can_be_given_as_arrays_or_indices() -> None:
+    X, y = labelled()
+    dls = TSDataLoaders.from_arrays(X[:20], y[:20], valid=(X[20:], y[20:]), **QUICK)
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (20, 4)
+    np.testing.assert_array_equal(dls.valid_ds.item(0).series, X[20])
+    dls = TSDataLoaders.from_arrays(X, y, splits=(range(10), [12, 13]), **QUICK)
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (10, 2)
+
+
+def test_a_long_frame_a_wide_frame_and_a_parquet_file_of_them_give_the_same_series(tmp_path: Path) -> None:
+    frame = long_frame()
+    dls = TSDataLoaders.from_long_df(frame, id="name", values=["a", "b"], label="kind", time="day", **QUICK)
+    assert dls.one_batch()[0].shape == (4, 2, 5)
+    wide = frame.assign(step=frame.groupby("name").cumcount()).pivot(index="name", columns="step", values="a")
+    wide.columns = [f"t{i}" for i in wide.columns]
+    wide["kind"] = frame.groupby("name").kind.first()
+    narrow = TSDataLoaders.from_wide_df(wide, label="kind", **QUICK)
+    alone = TSDataLoaders.from_long_df(frame, id="name", values="a", label="kind", **QUICK)
+    frame.to_parquet(tmp_path / "long.parquet")
+    wide.reset_index(drop=True).to_parquet(tmp_path / "wide.parquet")
+    stored = TSDataLoaders.from_parquet(tmp_path / "long.parquet", id="name", values="a", label="kind", **QUICK)
+    stored_wide = TSDataLoaders.from_parquet(tmp_path / "wide.parquet", label="kind", **QUICK)
+    for other in (alone, stored, stored_wide):
+        for one, two in zip(narrow.one_batch(), other.one_batch(), strict=True):
+            torch.testing.assert_close(one, two)
+
+
+def test_a_column_may_say_which_series_of_a_long_frame_validate() -> None:
+    frame = long_frame().assign(later=lambda f: f.name.isin(["s8", "s9"]))
+    dls = TSDataLoaders.from_long_df(frame, id="name", values="a", label="kind", valid_col="later", **QUICK)
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (8, 2)
+
+
+def test_the_files_of_the_archive_keep_their_split(tmp_path: Path) -> None:
+    train, test, tsv = archive_set(tmp_path, "GunPoint_TRAIN.ts", "GunPoint_TEST.ts", "GunPoint_TRAIN.tsv")
+    dls = TSDataLoaders.from_ts_file(train, test, **QUICK)
+    assert (len(dls.train_ds), len(dls.valid_ds), dls.vocab) == (50, 150, ["1", "2"])
+    assert TSDataLoaders.from_ucr(tsv, **QUICK).vocab == [1, 2]
+
+
+def test_shorter_series_are_filled_up_to_the_longest_of_all_with_nan() -> None:
+    X, y = uneven()
+    series = TSDataLoaders.from_arrays(X, y, pad=True, **QUICK).one_batch()[0]
+    assert series.shape == (4, 2, 20)
+    assert series.isnan().any()
+
+
+@pytest.mark.parametrize("scale", [Standardize, ScaleRange])
+def test_scalings_learn_from_the_training_series_only_and_are_undone(scale: Any) -> None:
+    X, y = labelled(20)
+    X[16:] += 1000
+    dls = TSDataLoaders.from_arrays(X, y, splits=(range(16), range(16, 20)), scale=scale(), **{**QUICK, "bs": 16})
+    train = dls.one_batch()[0]
+    if scale is Standardize:
+        torch.testing.assert_close(train.mean((0, 2)), torch.zeros(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(train.std((0, 2), unbiased=False), torch.ones(2))
+    else:
+        assert train.amin((0, 2)).tolist() == [0, 0]
+        torch.testing.assert_close(train.amax((0, 2)), torch.ones(2))
+    shown = dls.decode_batch(next(iter(dls.valid)))[0][0]
+    np.testing.assert_allclose(np.asarray(shown), X[16], rtol=1e-5)
+
+
+def test_padding_does_not_count_in_a_scaling() -> None:
+    padded = TensorSeries([[1.0, 3.0, float("nan")]])
+    assert StandardizeEach()(padded)[..., :2].tolist() == [[-1.0, 1.0]]
+    learned = Standardize()
+    learned.setup([padded])
+    assert (learned.zero, learned.unit) == ([2.0], [1.0])
+    assert StandardizeEach(by_channel=False)(TensorSeries([[0.0, 2.0], [2.0, 0.0]])).tolist() == [[-1, 1], [1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("previous", [1, 1, 1, 4]),
+        ("linear", [1, 2, 3, 4]),
+        ("mean", [1, 2.5, 2.5, 4]),
+        ("zero", [1, 0, 0, 4]),
+    ],
+)
+def test_missing_values_are_filled_as_is_said(how: str, expected: list[float]) -> None:
+    X = np.tile([[[1, np.nan, np.nan, 4]]], (8, 1, 1))
+    dls = TSDataLoaders.from_arrays(X, list("ab" * 4), missing=how, **QUICK)
+    np.testing.assert_allclose(dls.one_batch()[0][0, 0].numpy(), expected)
+
+
+def test_a_block_of_series_works_in_a_data_block_of_ones_own() -> None:
+    X, y = labelled()
+    block = DataBlock.from_columns((TSBlock(scale=Standardize()), CategoryBlock()))
+    assert block.dataloaders((list(X), y), bs=4, num_workers=0).one_batch()[0].shape == (4, 2, 20)
+
+
+# ------------------------------------------------------------------------------------ what cannot be learned from
+
+
+def test_series_of_different_lengths_need_padding() -> None:
+    with pytest.raises(DataError, match="series of 12 to 20 steps do not stack into a batch; give pad=True"):
+        TSDataLoaders.from_arrays(*uneven(), **QUICK)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_label_that_is_missing_is_named(missing: Any) -> None:
+    X, y = labelled()
+    with pytest.raises(DataError, match=r"series 3 has no label \((None|nan)\); give it one, or leave the series out"):
+        TSDataLoaders.from_arrays(X, [*y[:3], missing, *y[4:]], **QUICK)
+
+
+def test_one_class_is_nothing_to_learn() -> None:
+    with pytest.raises(DataError, match="class"):
+        TSDataLoaders.from_arrays(labelled()[0], ["up"] * 24, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "said"),
+    [
+        (np.zeros((5, 2, 8)), list("abab"), "5 series and 4 labels; expected one label for each series"),
+        (np.zeros((0, 2, 8)), [], "no series; there is nothing to learn from"),
+        (np.zeros(4), list("abab"), r"X of shape \(4,\); expected \(series, channels, length\)"),
+        (np.zeros((4, 2, 3, 8)), list("abab"), r"X of shape \(4, 2, 3, 8\); expected"),
+    ],
+)
+def test_arrays_of_a_wrong_shape_are_named(X: Any, y: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        TSDataLoaders.from_arrays(X, y, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (np.full((2, 20), np.inf), "infinite values"),
+        (np.zeros((3, 20)), r"a series with 3 channel\(s\), and others have 2"),
+        (np.zeros((20, 2)), r"is it \(length, channels\)\? Then transpose it"),
+        (np.zeros((2, 0)), r"a series of shape \(2, 0\)"),
+        ([["a"]], "is no series"),
+        (np.full((2, 20), np.nan), "40 of 40 values are missing"),
+        (np.zeros((2, 21)), "a series of 21 steps, and 20 is the longest"),
+    ],
+)
+def test_a_new_series_that_does_not_fit_is_named(wrong: Any, said: str) -> None:
+    dls = TSDataLoaders.from_arrays(*uneven(), pad=True, **QUICK)
+    with pytest.raises(DataError, match=said):
+        dls.test_dl([wrong], num_workers=0).one_batch()
+
+
+def test_missing_values_are_an_error_that_says_where_and_what_to_do() -> None:
+    X, y = labelled()
+    X[:, 1, 7] = np.nan
+    with pytest.raises(
+        DataError, match=r"1 of 40 values are missing \(NaN\), the first at step 7 of channel 1; say how"
+    ):
+        TSDataLoaders.from_arrays(X, y, **QUICK).one_batch()
+    with pytest.raises(ConfigError, match=r"missing='lineer': expected one of .*; did you mean 'linear'"):
+        TSDataLoaders.from_arrays(X, y, missing="lineer", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.drop(columns="a"), "there is no column 'a'"),
+        (lambda f: pd.concat([f, f.head(1)]), "of series 's0' comes more than once"),
+        (lambda f: f.iloc[::-1], "the rows are not sorted; sort them with"),
+        (lambda f: f.assign(kind=["x", *f.kind[1:]]), r"series 's0' has several labels in kind"),
+        (lambda f: f.assign(day=[None, *f.day[1:]]), "row 0 of series 's0' has no time in 'day'"),
+        (lambda f: f.assign(a="text"), "column 'a' has values that are no numbers"),
+        (lambda f: f.assign(kind=None), r"series 0 has no label"),
+    ],
+)
+def test_a_long_frame_that_is_not_one_is_named(change: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        TSDataLoaders.from_long_df(
+            change(long_frame()), id="name", values=["a", "b"], label="kind", time="day", **QUICK
+        )
+
+
+def test_two_ways_to_say_what_validates_are_one_too_many() -> None:
+    X, y = labelled()
+    with pytest.raises(ConfigError, match="valid= and splits= both say which series validate"):
+        TSDataLoaders.from_arrays(X, y, valid=(X, y), splits=([0], [1]), **QUICK)
+
+
+def test_an_option_that_is_none_is_named() -> None:
+    with pytest.raises(TypeError, match=r"no option 'sead'; did you mean 'seed'|no option 'sead'"):
+        TSDataLoaders.from_arrays(*labelled(), sead=1, **QUICK)
+
+
+def test_a_scaling_that_has_seen_nothing_says_so() -> None:
+    with pytest.raises(DataError, match="Standardize has not seen the training series; give it as scale="):
+        Standardize()(TensorSeries(torch.zeros(1, 4)))
+    with pytest.raises(ConfigError, match="expected as many positive units as zeros"):
+        Standardize([0.0], [0.0])

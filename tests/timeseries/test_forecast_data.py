@@ -1,0 +1,208 @@
+"""Windows of long series: what they hold, how they are split in time, and what is said of series that give none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from series import waves
+
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.timeseries import (
+    LongSeries,
+    TensorForecast,
+    TensorKnown,
+    TensorSeries,
+    TSForecastDataLoaders,
+    WalkForwardSplitter,
+    Window,
+    Windows,
+)
+
+QUICK: Any = {"context": 12, "horizon": 4, "bs": 8, "num_workers": 0}
+
+
+def frame(num: int = 100, names: tuple[str, ...] = ("north",)) -> pd.DataFrame:
+    hours = pd.date_range("2024-01-01", periods=num, freq="h")
+    parts = [
+        pd.DataFrame({"site": name, "ts": hours, "load": waves(num) + 100 * i, "hour": hours.hour * 1.0})
+        for i, name in enumerate(names)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def counted(*lengths: int) -> list[LongSeries]:
+    """Series whose value is their step, and 1,000 more for each series."""
+    return [LongSeries(np.arange(n)[None] + 1000.0 * i, np.arange(n), i) for i, n in enumerate(lengths)]
+
+
+def test_a_window_holds_what_came_before_and_what_came() -> None:
+    windows = Windows(counted(6, 3, 5), context=3, horizon=2)
+    assert [(w.past[0].tolist(), w.target[0].tolist()) for w in windows] == [
+        ([0, 1, 2], [3, 4]),
+        ([1, 2, 3], [4, 5]),
+        ([2000, 2001, 2002], [2003, 2004]),
+    ]
+    assert (windows.first.tolist(), windows.last.tolist()) == ([3, 4, 3], [4, 5, 4])
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2])
+@pytest.mark.parametrize(("stride", "valid_stride"), [(1, 1), (3, 4)])
+def test_training_sees_no_step_that_validation_is_judged_by(fold: int, stride: int, valid_stride: int) -> None:
+    windows = Windows(counted(60, 50, 10, 60), context=8, horizon=4)
+    splitter = WalkForwardSplitter(0.4, n_folds=3, fold=fold, stride=stride, valid_stride=valid_stride)
+    train, valid = splitter(windows)
+    seen = windows.last[train].max()
+    assert seen < windows.first[valid].min()
+    assert windows.last[valid].max() < (splitter.borders(windows)[1] or 60)
+    for part, step in ((train, stride), (valid, valid_stride)):
+        places = [(windows.place(i)[0].name, windows.place(i)[1]) for i in part]
+        for name in {name for name, _ in places}:
+            steps = [at for each, at in places if each == name]
+            assert set(np.diff(steps)) <= {step}
+
+
+def test_folds_follow_one_another_and_each_trains_on_all_before() -> None:
+    windows = Windows(counted(100), context=8, horizon=4)
+    parts = [WalkForwardSplitter(0.6, n_folds=3, fold=k)(windows) for k in range(3)]
+    assert [len(train) for train, _ in parts] == [29, 49, 69]
+    assert [windows.first[valid].min() for _, valid in parts] == [40, 60, 80]
+
+
+def test_the_scale_is_of_what_lies_before_the_validation() -> None:
+    values = np.concatenate([np.tile([0.0, 2.0], 40), np.full(20, 1000.0)])
+    dls = TSForecastDataLoaders.from_arrays(values, **QUICK)
+    [scale] = dls.train.stage.pipeline.tfms
+    assert (scale.zero, scale.unit) == ([1.0], [1.0])
+
+
+def test_a_batch_has_the_past_what_is_known_and_the_target_each_in_its_type() -> None:
+    dls = TSForecastDataLoaders.from_long_df(frame(), time="ts", targets="load", known=["hour"], **QUICK)
+    past, known, target = dls.one_batch()
+    assert [(type(each), tuple(each.shape)) for each in (past, known, target)] == [
+        (TensorSeries, (8, 2, 12)),
+        (TensorKnown, (8, 1, 4)),
+        (TensorForecast, (8, 1, 4)),
+    ]
+    decoded = dls.decode_batch(next(iter(dls.valid)))[0]
+    window = dls.valid_ds.item(0)
+    for one, other in zip(decoded, window, strict=True):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_that_is_cut_at_once_is_that_of_its_windows_one_by_one() -> None:
+    dls = TSForecastDataLoaders.from_long_df(
+        frame(names=("a", "b")), time="ts", targets="load", id="site", known=["hour"], **QUICK
+    )
+    part = dls.train_ds
+    chosen = torch.tensor([0, 5, len(part) - 1])
+    for column, at_once in zip(zip(*(part[int(i)] for i in chosen), strict=True), part.fetch(chosen), strict=True):
+        torch.testing.assert_close(torch.stack(column), at_once, rtol=0, atol=0)
+        assert type(column[0]) is type(at_once)
+
+
+def test_several_series_by_their_names_and_one_channel_beside_another() -> None:
+    long = TSForecastDataLoaders.from_long_df(frame(names=("a", "b")), time="ts", targets="load", id="site", **QUICK)
+    assert len(long.windows) == 2 * (100 - 16 + 1)
+    wide = frame(names=("a", "b")).pivot(index="ts", columns="site", values="load").reset_index()
+    batch = TSForecastDataLoaders.from_wide_df(wide, time="ts", **QUICK).one_batch()
+    assert [tuple(each.shape) for each in batch] == [(8, 2, 12), (8, 2, 4)]
+
+
+def test_a_file_gives_what_its_frame_gives(tmp_path: Path) -> None:
+    frame().to_parquet(tmp_path / "a.parquet")
+    frame().to_csv(tmp_path / "a.csv", index=False)
+    expected = TSForecastDataLoaders.from_long_df(frame(), time="ts", targets="load", **QUICK).one_batch()
+    for name in ("a.parquet", "a.csv"):
+        found = TSForecastDataLoaders.from_parquet(tmp_path / name, time="ts", targets="load", **QUICK).one_batch()
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_what_is_missing_is_filled_by_what_came_before_only() -> None:
+    holes = frame()
+    holes.loc[[0, 50, 51], "load"] = np.nan
+    dls = TSForecastDataLoaders.from_long_df(holes, time="ts", targets="load", missing="previous", **QUICK)
+    values = dls.windows.series[0].values[0]
+    assert (values[0], values[50], values[51]) == (values[1], values[49], values[49])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda f: pd.concat([f, f.tail(1)]),
+            "time 2024-01-05 03:00:00 comes more than once; leave one row, or give id=",
+        ),
+        (lambda f: f.iloc[::-1], "the rows are not sorted; sort them with df.sort_values"),
+        (lambda f: f.drop(index=40), "no step between 2024-01-02 15:00:00 and 2024-01-02 17:00:00"),
+        (
+            lambda f: f.assign(load=f.load.where(f.index != 7)),
+            "column 'load' has no value in row 7; say how to fill it",
+        ),
+        (lambda f: f.assign(load=f.load.where(f.index != 7, np.inf)), "column 'load' has an infinite value in row 7"),
+        (lambda f: f.assign(ts="yesterday or so"), "row 0 has no time in 'ts'"),
+        (lambda f: f.drop(columns="load"), "there is no column 'load'; there are site, ts, hour"),
+        (lambda f: f.head(15), r"a window needs 12 \+ 4 steps \(context \+ horizon\), and the longest series has 15"),
+        (lambda f: f.head(18), r"leaves 3 to validate on, and horizon is 4"),
+        (lambda f: pd.concat([f, f[["load"]]], axis=1), "there are several columns named 'load'"),
+    ],
+)
+def test_a_frame_that_cannot_be_forecast_is_named(change: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        TSForecastDataLoaders.from_long_df(change(frame()), time="ts", targets="load", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"horizon": -1}, "horizon=-1: expected a number of steps, at least 1"),
+        ({"context": 0}, "context=0: expected a number of steps, at least 1"),
+        ({"scale": "range"}, "scale='range': expected 'standard' or None"),
+        ({"missing": "linear"}, "missing='linear': expected one of 'raise', 'previous', 'zero'"),
+        ({"targets": [3]}, "channel 3, and there are 1, 0 to 0"),
+        ({"valid_pct": 0.2}, r"windows are split in time; give splitter=WalkForwardSplitter\(valid_pct\)"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named(options: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        TSForecastDataLoaders.from_arrays(waves(), **{**QUICK, **options})
+
+
+def test_what_must_be_said_is_asked_for_and_what_is_no_option_is_named() -> None:
+    with pytest.raises(ConfigError, match="say how many steps a forecast is made from and how many it has"):
+        TSForecastDataLoaders.from_arrays(waves(), context=12)
+    with pytest.raises(TypeError, match="forecast loaders have no option 'strides'"):
+        TSForecastDataLoaders.from_arrays(waves(), strides=2, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"valid_pct": 1.0}, "valid_pct=1.0: expected a share above 0 and below 1"),
+        ({"fold": 2, "n_folds": 2}, "fold=2 of n_folds=2: expected 0 <= fold < n_folds"),
+        ({"stride": 0}, "stride=0: expected a number of steps, at least 1"),
+    ],
+)
+def test_a_split_that_is_none_is_named(options: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        WalkForwardSplitter(**options)
+
+
+def test_a_new_history_that_does_not_fit_is_named() -> None:
+    dls = TSForecastDataLoaders.from_long_df(frame(), time="ts", targets="load", known=["hour"], **QUICK)
+    for item, said in (
+        (np.zeros((2, 12)), r"nothing is known of the future of this ndarray, and the model was trained with 1 known"),
+        (Window(np.zeros((2, 12)), np.zeros((1, 3))), r"a known future of shape \(1, 3\); expected \(1, 4\)"),
+        (Window(np.zeros((2, 12)), np.full((1, 4), np.nan)), "the known future has missing or infinite values"),
+        (
+            Window(np.zeros((2, 11)), np.zeros((1, 4))),
+            r"a history of 11 step\(s\), and the model forecasts from the last 12",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            dls.test_dl([item], num_workers=0).one_batch()

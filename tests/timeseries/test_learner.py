@@ -1,0 +1,261 @@
+"""`ts_learner`: from arrays to predictions, exports and forecasts, in the units of the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from series import labelled, quick_learner, uneven, waves
+from torch import nn
+from typer.testing import CliRunner
+
+from dist_ai.cli.main import main
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.export import Predictor
+from dist_ai.learner import Learner, load_learner
+from dist_ai.losses import CrossEntropyLoss, MSELoss
+from dist_ai.timeseries import (
+    ForecastLearner,
+    ForecastLoss,
+    Jitter,
+    Standardize,
+    TSDataLoaders,
+    TSForecastDataLoaders,
+    WalkForwardSplitter,
+    Window,
+    architectures,
+    forecasters,
+    plot_forecast,
+    ts_learner,
+    ts_tfms,
+)
+
+assert CliRunner
+
+
+def forecasting(arch: str = "NLinear", *, learner: Any = None, X: Any = None, **options: Any) -> ForecastLearner:
+    dls = TSForecastDataLoaders.from_arrays(
+        waves() if X is None else X, **{"context": 24, "horizon": 6, "bs": 16, "num_workers": 0, **options}
+    )
+    learn = ts_learner(dls, arch, **{"run_dir": None, "progress": False, **(learner or {})})
+    assert isinstance(learn, ForecastLearner)
+    return learn
+
+
+def hourly(num: int = 200) -> pd.DataFrame:
+    hours = pd.date_range("2024-01-01", periods=num, freq="h")
+    return pd.DataFrame({"ts": hours, "load": waves(num), "phase": np.arange(num) % 8 * 1.0})
+
+
+# ------------------------------------------------------------------------------------ what a series is
+
+
+@pytest.mark.parametrize("arch", ["FCN", "GRU", "MiniRocket"])
+@pytest.mark.parametrize("make", [labelled, uneven])
+def test_it_learns_shows_predicts_and_is_exported_and_loaded_without_its_data(
+    arch: str, make: Any, tmp_path: Path
+) -> None:
+    X, y = make(40)
+    config = {"num_features": 168} if arch == "MiniRocket" else {"hidden": 16} if arch == "GRU" else None
+    learn = quick_learner(X, y, arch, config=config, pad=make is uneven, scale=Standardize(), batch_tfms=Jitter(0.05))
+    learn.fit_one_cycle(8, 1e-2)
+    assert learn.recorder.final[1] >= 0.75
+    for figure in (learn.dls.show_batch(max_n=4), learn.show_results(max_n=4)):
+        assert len([axes for axes in figure.axes if axes.lines]) == 4
+    label, index, probabilities = learn.predict(X[5])
+    assert label == ("down", "up")[int(index)]
+    assert float(probabilities.sum()) == pytest.approx(1, abs=1e-5)
+    learn.export(tmp_path / "model")
+    alone = Predictor(tmp_path / "model").predict_many([X[5], X[6]])
+    torch.testing.assert_close(alone[0].output, probabilities)
+    torch.testing.assert_close(load_learner(tmp_path / "model").predict(X[5])[2], probabilities)
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "size"),
+    [
+        (["a", "b"] * 12, CrossEntropyLoss, 2),
+        (np.linspace(0, 1, 24), MSELoss, 1),
+        (np.random.default_rng(0).normal(size=(24, 3)), MSELoss, 3),
+    ],
+)
+def test_the_labels_say_the_loss_the_metric_and_the_number_of_outputs(y: Any, loss: type, size: int) -> None:
+    learn = quick_learner(labelled()[0], y)
+    learn.fit(1)
+    assert type(learn.loss_func) is loss
+    assert learn.get_preds()[0].reshape(len(learn.dls.valid_ds), -1).shape[1] == size
+    assert len(learn.recorder.final) == 2
+    assert isinstance(
+        learn.predict(labelled()[0][0])[0], str if loss is CrossEntropyLoss else float if size == 1 else list
+    )
+
+
+def test_the_weights_depend_on_the_seed_alone() -> None:
+    X, y = labelled()
+    torch.manual_seed(1)
+    first = quick_learner(X, y, seed=5).model.state_dict()
+    torch.manual_seed(2)
+    again, other = quick_learner(X, y, seed=5).model.state_dict(), quick_learner(X, y, seed=6).model.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_function_is_an_architecture_too_and_says_why_it_cannot_be_exported(tmp_path: Path) -> None:
+    X, y = labelled()
+    dls = TSDataLoaders.from_arrays(X, y, bs=8, num_workers=0)
+    learn = ts_learner(
+        dls,
+        lambda channels, n_out: nn.Sequential(nn.Flatten(), nn.Linear(20 * channels, n_out)),
+        run_dir=None,
+        progress=False,
+    )
+    learn.fit(1)
+    with pytest.raises(ConfigError, match="cannot export this Sequential"):
+        learn.export(tmp_path / "model")
+
+
+def test_batches_of_one_and_unknown_options_are_refused() -> None:
+    X, y = labelled()
+    with pytest.raises(ConfigError, match="bs=1: BatchNorm needs at least 2 series"):
+        quick_learner(X, y, bs=1)
+    with pytest.raises(TypeError, match="learning_rate"):
+        quick_learner(X, y, learner={"learning_rate": 1})
+    with pytest.raises(ConfigError, match=r"no architecture named 'ResNe'.*did you mean 'ResNet'"):
+        quick_learner(X, y, "ResNe")
+
+
+def test_it_trains_in_bf16() -> None:
+    X, y = labelled(40)
+    learn = quick_learner(X, y, learner={"precision": "bf16"})
+    learn.fit_one_cycle(8, 1e-2)
+    assert learn.recorder.final[1] >= 0.75
+    forecast = forecasting("LSTM", learner={"precision": "bf16"})
+    forecast.fit_one_cycle(2, 1e-2)
+    assert np.isfinite(forecast.forecast(waves())).all()
+
+
+def test_dist_ai_predict_reads_a_series_from_a_csv_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = labelled(40)
+    learn = quick_learner(X, y)
+    learn.fit_one_cycle(6, 1e-2)
+    learn.export(tmp_path / "model")
+    pd.DataFrame(X[1].T, columns=["x", "y"]).to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(SystemExit) as done:
+        main(["predict", str(tmp_path / "model"), str(tmp_path / "one.csv"), "--json"])
+    assert done.value.code == 0
+    assert json.loads(capsys.readouterr().out)["label"] == learn.predict(X[1])[0]
+
+
+# ------------------------------------------------------------------------------------ what follows it
+
+
+@pytest.mark.parametrize("arch", list(forecasters))
+def test_a_forecaster_beats_repeating_the_last_value_within_seconds(arch: str) -> None:
+    learn = forecasting(arch)
+    learn.fit_one_cycle(12, 1e-2)
+    errors = learn.backtest(season=1).set_index("step")
+    assert errors.loc["all", "mae"] < 0.6 * errors.loc["all", "seasonal_mae"]
+    assert learn.recorder.final[1] == pytest.approx(errors.loc["all", "mae"], rel=1e-5)
+    assert learn.recorder.final[2] == pytest.approx(errors.loc["all", "rmse"], rel=1e-5)
+
+
+def test_a_forecast_is_in_the_units_of_the_data_and_the_same_however_it_is_asked_for(tmp_path: Path) -> None:
+    values = waves()
+    learn = forecasting("DLinear")
+    learn.fit_one_cycle(20, 1e-2)
+    forecast = learn.forecast(values[:150])
+    assert forecast.shape == (1, 6)
+    np.testing.assert_allclose(forecast[0], values[150:156], atol=3)
+    np.testing.assert_allclose(learn.forecast(values[100:150]), forecast, rtol=1e-6)  # the last steps are what counts
+    learn.export(tmp_path / "model")
+    np.testing.assert_allclose(Predictor(tmp_path / "model").predict(values[:150]).label, forecast, rtol=1e-6)
+    np.testing.assert_allclose(load_learner(tmp_path / "model").predict(values[:150])[0], forecast, rtol=1e-6)
+
+
+def test_a_frame_is_forecast_with_its_times_and_names() -> None:
+    both = pd.concat([hourly().assign(site=name) for name in ("a", "b")], ignore_index=True)
+    dls = TSForecastDataLoaders.from_long_df(
+        both, time="ts", targets="load", id="site", known=["phase"], context=24, horizon=6, bs=32, num_workers=0
+    )
+    learn = ts_learner(dls, "MLP", run_dir=None, progress=False)
+    learn.fit_one_cycle(2, 1e-2)
+    future = both.assign(load=both.load.where(both.ts < both.ts.max() - pd.Timedelta(hours=5)))
+    told = learn.forecast(future)  # type: ignore[attr-defined]
+    assert list(told.columns) == ["site", "ts", "load"]
+    assert told.site.tolist() == ["a"] * 6 + ["b"] * 6
+    assert told.ts[:6].tolist() == hourly().ts[-6:].tolist()
+    window = Window(hourly()[["load", "phase"]].to_numpy().T[:, :194], hourly()[["phase"]].to_numpy().T[:, 194:])
+    np.testing.assert_allclose(told.load[:6], learn.forecast(window.past, window.future)[0], rtol=1e-5)  # type: ignore[attr-defined]
+    with pytest.raises(
+        DataError, match=r"0 row\(s\) come after the last value of load, and 6 are forecast; give a row for each"
+    ):
+        learn.forecast(both)  # type: ignore[attr-defined]
+
+
+def test_what_is_known_of_the_future_is_made_use_of() -> None:
+    random = np.random.default_rng(0)
+    switch = random.integers(0, 2, 300) * 1.0  # nothing before it tells what it will be
+    X = np.stack([10 * switch + random.normal(0, 0.1, 300), switch])
+    alone, helped = (forecasting("NLinear", X=X, targets=[0], **more) for more in ({}, {"known": [1]}))
+    for learn in (alone, helped):
+        learn.fit_one_cycle(15, 2e-2)
+    assert helped.backtest().mae.iloc[-1] < 0.5 * alone.backtest().mae.iloc[-1]
+    assert helped.forecast(X[:, :200], X[1:, 200:206]).shape == (1, 6)
+
+
+def test_every_fold_of_a_walk_forward_split_can_be_trained_on() -> None:
+    errors = []
+    for fold in range(2):
+        learn = forecasting(splitter=WalkForwardSplitter(0.4, n_folds=2, fold=fold, valid_stride=6))
+        learn.fit_one_cycle(3, 1e-2)
+        errors.append(learn.backtest().mae.iloc[-1])
+    assert np.isfinite(errors).all()
+
+
+@pytest.mark.parametrize("kind", ["l1", "mse", "huber"])
+def test_the_loss_of_forecasts_can_be_chosen_and_is_exported(kind: str, tmp_path: Path) -> None:
+    learn = forecasting(learner={"loss_func": ForecastLoss(kind)})
+    learn.fit(1)
+    learn.export(tmp_path / "model")
+    assert load_learner(tmp_path / "model").loss_func.kind == kind
+    with pytest.raises(ConfigError, match=r"ForecastLoss\('mae'\): expected one of l1, mse, huber"):
+        ForecastLoss("mae")
+
+
+def test_forecasts_are_drawn_behind_what_came_before() -> None:
+    learn = forecasting()
+    for figure in (learn.dls.show_batch(max_n=2), learn.show_results(max_n=2)):
+        assert {len(axes.lines) for axes in figure.axes if axes.lines} <= {2, 3}
+    figure = plot_forecast(waves(), learn.forecast(waves()), np.zeros((1, 6)), last=50)
+    history, came, forecast = figure.axes[0].lines
+    assert (len(history.get_xdata()), list(came.get_xdata())) == (50, list(range(50, 56)))
+    assert list(forecast.get_xdata()) == list(came.get_xdata())
+
+
+def test_what_cannot_be_forecast_says_why() -> None:
+    learn = forecasting()
+    with pytest.raises(DataError, match=r"a history of 10 step\(s\), and the model forecasts from the last 24"):
+        learn.forecast(waves()[:10])
+    with pytest.raises(
+        DataError, match="the model was trained from arrays, or was loaded; give the history as an array"
+    ):
+        learn.forecast(hourly())
+    with pytest.raises(ConfigError, match="season=25: expected 1 to context=24 steps"):
+        learn.backtest(season=25)
+
+
+def test_an_epoch_of_augmentations_changes_what_is_learned_and_not_what_is_validated() -> None:
+    X, y = labelled()
+    plain, augmented = (quick_learner(X, y, batch_tfms=tfms) for tfms in ([], ts_tfms()))
+    torch.testing.assert_close(plain.dls.valid.one_batch()[0], augmented.dls.valid.one_batch()[0])
+    assert not torch.equal(plain.dls.one_batch()[0], augmented.dls.one_batch()[0])
+
+
+def test_learners_of_series_are_learners() -> None:
+    assert isinstance(quick_learner(*labelled()), Learner)
+    assert "InceptionTime" in architectures
