@@ -41,10 +41,11 @@ RUN_DIR = "DIST_AI_RUN_DIR"
 FRESH = "DIST_AI_FRESH"
 FAILURE_DIR = "DIST_AI_FAILURE_DIR"
 TIMEOUT = "DIST_AI_TIMEOUT_S"
+HANG = "DIST_AI_HANG_S"
 LAUNCHER = "DIST_AI_LAUNCHER_PID"
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, LAUNCHER)
+OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, HANG, LAUNCHER)
 
 
 def _cpu() -> torch.device:
@@ -111,6 +112,8 @@ class LaunchSettings:
         device: the kind of device asked for; None to use a GPU where there is one.
         failure_dir: where a failing worker leaves its report for the launcher; None without a launcher.
         timeout_s: seconds after which an exchange between processes is given up.
+        hang_s: seconds without progress after which a rank counts as hanging; None for `timeout_s` on several ranks, and
+            for ever on one, where nobody waits.
     """
 
     run_dir: Path | None = None
@@ -118,6 +121,13 @@ class LaunchSettings:
     device: Literal["cpu", "cuda"] | None = None
     failure_dir: Path | None = None
     timeout_s: float = 600.0
+    hang_s: float | None = None
+
+    def hang_limit_s(self, world_size: int) -> float | None:
+        """Returns seconds without progress after which a rank of so many counts as hanging; None for never."""
+        if self.hang_s is not None:
+            return self.hang_s
+        return self.timeout_s if world_size > 1 else None
 
 
 def current_world(world: World | None = None) -> World:
@@ -153,6 +163,7 @@ def launch_settings() -> LaunchSettings:
         device=_device_kind(),
         failure_dir=Path(failure_dir) if failure_dir else None,
         timeout_s=_seconds(TIMEOUT, default=LaunchSettings.timeout_s),
+        hang_s=_seconds(HANG, default=0.0) if os.environ.get(HANG) else None,
     )
 
 
@@ -184,6 +195,8 @@ def launcher_pid() -> int | None:
 def settings_environment(settings: LaunchSettings) -> dict[str, str]:
     """Returns the variables that carry `settings` to a process: what `launch_settings` reads back there."""
     variables = {TIMEOUT: str(settings.timeout_s)}
+    if settings.hang_s is not None:
+        variables[HANG] = str(settings.hang_s)
     if settings.run_dir is not None:
         variables[RUN_DIR] = str(settings.run_dir)
     if settings.fresh:
