@@ -214,6 +214,7 @@ def worker_environment(
     rank: int,
     world_size: int,
     store: str,
+    attempt: int = 0,
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
     """Returns the whole environment of a worker process on this machine: what `current_world` reads back there.
@@ -223,6 +224,7 @@ def worker_environment(
         rank: which process of the run it is.
         world_size: number of processes, all on this machine.
         store: where the processes meet, as in `World`.
+        attempt: how often the run was restarted.
         inherited: the launcher's own environment; what it says of ranks and runs is left out, so that a launch
             inside a launched process does not take over the outer one's rank or run directory.
     """
@@ -236,6 +238,7 @@ def worker_environment(
         "LOCAL_WORLD_SIZE": str(world_size),
         "GROUP_RANK": "0",
         STORE: store,
+        ATTEMPT: str(attempt),
         LAUNCHER: str(os.getpid()),
     }
 

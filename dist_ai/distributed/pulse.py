@@ -15,7 +15,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Beat", "Pulse", "Stage", "read_beat"]
+__all__ = ["EXIT_HUNG", "Beat", "Pulse", "Stage", "read_beat"]
+
+EXIT_HUNG = 75
+"""What a rank ends with that was found to make no progress: "try again", as sysexits.h has it."""
 
 
 class Stage(IntEnum):

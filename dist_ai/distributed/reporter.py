@@ -12,12 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dist_ai.distributed.mailbox import Answer, Command, Mailbox, Status
-from dist_ai.distributed.pulse import Pulse
+from dist_ai.distributed.pulse import EXIT_HUNG, Pulse
 
-__all__ = ["EXIT_HUNG", "Reporter", "write_stacks"]
-
-EXIT_HUNG = 75
-"""What a rank ends with that was found to make no progress: "try again", as sysexits.h has it."""
+__all__ = ["Reporter", "write_stacks"]
 
 
 class Reporter:
