@@ -264,6 +264,9 @@ class Loop:
             self.decisions.vote(Decision.CANCEL_STEP)
         while self._to_come and not self.decisions.pending:
             self._attempt(self._event_before_step)
+        if not self._alone:  # this rank cancelled, if any are left; the others may wait for it there
+            for event in self._to_come:
+                self.events.exchange(event)
         if decision := self._decide():
             state.last_microbatch = True
         if state.last_microbatch:
