@@ -73,8 +73,8 @@ class RemoteControl(Callback):
                 told = []  # statuses and commands are not worth a training
         told = self.learn.collectives.broadcast_json(told, what="commands before")
         self._replays = [(fit, step, Command(**command)) for fit, step, command in told]
-        watched = settings.failure_dir is not None  # by our own launcher, which ends all ranks together
-        self._pulse = Pulse(settings.failure_dir, world.rank)
+        watched = world.source == "dist-ai launch"  # by our own launcher, which ends all ranks together
+        self._pulse = Pulse(settings.failure_dir if watched else None, world.rank)
         self._samples = self._batches = 0
         self._own_s, self._last = 0.0, (time.monotonic(), 0, 0, 0.0)
         self._beat(Stage.STARTING)

@@ -61,7 +61,7 @@ def launch(
     context: typer.Context,
     script: Annotated[str, typer.Argument(help="The Python file to run.", metavar="SCRIPT")],
     workers: Annotated[str, typer.Option(help="Number of processes, or MIN:MAX.")] = "1",
-    engine: Annotated[str, typer.Option(help="Who starts them: local or ray.")] = "local",
+    engine: Annotated[str, typer.Option(help="Who starts them: local, ray or slurm.")] = "local",
     run_dir: Annotated[
         Path | None, typer.Option(help="Where the run keeps its log and checkpoints.", show_default="runs/<script>")
     ] = None,

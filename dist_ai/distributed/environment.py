@@ -1,13 +1,14 @@
 """The facts of the process world, and the only file that reads or writes them in the environment.
 
 A process learns who it is from, in this order: an explicit `World`, an initialised process group (a Ray Train
-worker has one), our own launchers, torchrun's variables, and otherwise it is the world of one. Nothing is
+worker has one), our own launchers, torchrun's variables, Slurm's, and otherwise it is the world of one. Nothing is
 started here: `dist_ai.distributed.collectives.join` connects the processes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "LaunchSettings",
     "World",
+    "begin_attempt",
     "current_world",
     "how_to_begin_anew",
     "launch_settings",
     "launched_rank",
     "launcher_pid",
     "settings_environment",
+    "slurm_environment",
     "worker_environment",
 ]
 
@@ -145,6 +148,9 @@ def current_world(world: World | None = None) -> World:
 
     if dist.is_available() and dist.is_initialized():
         return _from_process_group(dist.get_rank(), dist.get_world_size())
+    # Slurm's variables of a step, and not of the job: in a batch script the latter are set, but nobody else runs it.
+    if not os.environ.get("WORLD_SIZE") and STORE not in os.environ and _integer("SLURM_STEP_NUM_TASKS", default=1) > 1:
+        return _from_slurm()
     if os.environ.get("WORLD_SIZE", "") in ("", "1") and STORE not in os.environ:
         return World(device=_device(local_rank=0, local_world_size=1))
     return _from_variables()
@@ -184,12 +190,19 @@ def how_to_begin_anew() -> str:
 
 def launched_rank() -> int:
     """Returns the rank that a launcher gave this process; 0 if nobody launched us. Does not wait for torch."""
-    return _integer("RANK", default=0)
+    return _integer("RANK", default=_integer("SLURM_PROCID", default=0))
 
 
 def launcher_pid() -> int | None:
     """Returns the process that started this one and that it must not outlive; None if nobody launched us."""
     return _integer(LAUNCHER) if os.environ.get(LAUNCHER) else None
+
+
+def begin_attempt(number: int) -> None:
+    """Notes in this process how often its run was restarted: only the first attempt begins anew where that was asked for."""
+    os.environ[ATTEMPT] = str(number)
+    if number:
+        os.environ.pop(FRESH, None)
 
 
 def settings_environment(settings: LaunchSettings) -> dict[str, str]:
@@ -243,6 +256,19 @@ def worker_environment(
     }
 
 
+def slurm_environment(settings: LaunchSettings, *, attempt: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Returns the whole environment of srun: what `launch_settings` reads back in its tasks, to which it adds their ranks.
+
+    Args:
+        settings: what the launching command asked for.
+        attempt: how often the run was restarted.
+        inherited: the launcher's own environment, less what it says of ranks and runs.
+    """
+    dropped = {*RANK_VARIABLES, *OWN_VARIABLES}
+    kept = {name: value for name, value in inherited.items() if name not in dropped}
+    return {**kept, **settings_environment(settings), ATTEMPT: str(attempt)}
+
+
 def _from_process_group(rank: int, world_size: int) -> World:
     local_rank = _integer("LOCAL_RANK", default=rank)
     local_world_size = _integer("LOCAL_WORLD_SIZE", default=world_size)
@@ -254,6 +280,7 @@ def _from_process_group(rank: int, world_size: int) -> World:
         # NODE_RANK is what Ray Train calls torchrun's GROUP_RANK.
         node_rank=_integer("GROUP_RANK", default=_integer("NODE_RANK", default=rank // max(local_world_size, 1))),
         device=_device(local_rank, local_world_size),
+        attempt=_integer(ATTEMPT, default=0),
         source="process group",
     )
 
@@ -281,6 +308,51 @@ def _from_variables() -> World:
         attempt=_integer(ATTEMPT if own else "TORCHELASTIC_RESTART_COUNT", default=0),
         source="dist-ai launch" if own else "torchrun",
     )
+
+
+def _from_slurm() -> World:
+    rank, local_rank, node = _integer("SLURM_PROCID"), _integer("SLURM_LOCALID"), _integer("SLURM_NODEID", default=0)
+    local_world_size = _tasks_on_node(_text("SLURM_STEP_TASKS_PER_NODE"), node)
+    host = os.environ.get("MASTER_ADDR") or _first_host(_text("SLURM_STEP_NODELIST"))
+    # The same on all tasks, and another for each step of each job: two of them may share a machine.
+    job, step = _integer("SLURM_JOB_ID"), _integer("SLURM_STEP_ID", default=0)
+    port = _integer("MASTER_PORT", default=20_000 + (7919 * step + job) % 10_000)
+    own_gpu = bool(os.environ.get("SLURM_GPUS_PER_TASK"))  # each task sees its own alone, as the first
+    return World(
+        rank=rank,
+        world_size=_integer("SLURM_STEP_NUM_TASKS"),
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        node_rank=node,
+        device=_device(0, 1) if own_gpu else _device(local_rank, local_world_size),
+        store=f"tcp://{host}:{port}",
+        hosts_store=rank == 0,
+        attempt=_integer(ATTEMPT, default=_integer("SLURM_RESTART_COUNT", default=0)),
+        source="srun",
+    )
+
+
+def _first_host(nodes: str) -> str:
+    """Returns the first of Slurm's list of machines.
+
+    >>> _first_host("gpu[07-09,12],login1"), _first_host("n1,n2"), _first_host("rack[2,4]-n[01-04]")
+    ('gpu07', 'n1', 'rack2-n01')
+    """
+    first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes)
+    return first.partition(",")[0]
+
+
+def _tasks_on_node(tasks: str, node: int) -> int:
+    """Returns how many tasks Slurm runs on the machine of that number.
+
+    >>> [_tasks_on_node("4(x2),3", node) for node in range(3)]
+    [4, 4, 3]
+    """
+    counts: list[int] = []
+    for part in tasks.split(","):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts[node]
 
 
 def _tcp_store() -> str:
@@ -323,10 +395,15 @@ def _text(name: str) -> str:
     value = os.environ.get(name, "")
     if not value:
         raise ConfigError(
-            f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that there are several processes, but {name} is not set; "
-            "start them with `dist-ai launch` or torchrun, or unset WORLD_SIZE"
+            f"{_who_says_so()} says that there are several processes, but {name} is not set; "
+            f"start them with `dist-ai launch` or torchrun, or unset {_who_says_so().partition('=')[0]}"
         )
     return value
+
+
+def _who_says_so() -> str:
+    name = "WORLD_SIZE" if os.environ.get("WORLD_SIZE") else "SLURM_STEP_NUM_TASKS"
+    return f"{name}={os.environ.get(name)}"
 
 
 def _integer(name: str, default: int | None = None) -> int:

@@ -220,13 +220,19 @@ class MemoryMailbox:
     def send(self, verb: str, args: Mapping[str, Any] | None = None) -> Command:
         """Adds a command, under the next number."""
         with self._lock:
-            command = Command(number=len(self._commands) + 1, verb=verb, args=dict(args or {}))
+            number = self._commands[-1].number + 1 if self._commands else 1
+            command = Command(number=number, verb=verb, args=dict(args or {}))
             self._commands.append(command)
         return command
 
+    def take(self, command: Command) -> None:
+        """Adds a command that another mailbox has numbered."""
+        with self._lock:
+            self._commands.append(command)
+
     def commands(self, after: int = 0) -> list[Command]:
         """Returns the commands with larger numbers than `after`, in order."""
-        return self._commands[after:]
+        return [each for each in self._commands if each.number > after]
 
     def answer(self, answer: Answer) -> None:
         """Tells what became of a command."""

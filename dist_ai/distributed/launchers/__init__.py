@@ -1,7 +1,7 @@
-"""Starting the processes of a run: on this machine (`local`), or on a Ray cluster (`ray`).
+"""Starting the processes of a run: on this machine (`local`), on a Ray cluster (`ray`), or by Slurm (`slurm`).
 
-torchrun and Slurm's srun need nothing from here: they start the script themselves, and it finds out who it is
-(`dist_ai.distributed.current_world`). Nothing here imports torch before there is something to train, so that a
+torchrun and a batch script's own srun need nothing from here: they start the script themselves, and it finds out who it
+is (`dist_ai.distributed.current_world`). Nothing here imports torch before there is something to train, so that a
 launcher is up at once.
 """
 
@@ -42,7 +42,7 @@ def launch(
         args: what the script finds in ``sys.argv[1:]``.
         workers: number of processes; or the least and the most: the run begins with the most. On this machine it goes on with
             one fewer when a worker was lost twice in a row; a Ray cluster gives what it has, and Ray Train follows it.
-        engine: "local" starts them on this machine, "ray" on a Ray cluster.
+        engine: "local" starts them on this machine, "ray" on a Ray cluster, "slurm" by srun.
         run_dir: where the run keeps its log and checkpoints; ``runs/<script's name>`` by default.
         fresh: asks for a fresh run instead of continuing the one in `run_dir`; so does DIST_AI_FRESH=1 in the environment.
         device: "cpu" or "cuda"; by default a GPU for each worker where there are GPUs.
@@ -86,6 +86,10 @@ def launch(
         from dist_ai.distributed.launchers import ray
 
         ray.run(job)
+    elif job.engine == "slurm":
+        from dist_ai.distributed.launchers import slurm
+
+        slurm.run(job)
     else:
         from dist_ai.distributed.launchers import local
 

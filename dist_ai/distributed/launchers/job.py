@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
 
 __all__ = ["Device", "Engine", "Job"]
 
-Engine = Literal["local", "ray"]
+Engine = Literal["local", "ray", "slurm"]
 Device = Literal["cpu", "cuda"]
 
 
@@ -86,7 +87,9 @@ class Job:
         if hang_s is not None and not 0 < hang_s < math.inf:
             raise ConfigError(f"hang timeout of {hang_s:g} s: give a number of seconds above 0, or none")
         if engine not in get_args(Engine):
-            raise ConfigError(f"engine {engine!r} is not 'local' or 'ray'{did_you_mean(engine, get_args(Engine))}")
+            raise ConfigError(
+                f"engine {engine!r} is not 'local', 'ray' or 'slurm'{did_you_mean(engine, get_args(Engine))}"
+            )
         if device is not None and device not in get_args(Device):
             raise ConfigError(f"device {device!r} is not 'cpu' or 'cuda'{did_you_mean(device, get_args(Device))}")
         if timeout_s is not None and not 0 < timeout_s < math.inf:
@@ -105,7 +108,7 @@ class Job:
             min_workers=least,
             max_restarts=max_restarts,
             hang_s=hang_s,
-            engine="ray" if engine == "ray" else "local",
+            engine="ray" if engine == "ray" else "slurm" if engine == "slurm" else "local",
             folder=Path.cwd(),
             run_dir=_usable_run_dir(run_dir if run_dir is not None else Path("runs", path.stem)),
             fresh=fresh,
@@ -115,6 +118,8 @@ class Job:
         )
         if engine == "ray":
             _require_ray()
+        elif engine == "slurm":
+            _require_srun()
         else:
             require_gpus(most, device)
         return job
@@ -160,6 +165,14 @@ def _usable_run_dir(run_dir: str | Path) -> Path:
                 raise ConfigError(f"run directory {str(path)!r} cannot be written: no permission in {str(part)!r}")
             break
     return path
+
+
+def _require_srun() -> None:
+    if shutil.which("srun") is None:
+        raise ConfigError(
+            "engine 'slurm' starts the workers with srun, which is not here; give the command on a machine of a Slurm cluster "
+            "(in an allocation: salloc, or a batch script), or use --engine local"
+        )
 
 
 def _require_ray() -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dist_ai.distributed.launchers.failures import Failure
-from dist_ai.distributed.pulse import Beat
+from dist_ai.distributed.mailbox import Status
+from dist_ai.distributed.pulse import Beat, Stage
 
-__all__ = ["Restarts", "Verdict"]
+__all__ = ["ASKED_TO_LEAVE", "Restarts", "Verdict", "furthest"]
 
 # How often the same end at the same step is believed to be chance: an exception is not, a kill may be.
 ERRORS_ALIKE, DEATHS_ALIKE = 2, 3
 # So many losses of a worker in a row, and the run goes on with one fewer, if it may.
 LOSSES_TO_SHRINK = 2
-# Somebody asked the run to leave, and it has written a checkpoint: not a failure.
-ASKED_TO_LEAVE = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+ASKED_TO_LEAVE = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+"""Exit codes of a run that was asked to leave."""
 # A setting that cannot work does not work the second time either.
 NEVER_AGAIN = ("ConfigError", "MissingDependencyError", "SyntaxError", "ModuleNotFoundError")
 
@@ -87,3 +89,13 @@ class Restarts:
             )
         self.used += 1
         return Verdict(self.workers, note)
+
+
+def furthest(statuses: Iterable[Status]) -> Beat:
+    """Returns where the rank that has come furthest is, by what the ranks told of themselves.
+
+    >>> furthest([Status(rank=rank, world_size=2, fit=1, step=step, stage="data") for rank, step in enumerate((7, 8))]).step
+    8
+    """
+    first = max(statuses, key=lambda each: (each.fit, each.epoch, each.step), default=None)
+    return Beat() if first is None else Beat(first.fit, first.epoch, first.step, Stage[first.stage.upper()])
