@@ -33,6 +33,7 @@ from dist_ai.callbacks.plateau import ReduceLROnPlateau
 from dist_ai.callbacks.profile import Profile
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
+from dist_ai.callbacks.remote_control import RemoteControl
 from dist_ai.callbacks.rnn import ResetRNN, RNNRegularizer
 from dist_ai.callbacks.save_best import SaveBest
 from dist_ai.callbacks.schedule import ParamScheduler
@@ -77,6 +78,7 @@ __all__ = [
     "RNNRegularizer",
     "Recorder",
     "ReduceLROnPlateau",
+    "RemoteControl",
     "ResetRNN",
     "RunLog",
     "SaveBest",

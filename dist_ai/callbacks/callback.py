@@ -14,6 +14,7 @@ callback of a function.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
@@ -99,6 +100,8 @@ class Callback:
         may_cancel: whether it may raise a cancel. The ranks exchange decisions once more a batch if any may.
         cancels_alike: whether every rank raises the same cancels in the same events, because it decides by what is equal on
             all of them, such as a metric: then nothing need be exchanged.
+        exchanges_in: the events of a training batch in which it exchanges with the other ranks: a rank that has cancelled runs
+            it there all the same, since the others wait for it.
         learn: the Learner it is attached to.
         state: the Learner's training state.
     """
@@ -106,6 +109,7 @@ class Callback:
     phase: ClassVar[Phase] = Phase.CHANGE
     may_cancel: ClassVar[bool] = True
     cancels_alike: ClassVar[bool] = False
+    exchanges_in: ClassVar[frozenset[str]] = frozenset()
     learn: Trainer
     state: TrainState
 
@@ -216,7 +220,7 @@ class Callbacks:
             vote: takes the cancels that are raised, and the other handlers run all the same; without it, the first
                 cancel is raised at once.
         """
-        for handler in self._handlers[event]:
+        for i, handler in enumerate(self._handlers[event]):
             try:
                 try:
                     handler.call()
@@ -224,6 +228,7 @@ class Callbacks:
                     self._check_may_cancel(handler.callback, cancel)
                     cancel.alike = handler.callback.cancels_alike
                     if vote is None:
+                        self.exchange(event, i + 1)
                         raise
                     vote(cancel)
             except CancelException:
@@ -231,6 +236,18 @@ class Callbacks:
             except Exception as error:
                 error.add_note(self._place(handler, event))
                 raise
+
+    def exchange(self, event: str, begin: int = 0) -> None:
+        """Runs those of an event's handlers that exchange there, on a rank that has cancelled; what they cancel is lost.
+
+        Args:
+            event: its name.
+            begin: the first that has not had its turn.
+        """
+        for handler in self._handlers[event][begin:]:
+            if event in handler.callback.exchanges_in:
+                with contextlib.suppress(CancelException):
+                    handler.call()
 
     def finish(self, event: str, error: BaseException | None) -> None:
         """Runs all of an event's handlers, whatever happens in one of them; there is nothing left to cancel.

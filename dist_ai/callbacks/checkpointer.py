@@ -11,7 +11,10 @@ from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.errors import ConfigError
 
-__all__ = ["Checkpointer"]
+__all__ = ["BY_COMMAND", "Checkpointer"]
+
+BY_COMMAND = 1000
+"""What stands in `state.leave` for the command to stop, instead of a signal's number."""
 
 
 class Checkpointer(Callback):
@@ -50,6 +53,10 @@ class Checkpointer(Callback):
 
     def after_loss(self) -> None:
         """Asks all ranks to leave, if a signal came."""
+        self.vote_if_asked()
+
+    def vote_if_asked(self) -> None:
+        """Asks all ranks to leave at their next exchange, if a signal came."""
         if self._interruption is not None and (number := self._interruption.signal) and not self.state.leave:
             self.learn.decisions.vote_leave(number)
 
@@ -102,10 +109,14 @@ class Checkpointer(Callback):
     def _leave(self, number: int) -> None:
         self.learn.save_checkpoint()
         self.learn.wait_for_checkpoint()
+        why = "the command to stop" if number == BY_COMMAND else signal.Signals(number).name
         if self.learn.collectives.world.is_main:
-            name = signal.Signals(number).name
-            print(f"{self.learn.run_dir}: {name} came; a checkpoint is written, to go on from", flush=True)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            print(f"{self.learn.run_dir}: {why} came; a checkpoint is written, to go on from", flush=True)
+        raise (
+            KeyboardInterrupt
+            if number == signal.SIGINT
+            else SystemExit(128 + (signal.SIGTERM if number == BY_COMMAND else number))
+        )
 
 
 _FIRST_S = 5.0  # somebody tries out a program, and stops it

@@ -31,6 +31,8 @@ class GradientClip(Callback):
 
     phase: ClassVar[Phase] = Phase.CHANGE
     may_cancel: ClassVar[bool] = False
+    # Sharded gradients have one norm over all ranks.
+    exchanges_in: ClassVar[frozenset[str]] = frozenset({"before_step"})
 
     def __init__(
         self, max_norm: float | None = None, *, max_value: float | None = None, norm_type: float = 2.0

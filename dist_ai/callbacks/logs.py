@@ -16,7 +16,7 @@ __all__ = ["RunLog"]
 
 
 class RunLog(RunWriter):
-    """Writes ``log.jsonl`` (every step and epoch) and ``metrics.csv`` (every epoch) to the run directory, on rank 0.
+    """Writes ``log.jsonl`` (steps, epochs, commands from outside) and ``metrics.csv`` (epochs) to the run directory, on rank 0.
 
     A resumed run first cuts from them what lies after the checkpoint, so no step stands there twice.
     """
@@ -35,8 +35,10 @@ class RunLog(RunWriter):
             except json.JSONDecodeError:
                 continue  # the line that a kill cut short
             epochs += entry["kind"] == "epoch"
-            if (entry["kind"] == "step" and entry["step"] < self.num_steps) or (
-                entry["kind"] == "epoch" and epochs <= self.num_epochs
+            if (
+                (entry["kind"] == "step" and entry["step"] < self.num_steps)
+                or (entry["kind"] == "epoch" and epochs <= self.num_epochs)
+                or (entry["kind"] == "command" and entry["step"] <= self.num_steps)
             ):
                 kept.append(line + "\n")
         temporary = path.with_name(".log.jsonl.partial")
@@ -59,6 +61,11 @@ class RunLog(RunWriter):
             writer.writeheader()
             writer.writerows(recorder.epochs)
         temporary.replace(self._folder / "metrics.csv")
+
+    def write_command(self, step: int, facts: dict[str, Any]) -> None:
+        """Appends a line for a command from outside, done before training step `step`, counted over all fits."""
+        if self._active:
+            self._append([{"kind": "command", "step": step, **facts}])
 
     def _append(self, entries: Iterable[dict[str, Any]]) -> None:
         with (self._folder / "log.jsonl").open("a") as file:

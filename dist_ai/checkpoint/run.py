@@ -5,6 +5,7 @@ runs/train/
   log.jsonl  metrics.csv   the logs
   results.json             what else the program found out (a learning rate)
   tensorboard/             events
+  control/                 statuses of the ranks, commands and answers (`dist-ai watch`, `dist-ai control`)
   checkpoints/             here, or at a URI
     fit-0001-done/                       the end of the first fit
       rank-00000-of-00002.….safetensors  what rank 0 wrote
@@ -334,7 +335,8 @@ class Run:
         for name in found:
             self._remove(name)
         self.storage.remove_folder(HISTORY.rstrip("/"))
-        shutil.rmtree(self.directory / "tensorboard", ignore_errors=True)
+        for folder in ("tensorboard", "control"):
+            shutil.rmtree(self.directory / folder, ignore_errors=True)
         for name in ("log.jsonl", "metrics.csv", _RESULTS):
             (self.directory / name).unlink(missing_ok=True)
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["launch"]
 
-OPTIONS = ("--workers", "--engine", "--run-dir", "--fresh", "--device", "--timeout", "--address")
+OPTIONS = (
+    *("--workers", "--engine", "--run-dir", "--fresh", "--device", "--timeout", "--address"),
+    *("--max-restarts", "--hang-timeout"),
+)
 EXIT_USAGE = 2  # what argparse, click and typer end with
 
 
@@ -57,8 +60,8 @@ COMMAND_SETTINGS = {
 def launch(
     context: typer.Context,
     script: Annotated[str, typer.Argument(help="The Python file to run.", metavar="SCRIPT")],
-    workers: Annotated[int, typer.Option(help="Number of processes.")] = 1,
-    engine: Annotated[str, typer.Option(help="Who starts them: local or ray.")] = "local",
+    workers: Annotated[str, typer.Option(help="Number of processes, or MIN:MAX.")] = "1",
+    engine: Annotated[str, typer.Option(help="Who starts them: local, ray or slurm.")] = "local",
     run_dir: Annotated[
         Path | None, typer.Option(help="Where the run keeps its log and checkpoints.", show_default="runs/<script>")
     ] = None,
@@ -69,6 +72,16 @@ def launch(
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster.", show_default="RAY_ADDRESS, the one here, or a new one")
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(help="How often to start again, from the last checkpoint, after a failure.")
+    ] = 0,
+    hang_timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds in a fit without progress after which a process counts as hanging.",
+            show_default="as --timeout on several processes",
+        ),
     ] = None,
 ) -> None:
     """Runs SCRIPT on several processes; what follows it and is not an option below goes to the script.
@@ -83,16 +96,31 @@ def launch(
         start(
             script,
             context.args,
-            workers=workers,
+            workers=_workers(workers),
             engine=cast("Engine", engine),  # checked there, with a better message than typer's
             run_dir=run_dir,
             fresh=fresh,
             device=cast("Device | None", device),
             timeout_s=timeout,
             address=address,
+            max_restarts=max_restarts,
+            hang_s=hang_timeout,
         )
     except WorkerError as error:
         raise _with_suggestion(error, script, context.args) from None
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    """Returns the number of workers, or the least and the most.
+
+    >>> _workers("2:16")
+    (2, 16)
+    """
+    least, colon, most = text.partition(":")
+    try:
+        return (int(least), int(most)) if colon else int(least)
+    except ValueError:
+        raise ConfigError(f"--workers {text}: expected a number, or the least and the most, as in 2:16") from None
 
 
 def _is_slip(given: str, option: str) -> bool:

@@ -40,6 +40,7 @@ class Word(NamedTuple):
         leave: the signal for which to leave at the end of this step; 0 for none.
         pace_us: microseconds that a batch takes.
         progress: how much of the fit's time is used up, in millionths, by rank 0's clock.
+        command: the number of the newest command from outside; 0 for none.
     """
 
     control: Decision = Decision.NOTHING
@@ -47,6 +48,7 @@ class Word(NamedTuple):
     leave: int = 0
     pace_us: int = 0
     progress: int = 0
+    command: int = 0
 
 
 class Decisions:
@@ -58,6 +60,7 @@ class Decisions:
         self._control = Decision.NOTHING
         self._save = False
         self._leave = 0
+        self._command = 0
 
     @property
     def pending(self) -> bool:
@@ -75,7 +78,7 @@ class Decisions:
 
     def clear(self) -> None:
         """Forgets this rank's votes: those of a fit that an error ended are not the next one's."""
-        self._control, self._save, self._leave = Decision.NOTHING, False, 0
+        self._control, self._save, self._leave, self._command = Decision.NOTHING, False, 0, 0
 
     def take(self) -> Decision:
         """Returns and clears what this rank has voted to cancel, where every rank has voted for the same."""
@@ -90,15 +93,19 @@ class Decisions:
         """Asks all ranks to leave at the end of this step, because signal number `signal` came."""
         self._leave = max(self._leave, signal)
 
+    def vote_command(self, number: int) -> None:
+        """Tells all ranks that there are commands up to this number."""
+        self._command = max(self._command, number)
+
     @contextlib.contextmanager
     def set_aside(self) -> Iterator[None]:
         """Keeps this rank's votes for after the block."""
-        votes = self._control, self._save, self._leave
+        votes = self._control, self._save, self._leave, self._command
         self.clear()
         try:
             yield
         finally:
-            self._control, self._save, self._leave = votes
+            self._control, self._save, self._leave, self._command = votes
 
     def exchange(self, *, pace_us: int = 0, progress: int = 0) -> Word:
         """Returns what all ranks decided and clears the votes. Collective.
@@ -106,9 +113,9 @@ class Decisions:
         Args:
             pace_us, progress: see `Word`.
         """
-        if not (self._control or self._save or self._leave or progress) and self._alone:
+        if self._alone and not (self._control or self._save or self._leave or self._command or progress):
             return _NOTHING
-        word = Word(self._control, self._save, self._leave, pace_us, progress)
+        word = Word(self._control, self._save, self._leave, pace_us, progress, self._command)
         if not self._alone:
             mine = torch.tensor(word, dtype=torch.int64)
             control, *rest = self._collectives.all_reduce(mine, "max", what="shared decision").tolist()

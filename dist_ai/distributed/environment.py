@@ -1,13 +1,14 @@
 """The facts of the process world, and the only file that reads or writes them in the environment.
 
 A process learns who it is from, in this order: an explicit `World`, an initialised process group (a Ray Train
-worker has one), our own launchers, torchrun's variables, and otherwise it is the world of one. Nothing is
+worker has one), our own launchers, torchrun's variables, Slurm's, and otherwise it is the world of one. Nothing is
 started here: `dist_ai.distributed.collectives.join` connects the processes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "LaunchSettings",
     "World",
+    "begin_attempt",
     "current_world",
     "how_to_begin_anew",
     "launch_settings",
     "launched_rank",
     "launcher_pid",
     "settings_environment",
+    "slurm_environment",
     "worker_environment",
 ]
 
@@ -41,10 +44,11 @@ RUN_DIR = "DIST_AI_RUN_DIR"
 FRESH = "DIST_AI_FRESH"
 FAILURE_DIR = "DIST_AI_FAILURE_DIR"
 TIMEOUT = "DIST_AI_TIMEOUT_S"
+HANG = "DIST_AI_HANG_S"
 LAUNCHER = "DIST_AI_LAUNCHER_PID"
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, LAUNCHER)
+OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, HANG, LAUNCHER)
 
 
 def _cpu() -> torch.device:
@@ -111,6 +115,8 @@ class LaunchSettings:
         device: the kind of device asked for; None to use a GPU where there is one.
         failure_dir: where a failing worker leaves its report for the launcher; None without a launcher.
         timeout_s: seconds after which an exchange between processes is given up.
+        hang_s: seconds without progress after which a rank counts as hanging; None for `timeout_s` on several ranks, and
+            for ever on one, where nobody waits.
     """
 
     run_dir: Path | None = None
@@ -118,6 +124,13 @@ class LaunchSettings:
     device: Literal["cpu", "cuda"] | None = None
     failure_dir: Path | None = None
     timeout_s: float = 600.0
+    hang_s: float | None = None
+
+    def hang_limit_s(self, world_size: int) -> float | None:
+        """Returns seconds without progress after which a rank of so many counts as hanging; None for never."""
+        if self.hang_s is not None:
+            return self.hang_s
+        return self.timeout_s if world_size > 1 else None
 
 
 def current_world(world: World | None = None) -> World:
@@ -135,6 +148,9 @@ def current_world(world: World | None = None) -> World:
 
     if dist.is_available() and dist.is_initialized():
         return _from_process_group(dist.get_rank(), dist.get_world_size())
+    # Slurm's variables of a step, and not of the job: in a batch script the latter are set, but nobody else runs it.
+    if not os.environ.get("WORLD_SIZE") and STORE not in os.environ and _integer("SLURM_STEP_NUM_TASKS", default=1) > 1:
+        return _from_slurm()
     if os.environ.get("WORLD_SIZE", "") in ("", "1") and STORE not in os.environ:
         return World(device=_device(local_rank=0, local_world_size=1))
     return _from_variables()
@@ -153,6 +169,7 @@ def launch_settings() -> LaunchSettings:
         device=_device_kind(),
         failure_dir=Path(failure_dir) if failure_dir else None,
         timeout_s=_seconds(TIMEOUT, default=LaunchSettings.timeout_s),
+        hang_s=_seconds(HANG, default=0.0) if os.environ.get(HANG) else None,
     )
 
 
@@ -173,7 +190,7 @@ def how_to_begin_anew() -> str:
 
 def launched_rank() -> int:
     """Returns the rank that a launcher gave this process; 0 if nobody launched us. Does not wait for torch."""
-    return _integer("RANK", default=0)
+    return _integer("RANK", default=_integer("SLURM_PROCID", default=0))
 
 
 def launcher_pid() -> int | None:
@@ -181,9 +198,18 @@ def launcher_pid() -> int | None:
     return _integer(LAUNCHER) if os.environ.get(LAUNCHER) else None
 
 
+def begin_attempt(number: int) -> None:
+    """Notes in this process how often its run was restarted: only the first attempt begins anew where that was asked for."""
+    os.environ[ATTEMPT] = str(number)
+    if number:
+        os.environ.pop(FRESH, None)
+
+
 def settings_environment(settings: LaunchSettings) -> dict[str, str]:
     """Returns the variables that carry `settings` to a process: what `launch_settings` reads back there."""
     variables = {TIMEOUT: str(settings.timeout_s)}
+    if settings.hang_s is not None:
+        variables[HANG] = str(settings.hang_s)
     if settings.run_dir is not None:
         variables[RUN_DIR] = str(settings.run_dir)
     if settings.fresh:
@@ -201,6 +227,7 @@ def worker_environment(
     rank: int,
     world_size: int,
     store: str,
+    attempt: int = 0,
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
     """Returns the whole environment of a worker process on this machine: what `current_world` reads back there.
@@ -210,6 +237,7 @@ def worker_environment(
         rank: which process of the run it is.
         world_size: number of processes, all on this machine.
         store: where the processes meet, as in `World`.
+        attempt: how often the run was restarted.
         inherited: the launcher's own environment; what it says of ranks and runs is left out, so that a launch
             inside a launched process does not take over the outer one's rank or run directory.
     """
@@ -223,8 +251,22 @@ def worker_environment(
         "LOCAL_WORLD_SIZE": str(world_size),
         "GROUP_RANK": "0",
         STORE: store,
+        ATTEMPT: str(attempt),
         LAUNCHER: str(os.getpid()),
     }
+
+
+def slurm_environment(settings: LaunchSettings, *, attempt: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Returns the whole environment of srun: what `launch_settings` reads back in its tasks, to which it adds their ranks.
+
+    Args:
+        settings: what the launching command asked for.
+        attempt: how often the run was restarted.
+        inherited: the launcher's own environment, less what it says of ranks and runs.
+    """
+    dropped = {*RANK_VARIABLES, *OWN_VARIABLES}
+    kept = {name: value for name, value in inherited.items() if name not in dropped}
+    return {**kept, **settings_environment(settings), ATTEMPT: str(attempt)}
 
 
 def _from_process_group(rank: int, world_size: int) -> World:
@@ -238,6 +280,7 @@ def _from_process_group(rank: int, world_size: int) -> World:
         # NODE_RANK is what Ray Train calls torchrun's GROUP_RANK.
         node_rank=_integer("GROUP_RANK", default=_integer("NODE_RANK", default=rank // max(local_world_size, 1))),
         device=_device(local_rank, local_world_size),
+        attempt=_integer(ATTEMPT, default=0),
         source="process group",
     )
 
@@ -265,6 +308,51 @@ def _from_variables() -> World:
         attempt=_integer(ATTEMPT if own else "TORCHELASTIC_RESTART_COUNT", default=0),
         source="dist-ai launch" if own else "torchrun",
     )
+
+
+def _from_slurm() -> World:
+    rank, local_rank, node = _integer("SLURM_PROCID"), _integer("SLURM_LOCALID"), _integer("SLURM_NODEID", default=0)
+    local_world_size = _tasks_on_node(_text("SLURM_STEP_TASKS_PER_NODE"), node)
+    host = os.environ.get("MASTER_ADDR") or _first_host(_text("SLURM_STEP_NODELIST"))
+    # The same on all tasks, and another for each step of each job: two of them may share a machine.
+    job, step = _integer("SLURM_JOB_ID"), _integer("SLURM_STEP_ID", default=0)
+    port = _integer("MASTER_PORT", default=20_000 + (7919 * step + job) % 10_000)
+    own_gpu = bool(os.environ.get("SLURM_GPUS_PER_TASK"))  # each task sees its own alone, as the first
+    return World(
+        rank=rank,
+        world_size=_integer("SLURM_STEP_NUM_TASKS"),
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        node_rank=node,
+        device=_device(0, 1) if own_gpu else _device(local_rank, local_world_size),
+        store=f"tcp://{host}:{port}",
+        hosts_store=rank == 0,
+        attempt=_integer(ATTEMPT, default=_integer("SLURM_RESTART_COUNT", default=0)),
+        source="srun",
+    )
+
+
+def _first_host(nodes: str) -> str:
+    """Returns the first of Slurm's list of machines.
+
+    >>> _first_host("gpu[07-09,12],login1"), _first_host("n1,n2"), _first_host("rack[2,4]-n[01-04]")
+    ('gpu07', 'n1', 'rack2-n01')
+    """
+    first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes)
+    return first.partition(",")[0]
+
+
+def _tasks_on_node(tasks: str, node: int) -> int:
+    """Returns how many tasks Slurm runs on the machine of that number.
+
+    >>> [_tasks_on_node("4(x2),3", node) for node in range(3)]
+    [4, 4, 3]
+    """
+    counts: list[int] = []
+    for part in tasks.split(","):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts[node]
 
 
 def _tcp_store() -> str:
@@ -307,10 +395,15 @@ def _text(name: str) -> str:
     value = os.environ.get(name, "")
     if not value:
         raise ConfigError(
-            f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that there are several processes, but {name} is not set; "
-            "start them with `dist-ai launch` or torchrun, or unset WORLD_SIZE"
+            f"{_who_says_so()} says that there are several processes, but {name} is not set; "
+            f"start them with `dist-ai launch` or torchrun, or unset {_who_says_so().partition('=')[0]}"
         )
     return value
+
+
+def _who_says_so() -> str:
+    name = "WORLD_SIZE" if os.environ.get("WORLD_SIZE") else "SLURM_STEP_NUM_TASKS"
+    return f"{name}={os.environ.get(name)}"
 
 
 def _integer(name: str, default: int | None = None) -> int:

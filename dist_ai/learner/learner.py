@@ -21,6 +21,7 @@ from dist_ai.callbacks import (
     Phase,
     ProgressBar,
     Recorder,
+    RemoteControl,
     RunLog,
     SkippedSamples,
     TensorBoard,
@@ -171,7 +172,7 @@ class Learner:
             every = Checkpointer(
                 every_s=checkpoint_every_s, every_steps=checkpoint_every_steps, every_epoch=keep_best is not None
             )
-            self.callbacks.add([RunLog(), TensorBoard(), every])
+            self.callbacks.add([RunLog(), TensorBoard(), RemoteControl(), every])
         self.callbacks.add(_listed(cbs))
         self._keeper = None
         if self.run_dir is not None:

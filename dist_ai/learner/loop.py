@@ -117,6 +117,7 @@ class Loop:
         state.num_steps, state.progress, state.steps_before = self.steps.num_steps, start.progress, 0
         state.n_epoch, state.total_steps = length.in_epochs(self.steps)
         state.exception, state.save, state.leave, state.fitting = None, False, 0, True
+        state.command = 0
         self._rhythm = Rhythm(length.time, start.progress, keeps_time=self.strategy.collectives.world.is_main)
         try:
             self._agree()
@@ -263,6 +264,9 @@ class Loop:
             self.decisions.vote(Decision.CANCEL_STEP)
         while self._to_come and not self.decisions.pending:
             self._attempt(self._event_before_step)
+        if not self._alone:  # this rank cancelled, if any are left; the others may wait for it there
+            for event in self._to_come:
+                self.events.exchange(event)
         if decision := self._decide():
             state.last_microbatch = True
         if state.last_microbatch:
@@ -432,6 +436,7 @@ class Loop:
         state = self.state
         state.save |= bool(word.save)
         state.leave = state.leave or word.leave
+        state.command = max(state.command, word.command)
         if word.progress:
             state.progress = word.progress / 1e6
         return word.control

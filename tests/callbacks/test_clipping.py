@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from toy import make_data, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import GradientAccumulation, GradientClip
+from dist_ai.callbacks import Callback, CancelBatch, GradientAccumulation, GradientClip, Phase
 from dist_ai.callbacks.clipping import clip_grad_norm
+from dist_ai.distributed.sharded import gather
+from dist_ai.distributed.strategies import FSDP
 from dist_ai.errors import ConfigError
 
 
@@ -101,3 +104,36 @@ def test_sharded_gradients_are_clipped_by_the_norm_of_the_whole() -> None:
     assert expected > 0.1
     for mine, theirs in zip(sharded.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(mine.grad.full_tensor(), theirs.grad)  # type: ignore[union-attr]
+
+
+class CancelsOnLastRank(Callback):
+    """Cancels the second batch in one event, on one rank alone, before or after the gradients are clipped."""
+
+    def __init__(self, event: str, phase: Phase) -> None:
+        self.phase = phase  # type: ignore[misc]  # of this one
+        setattr(self, event, self.cancels)
+
+    def cancels(self) -> None:
+        state, world = self.state, self.learn.collectives.world
+        if world.rank == world.world_size - 1 and state.training and state.step == 1:
+            raise CancelBatch
+
+
+CASES = [(event, Phase.PREPARE) for event in ("before_batch", "after_loss", "after_backward", "before_step")]
+CASES.append(("before_step", Phase.RECORD))
+
+
+def test_a_rank_that_cancels_does_not_keep_others_waiting_that_clip_sharded_gradients(spawn: Any) -> None:
+    alone = cancelled_under_fsdp()
+    for each in spawn(2, cancelled_under_fsdp):
+        assert [weights == pytest.approx(expected) for weights, expected in zip(each, alone, strict=True)] == [True] * 5
+
+
+def cancelled_under_fsdp() -> list[list[float]]:
+    weights = []
+    for event, phase in CASES:
+        clips = [CancelsOnLastRank(event, phase), GradientClip(0.1)]
+        learn = make_learner(strategy=FSDP(blocks=[nn.Linear]), cbs=clips)
+        learn.fit(1)
+        weights.append(torch.cat([each.flatten() for each in gather(learn.model.state_dict()).values()]).tolist())
+    return weights

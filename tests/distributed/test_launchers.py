@@ -455,13 +455,14 @@ def test_launch_from_python_raises_and_keeps_the_callers_signal_handlers(
     [
         ({"workers": 0}, "workers=0: a run has at least 1 worker"),
         ({"workers": -2}, "workers=-2: a run has at least 1 worker"),
-        ({"engine": "rya"}, "engine 'rya' is not 'local' or 'ray'; did you mean 'ray'?"),
+        ({"engine": "rya"}, "engine 'rya' is not 'local', 'ray' or 'slurm'; did you mean 'ray'?"),
         ({"device": "gpu"}, "device 'gpu' is not 'cpu' or 'cuda'"),
         (
             {"device": "cuda", "workers": 99},
             r"workers=99 needs 99 GPU\(s\), one for each worker, but this machine shows",
         ),
         ({"timeout_s": 0.0}, "timeout of 0 s: give a number of seconds above 0"),
+        ({"engine": "slurm"}, "engine 'slurm' starts the workers with srun, which is not here; give the command on a"),
         (
             {"address": "head:6379"},
             "address 'head:6379' names a Ray cluster, but the engine is 'local'; use --engine ray",

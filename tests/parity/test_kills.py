@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,10 +23,10 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PATIENCE_S = 120.0
 
 
-def start(workers: int, folder: Path) -> subprocess.Popen[str]:
+def start(workers: int, folder: Path, *options: str) -> subprocess.Popen[str]:
     """Starts the program on so many workers, with a checkpoint after every step."""
     folder.mkdir(exist_ok=True)
-    launch = [sys.executable, "-m", "dist_ai.cli.main", "launch", str(PROGRAM), "--workers", str(workers)]
+    launch = [sys.executable, "-m", "dist_ai.cli.main", "launch", str(PROGRAM), "--workers", str(workers), *options]
     return subprocess.Popen(
         [*launch, "--run-dir", str(folder / "run"), str(folder / "weights"), "1"],
         cwd=folder,
@@ -51,20 +53,66 @@ def kill_once(workers: int, folder: Path, chance: random.Random) -> tuple[str, b
     """
     before = written(folder)
     process = start(workers, folder)
+    family = kill_a_rank(process, folder, before, chance)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    all_end(family)
+    run = Run(folder / "run")
+    return output, len(run.names(complete=False)) > len(run.names())
+
+
+def kill_a_rank(
+    process: subprocess.Popen[str], folder: Path, before: set[str], chance: random.Random
+) -> list[psutil.Process]:
+    """Kills one of a launch's ranks at a random moment after it has begun to write another checkpoint than those `before`;
+    returns the processes that there were. Kills none if the launch ends earlier.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while written(folder) <= before and process.poll() is None:
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.002)
     time.sleep(chance.uniform(0, 0.4))
-    family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else [process]
-    ranks = [child for child in family[1:] if "launchers.worker" in " ".join(child.cmdline())]
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+        ranks = [child for child in family if "launchers.worker" in " ".join(child.cmdline())]
+    except psutil.NoSuchProcess:  # one ended while we looked
+        return []
     if ranks:
         chance.choice(ranks).send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in family if psutil.pid_exists(p.pid)], timeout=20)
+    return family
+
+
+def all_end(family: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive, f"still running: {alive}"
-    run = Run(folder / "run")
-    return output, len(run.names(complete=False)) > len(run.names())
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    tensors = [{name: tensor.tolist() for name, tensor in load_file(each / "weights").items()} for each in (one, other)]
+    return tensors[0] == tensors[1]
+
+
+def logged(folder: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time", "samples_per_s")} for line in lines]
+
+
+def kill_and_be_restarted(workers: int, folder: Path, num_kills: int, chance: random.Random) -> int:
+    """Kills ranks of one launch so often, which starts them again each time; returns how many it has killed."""
+    process = start(workers, folder, "--max-restarts", str(num_kills))
+    killed, family, output = 0, [], []
+    reading = threading.Thread(target=lambda: output.append(process.communicate(timeout=4 * PATIENCE_S)[0]))
+    reading.start()
+    while killed < num_kills and process.poll() is None:
+        # What stood half-written when a rank was killed is removed by the next attempt: its own is what counts.
+        found = kill_a_rank(process, folder, written(folder), chance)
+        family += found
+        killed += bool(found)
+    reading.join()
+    assert process.returncode == 0, output
+    assert output[0].count("was killed by SIGKILL") <= killed
+    assert "is damaged" not in output[0]
+    all_end(family)
+    return output[0].count("; restart ")
 
 
 def check_kills(folder: Path, workers: int, num_kills: int, seed: int) -> int:
@@ -80,18 +128,30 @@ def check_kills(folder: Path, workers: int, num_kills: int, seed: int) -> int:
             break
     output = finish(workers, folder / "killed")
     assert "is damaged" not in output
-    expected, got = (load_file(folder / each / "weights") for each in ("undisturbed", "killed"))
-    assert {name: tensor.tolist() for name, tensor in got.items()} == {
-        name: tensor.tolist() for name, tensor in expected.items()
-    }
+    assert same_weights(folder / "undisturbed", folder / "killed")
     for each in ("undisturbed", "killed"):
         for name in (run := Run(folder / each / "run")).names(complete=False):
             run.checkpoint(name).verify()
     return half_written
 
 
-def test_killed_in_the_middle_of_checkpoints_a_run_ends_bit_identical(tmp_path: Path) -> None:
-    check_kills(tmp_path, workers=2, num_kills=2, seed=0)
+def test_killed_in_the_middle_of_checkpoints_a_run_is_restarted_and_ends_bit_identical(tmp_path: Path) -> None:
+    finish(2, tmp_path / "undisturbed")
+    restarts = kill_and_be_restarted(2, tmp_path / "killed", num_kills=2, chance=random.Random(0))
+    assert restarts > 0
+    assert same_weights(tmp_path / "undisturbed", tmp_path / "killed")
+    assert logged(tmp_path / "killed") == logged(tmp_path / "undisturbed")  # no step is lost or stands there twice
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_at_random_moments_are_survived(tmp_path: Path) -> None:
+    finish(2, tmp_path / "undisturbed")
+    restarts = run = 0
+    while restarts < 100:
+        run += 1
+        restarts += kill_and_be_restarted(2, tmp_path / str(run), num_kills=10, chance=random.Random(run))
+        assert same_weights(tmp_path / "undisturbed", tmp_path / str(run))
+        assert logged(tmp_path / str(run)) == logged(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow

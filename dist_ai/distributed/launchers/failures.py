@@ -20,7 +20,16 @@ from types import TracebackType
 
 from dist_ai.errors import CollectiveError, DistAIError, RendezvousError, WorkerError
 
-__all__ = ["Failure", "failure_of", "first_cause", "log_header", "read_failures", "worker_error", "write_failure"]
+__all__ = [
+    "Failure",
+    "failure_of",
+    "first_cause",
+    "headline",
+    "log_header",
+    "read_failures",
+    "worker_error",
+    "write_failure",
+]
 
 # torch raises these, or a RuntimeError that names gloo's source, when a peer is gone during a gradient exchange.
 TORCH_EXCHANGE_ERRORS = {"DistBackendError", "DistNetworkError", "DistStoreError"}
@@ -122,15 +131,16 @@ def first_cause(failures: Iterable[Failure]) -> Failure:
     return min(alike, key=lambda failure: failure.rank)
 
 
-def worker_error(cause: Failure, *, world_size: int, log: Path | None = None) -> WorkerError:
+def worker_error(cause: Failure, *, world_size: int, log: Path | None = None, note: str = "") -> WorkerError:
     """Returns the one error that tells of a failed run: what failed first, where, and in which file its output is.
 
     Args:
         cause: what `first_cause` found.
         world_size: number of ranks.
         log: the file with that rank's output; None if it went to the terminal.
+        note: what the launcher has to add to the first line.
     """
-    parts = [_headline(cause, world_size)]
+    parts = [headline(cause, world_size) + (f"; {note}" if note else "")]
     if cause.traceback:
         parts.append(cause.traceback)
     if log is not None and log.exists():
@@ -144,7 +154,8 @@ def log_header(text: str) -> str:
     return f"{LOG_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
 
 
-def _headline(failure: Failure, world_size: int) -> str:
+def headline(failure: Failure, world_size: int) -> str:
+    """Returns in a line which rank failed and how."""
     who = f"rank {failure.rank} of {world_size}"
     if failure.exit_code < 0:
         name = signal.Signals(-failure.exit_code).name if -failure.exit_code in set(signal.Signals) else ""

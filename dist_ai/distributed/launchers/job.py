@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
 
 __all__ = ["Device", "Engine", "Job"]
 
-Engine = Literal["local", "ray"]
+Engine = Literal["local", "ray", "slurm"]
 Device = Literal["cpu", "cuda"]
 
 
@@ -27,13 +28,16 @@ class Job:
     Attributes:
         script: the Python file, as it was given: it becomes ``sys.argv[0]``.
         args: what follows it in ``sys.argv``.
-        workers: number of processes.
+        workers: number of processes, to begin with.
+        min_workers: with how many it may go on if workers are lost again and again.
+        max_restarts: how often it may be started again after a failure.
         engine: who starts them.
         folder: the working directory of every process.
         run_dir: absolute path of the run directory.
         fresh: True to ask for a fresh run.
         device: the kind of device asked for; None to use GPUs where there are some.
         timeout_s: seconds after which a rank gives up waiting for its peers.
+        hang_s: seconds without progress after which a rank counts as hanging; see `LaunchSettings`.
         address: the Ray cluster asked for; None to find or start one.
     """
 
@@ -47,6 +51,9 @@ class Job:
     device: Device | None
     timeout_s: float
     address: str | None
+    min_workers: int = 1
+    max_restarts: int = 0
+    hang_s: float | None = None
 
     @classmethod
     def checked(
@@ -54,13 +61,15 @@ class Job:
         script: str | Path,
         args: Sequence[str],
         *,
-        workers: int,
+        workers: int | tuple[int, int],
         engine: str,
         run_dir: str | Path | None,
         fresh: bool,
         device: str | None,
         timeout_s: float | None,
         address: str | None,
+        max_restarts: int = 0,
+        hang_s: float | None = None,
     ) -> Job:
         """Returns the job for these arguments of `launch`.
 
@@ -68,10 +77,19 @@ class Job:
             ConfigError: an argument cannot work.
             MissingDependencyError: the engine is not installed.
         """
-        if workers < 1:
+        least, most = workers if isinstance(workers, tuple) else (workers, workers)
+        if least < 1:
             raise ConfigError(f"workers={workers}: a run has at least 1 worker; use --workers 1 or more")
+        if least > most:
+            raise ConfigError(f"workers={workers}: the first is the smallest number; use --workers {most}:{least}")
+        if max_restarts < 0:
+            raise ConfigError(f"max_restarts={max_restarts}: expected 0 or more")
+        if hang_s is not None and not 0 < hang_s < math.inf:
+            raise ConfigError(f"hang timeout of {hang_s:g} s: give a number of seconds above 0, or none")
         if engine not in get_args(Engine):
-            raise ConfigError(f"engine {engine!r} is not 'local' or 'ray'{did_you_mean(engine, get_args(Engine))}")
+            raise ConfigError(
+                f"engine {engine!r} is not 'local', 'ray' or 'slurm'{did_you_mean(engine, get_args(Engine))}"
+            )
         if device is not None and device not in get_args(Device):
             raise ConfigError(f"device {device!r} is not 'cpu' or 'cuda'{did_you_mean(device, get_args(Device))}")
         if timeout_s is not None and not 0 < timeout_s < math.inf:
@@ -86,8 +104,11 @@ class Job:
         job = cls(
             script=os.fspath(script),
             args=tuple(str(argument) for argument in args),
-            workers=workers,
-            engine="ray" if engine == "ray" else "local",
+            workers=most,
+            min_workers=least,
+            max_restarts=max_restarts,
+            hang_s=hang_s,
+            engine="ray" if engine == "ray" else "slurm" if engine == "slurm" else "local",
             folder=Path.cwd(),
             run_dir=_usable_run_dir(run_dir if run_dir is not None else Path("runs", path.stem)),
             fresh=fresh,
@@ -97,8 +118,10 @@ class Job:
         )
         if engine == "ray":
             _require_ray()
+        elif engine == "slurm":
+            _require_srun()
         else:
-            require_gpus(workers, device)
+            require_gpus(most, device)
         return job
 
     def settings(self, failure_dir: Path | None = None) -> LaunchSettings:
@@ -109,6 +132,7 @@ class Job:
             device=self.device,
             failure_dir=failure_dir,
             timeout_s=self.timeout_s,
+            hang_s=self.hang_s,
         )
 
     def log(self, rank: int) -> Path:
@@ -141,6 +165,14 @@ def _usable_run_dir(run_dir: str | Path) -> Path:
                 raise ConfigError(f"run directory {str(path)!r} cannot be written: no permission in {str(part)!r}")
             break
     return path
+
+
+def _require_srun() -> None:
+    if shutil.which("srun") is None:
+        raise ConfigError(
+            "engine 'slurm' starts the workers with srun, which is not here; give the command on a machine of a Slurm cluster "
+            "(in an allocation: salloc, or a batch script), or use --engine local"
+        )
 
 
 def _require_ray() -> None:

@@ -17,14 +17,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from dist_ai.distributed.environment import worker_environment
-from dist_ai.distributed.launchers.failures import Failure, first_cause, log_header, read_failures, worker_error
+from dist_ai.distributed.launchers.failures import (
+    Failure,
+    first_cause,
+    headline,
+    log_header,
+    read_failures,
+    worker_error,
+)
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.distributed.launchers.machine import loopback_interface, share_of_cores
+from dist_ai.distributed.launchers.restarts import Restarts
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
+from dist_ai.distributed.launchers.worker import STACKS_SIGNAL
+from dist_ai.distributed.pulse import EXIT_HUNG, Beat, read_beat
 
 __all__ = ["run"]
 
@@ -35,39 +46,70 @@ SETTLE_S = 0.3
 # a scheduler asks us to end, when they may have a checkpoint to finish.
 GRACE_AFTER_FAILURE_S = 5.0
 GRACE_S = 15.0
+# Between two looks at the ranks' progress, and what they get to write their stacks.
+LOOK_S = 1.0
+STACKS_S = 0.5
 
 FOLDER = "dist-ai-launch-"
 LOCK = "lock"
 
 
 def run(job: Job) -> None:
-    """Runs `job` on processes of this machine.
+    """Runs `job` on processes of this machine, again after a failure as often as it says.
 
     Raises:
-        WorkerError: a rank failed.
+        WorkerError: a rank failed, and no restart is left or would help.
         KeyboardInterrupt: Ctrl-C.
         SystemExit: SIGTERM or SIGHUP.
     """
-    with noting_signals() as interruption, _private_folder() as folder, _Ranks(job, folder) as ranks:
+    restarts = Restarts(limit=job.max_restarts, workers=job.workers, min_workers=job.min_workers)
+    with noting_signals() as interruption, _private_folder() as folder:
+        while True:
+            cause, place = _attempt(job, folder / f"attempt{restarts.used}", restarts.used, interruption)
+            interruption.obey()
+            if cause is None:
+                return
+            verdict = restarts.after(cause, place)
+            log = job.log(cause.rank) if cause.rank > 0 else None
+            if not verdict.workers:
+                raise worker_error(cause, world_size=job.workers, log=log, note=verdict.why)
+            what = headline(cause, job.workers)
+            note = f"; {verdict.why}" if verdict.why else ""
+            _say(job, f"{what}, {place}; restart {restarts.used} of {job.max_restarts}{note}")
+            job = replace(job, workers=verdict.workers, fresh=False)
+
+
+def _attempt(job: Job, folder: Path, number: int, interruption: Interruption) -> tuple[Failure | None, Beat]:
+    """Runs the ranks once; returns what ended them and where they had come to, or None if all ended well."""
+    folder.mkdir()
+    with _Ranks(job, folder, number) as ranks:
         ranks.start()
         failures = ranks.wait(interruption)
         if interruption.signal is not None:
             ranks.stop(interruption.signal, GRACE_S, hurry=lambda: interruption.again)
         elif failures:
             ranks.stop(signal.SIGTERM, GRACE_AFTER_FAILURE_S, hurry=lambda: interruption.signal is not None)
-    interruption.obey()
-    if failures:
-        cause = first_cause(failures)
-        raise worker_error(cause, world_size=job.workers, log=job.log(cause.rank) if cause.rank > 0 else None)
+        return (first_cause(failures) if failures else None), max(ranks.beats(), key=lambda beat: beat[:3])
+
+
+def _say(job: Job, text: str) -> None:
+    print(f"dist-ai: {text}", file=sys.stderr, flush=True)
+    path = job.run_dir / "logs" / "launcher.log"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(log_header(text))
 
 
 class _Ranks:
-    """The processes of one run. None of them is left when the block is left by an error."""
+    """The processes of one attempt. None of them is left when the block is left by an error."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: Job, folder: Path, attempt: int) -> None:
         self._job = job
         self._folder = folder
+        self._attempt = attempt
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._look_at = time.monotonic()
 
     def __enter__(self) -> _Ranks:
         return self
@@ -88,6 +130,7 @@ class _Ranks:
                 rank=rank,
                 world_size=job.workers,
                 store=f"file://{self._folder / 'store'}",
+                attempt=self._attempt,
                 inherited=inherited,
             )
             with contextlib.ExitStack() as files:
@@ -118,8 +161,51 @@ class _Ranks:
                 return self._failures(interruption)
             if all(code == 0 for code in codes):
                 return []
+            if hung := self._hung():
+                return [hung]
             time.sleep(POLL_S)
         return []
+
+    def beats(self) -> list[Beat]:
+        """Returns where each rank has come to."""
+        return [read_beat(self._folder, rank) for rank in range(self._job.workers)]
+
+    def _hung(self) -> Failure | None:
+        """Returns the report on the rank that has made no progress for too long, with all ranks' stacks in the log."""
+        limit_s, now = self._job.settings().hang_limit_s(self._job.workers), time.monotonic()
+        if limit_s is None or now < self._look_at:
+            return None
+        self._look_at = now + min(LOOK_S, limit_s / 4)
+        beats = self.beats()
+        # Its peers wait for it, so they hang too; but it was the first to come no further.
+        rank = max(range(len(beats)), key=lambda each: beats[each].quiet_s)
+        beat, quiet_s = beats[rank], beats[rank].quiet_s
+        if quiet_s <= limit_s:
+            return None
+        stacks = self._write_stacks(f"rank {rank} made no progress for {quiet_s:.0f} s at {beat}")
+        where = "; ".join(f"rank {each}: {its}" for each, its in enumerate(beats))
+        return Failure(
+            rank=rank,
+            time=time.time(),
+            exit_code=EXIT_HUNG,
+            message=f"made no progress for {quiet_s:.0f} s at {beat}, so all ranks were stopped ({where}). {stacks}",
+        )
+
+    def _write_stacks(self, why: str) -> str:
+        """Has every rank write its stack, and puts them in one log; returns a sentence that says where."""
+        files = [self._folder / f"stacks{rank}" for rank in range(self._job.workers)]
+        for process, file in zip(self._processes, files, strict=True):
+            if process.poll() is None and file.exists():  # else it does not listen, and the signal would end it
+                process.send_signal(STACKS_SIGNAL)
+        time.sleep(STACKS_S)
+        path = self._job.run_dir / "logs" / "stacks.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(log_header(why))
+            for rank, file in enumerate(files):
+                text = file.read_text(errors="replace") if file.exists() else ""
+                log.write(f"---- rank {rank}\n{text or 'it did not write its stack'}\n")
+        return f"Every rank's stack is in {path}"
 
     def stop(self, first: signal.Signals, grace_s: float, hurry: Callable[[], bool]) -> None:
         """Ends every rank: sends `first`, and SIGKILL to what is still there after `grace_s` seconds or at `hurry`."""

@@ -1,9 +1,10 @@
 """Runs the ranks of a run on a Ray cluster, with Ray Train's `TorchTrainer`. The only file that imports Ray.
 
-Ray owns where the workers are, that they live, and their process group, which `dist_ai.distributed.join` adopts. What
-the workers tell this process goes through a small actor, the mailbox: rank 0's output as it is written, and the report
-of a rank that failed. So the machines of a cluster need no folder in common for that, and nothing of Ray's own log
-reaches the terminal.
+Ray owns where the workers are, that they live, are replaced after a failure or become more or fewer, and their process
+group, which `dist_ai.distributed.join` adopts. What the workers and this process tell each other goes through a small
+actor, the mailbox: rank 0's output as it is written, the report of a rank that failed, statuses, commands and answers,
+which this process copies from and to the run directory's mailbox. So the machines of a cluster need no folder in common
+for that, and nothing of Ray's own log reaches the terminal.
 """
 
 from __future__ import annotations
@@ -16,26 +17,38 @@ import logging
 import math
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dist_ai.distributed.environment import settings_environment
-from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, log_header, worker_error
+from dist_ai.distributed.environment import begin_attempt, settings_environment
+from dist_ai.distributed.launchers.failures import (
+    Failure,
+    failure_of,
+    first_cause,
+    headline,
+    log_header,
+    worker_error,
+)
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.distributed.launchers.machine import allowed_cores, loopback_interface, require_gpus, share_of_cores
+from dist_ai.distributed.launchers.restarts import ASKED_TO_LEAVE, Restarts, furthest
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.distributed.launchers.worker import run_script
+from dist_ai.distributed.mailbox import Answer, Command, Mailbox, MemoryMailbox, Status, mailbox_at, provide
+from dist_ai.distributed.pulse import Beat
 from dist_ai.errors import ConfigError, RendezvousError
 
 __all__ = ["cluster_here", "run"]
@@ -225,6 +238,9 @@ class _Run:
         self._own = own
         self._interruption = interruption
         self._failures: list[Failure] = []
+        self._restarts = Restarts(limit=job.max_restarts, workers=job.workers, min_workers=job.min_workers)
+        self._given_up: Exception | None = None  # where starting it again would not help
+        self._copies = _Copies(job)
         self._ended_with: BaseException | None = None
         self._text = {name: codecs.getincrementaldecoder("utf-8")(errors="replace") for name in ("stdout", "stderr")}
 
@@ -237,14 +253,17 @@ class _Run:
         training = threading.Thread(target=self._train, args=(mailbox, "GPU" in need), name="ray-train", daemon=True)
         training.start()
         try:
-            while training.is_alive() and self._interruption.signal is None:
+            self._copies.begin(mailbox)
+            while training.is_alive() and self._interruption.signal is None and self._given_up is None:
                 self._read(mailbox, wait_s=0.2)
-            if self._interruption.signal is not None:
+                self._copies.copy(mailbox)
+            if self._interruption.signal is not None or self._given_up is not None:
                 ray.kill(mailbox)  # the ranks end themselves when it is gone
                 deadline = time.monotonic() + GRACE_S
                 while training.is_alive() and time.monotonic() < deadline and not self._interruption.again:
                     training.join(0.1)
-                return None
+                return self._given_up
+            self._copies.copy(mailbox)
             self._read(mailbox, wait_s=0.0)
             ray.kill(mailbox)
             return self._error(need)
@@ -309,12 +328,15 @@ class _Run:
                 torch_config=TorchConfig(
                     backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=math.ceil(job.timeout_s)
                 ),
-                scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=use_gpu),
+                scaling_config=ScalingConfig(
+                    num_workers=job.workers if job.min_workers == job.workers else (job.min_workers, job.workers),
+                    use_gpu=use_gpu,
+                ),
                 run_config=RunConfig(
                     # Under the same name, Ray would give a script that reports to it its last checkpoint back.
                     name=time.strftime("train-%Y%m%d-%H%M%S") if job.fresh else "train",
                     storage_path=str(job.run_dir / "ray"),
-                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                    failure_config=FailureConfig(max_failures=job.max_restarts, controller_failure_limit=0),
                     worker_runtime_env={"env_vars": variables},
                 ),
             ).fit()
@@ -325,16 +347,38 @@ class _Run:
         for kind, content in ray.get(mailbox.take.remote(wait_s)):
             if kind == "failure":
                 self._failures.append(Failure(**content))
+            elif kind == "attempt":
+                self._begin_attempt(content)
             else:
                 stream: TextIO = sys.stdout if kind == "stdout" else sys.stderr
                 stream.write(self._text[kind].decode(content))
                 stream.flush()
 
+    def _begin_attempt(self, number: int) -> None:
+        """Says what Ray has started again, and why; or ends it, if that will not help."""
+        if number == 0:
+            return
+        job, failures = self._job, self._failures
+        self._failures = []
+        # Ray tells of a killed process at the end only; its peers have told that they missed one.
+        cause = first_cause(failures) if failures else replace(_death(0), message="or another lost its process")
+        verdict = self._restarts.after(cause, self._copies.place)
+        if not verdict.workers:
+            log = job.log(cause.rank) if cause.rank > 0 else None
+            self._given_up = worker_error(cause, world_size=job.workers, log=log, note=verdict.why)
+            return
+        what = headline(cause, job.workers)
+        print(
+            f"dist-ai: {what}, {self._copies.place}; restart {number} of {job.max_restarts}",
+            file=sys.stderr,
+            flush=True,
+        )
+
     def _error(self, need: dict[str, int]) -> Exception | None:
         from ray.train import ControllerError, WorkerGroupError
 
         ended_with, job = self._ended_with, self._job
-        if ended_with is None:
+        if ended_with is None and not self._failures:
             return None
         if isinstance(ended_with, WorkerGroupError):
             for rank, failure in ended_with.worker_failures.items():
@@ -360,6 +404,44 @@ def _death(rank: int) -> Failure:
         exit_code=1,
         message="lost its process (killed, out of memory, os._exit, or a crash in native code)",
     )
+
+
+class _Copies:
+    """Copies statuses and answers from the ranks' mailbox to that in the run directory, and commands the other way."""
+
+    def __init__(self, job: Job) -> None:
+        self._files = mailbox_at(job.run_dir)
+        if job.fresh:
+            shutil.rmtree(self._files.folder, ignore_errors=True)
+        self._passed_on, self._answered = 0, set(self._files.answers())
+        self._due = 0.0
+        self.place = Beat()
+
+    def begin(self, mailbox: Any) -> None:
+        """Tells the ranks what became of earlier commands."""
+        for answer in self._files.answers().values():
+            ray.get(mailbox.call.remote("answer", answer))
+        self.copy(mailbox)
+
+    def copy(self, mailbox: Any) -> None:
+        """Copies what is new; a few times a second at most."""
+        with contextlib.suppress(OSError):
+            for command in self._files.commands(after=self._passed_on):
+                self._passed_on = command.number
+                ray.get(mailbox.call.remote("take", command))
+            if time.monotonic() < self._due:
+                return
+            self._due = time.monotonic() + 0.4
+            statuses, answers = ray.get([mailbox.call.remote("statuses"), mailbox.call.remote("answers")])
+            for number, answer in answers.items():
+                if number not in self._answered:
+                    self._answered.add(number)
+                    self._files.answer(answer)
+            for status in statuses:
+                self._files.post(status)
+            if statuses:
+                self._files.keep_ranks(statuses[0].world_size)
+                self.place = furthest(statuses)
 
 
 class _WithoutRaysNotes(io.TextIOBase):
@@ -392,6 +474,20 @@ class _Mailbox:
     def __init__(self) -> None:
         self._items: list[tuple[str, Any]] = []
         self._arrived = asyncio.Event()
+        self._box = MemoryMailbox()
+        self._attempts: Counter[int] = Counter()
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Calls a method of the ranks' mailbox (`dist_ai.distributed.mailbox.MemoryMailbox`)."""
+        return getattr(self._box, method)(*args)
+
+    async def begin_attempt(self, rank: int) -> int:
+        """Returns how often this rank was started before; each asks once."""
+        number = self._attempts[rank]
+        self._attempts[rank] += 1
+        if rank == 0:
+            await self.put("attempt", number)
+        return number
 
     async def put(self, kind: str, content: Any) -> None:
         """Adds an item: ("stdout" or "stderr", bytes) of rank 0, or ("failure", the report as a dict)."""
@@ -422,6 +518,10 @@ def _run_rank(config: dict[str, Any]) -> None:
     rank, mailbox = context.get_world_rank(), config["mailbox"]
     threading.Thread(target=_end_with, args=(mailbox,), name="watch-launcher", daemon=True).start()
     _set_threads(config["threads"], context.get_local_world_size())
+    attempt = ray.get(mailbox.begin_attempt.remote(rank))
+    begin_attempt(attempt)
+    run_dir = Path(config["log"]).parent
+    provide(lambda asked: _RankMailbox(mailbox) if asked.absolute() == run_dir else mailbox_at(asked))
     with _output(rank, config, mailbox):
         try:
             if not os.path.isdir(config["folder"]):
@@ -440,7 +540,50 @@ def _run_rank(config: dict[str, Any]) -> None:
             )
     if failure.exit_code != 0:
         ray.get(mailbox.put.remote("failure", asdict(failure)))
+        if failure.exit_code in ASKED_TO_LEAVE and failure.kind in ("SystemExit", "KeyboardInterrupt"):
+            return  # all ranks do, with a checkpoint: Ray must not start them again
         raise RuntimeError(f"rank {rank} failed")  # for Ray Train alone; the report above is what a person reads
+
+
+class _RankMailbox(Mailbox):
+    """The mailbox of a rank: each call is one to the actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def post(self, status: Status) -> None:
+        """Replaces what a rank told of itself; does not wait."""
+        self._actor.call.remote("post", status)
+
+    def statuses(self) -> list[Status]:
+        """Returns what each rank told last, by rank."""
+        return self._ask("statuses")
+
+    def send(self, verb: str, args: Mapping[str, Any] | None = None) -> Command:
+        """Adds a command, under the next number."""
+        return self._ask("send", verb, args)
+
+    def commands(self, after: int = 0) -> list[Command]:
+        """Returns the commands with larger numbers than `after`, in order."""
+        return self._ask("commands", after)
+
+    def answer(self, answer: Answer) -> None:
+        """Tells what became of a command."""
+        self._ask("answer", answer)
+
+    def answers(self) -> dict[int, Answer]:
+        """Returns what became of the commands that were answered, by number."""
+        return self._ask("answers")
+
+    def keep_ranks(self, world_size: int) -> None:
+        """Forgets the statuses of ranks that a world of this size does not have."""
+        self._ask("keep_ranks", world_size)
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        try:
+            return ray.get(self._actor.call.remote(method, *args))
+        except ray.exceptions.RayError as error:
+            raise OSError(f"the mailbox of the run is gone: {error}") from error
 
 
 def _end_with(mailbox: Any) -> None:

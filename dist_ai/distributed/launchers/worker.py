@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import faulthandler
 import io
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,7 +22,10 @@ from importlib.machinery import SourceFileLoader
 from dist_ai.distributed.environment import launch_settings, launched_rank, launcher_pid
 from dist_ai.distributed.launchers.failures import failure_of, write_failure
 
-__all__ = ["main", "run_script"]
+__all__ = ["STACKS_SIGNAL", "main", "run_script"]
+
+STACKS_SIGNAL = signal.SIGUSR2
+"""Has a rank write where all its threads are in their code, for the launcher; also one that hangs in native code."""
 
 # Seconds that a failed worker has for its exit handlers; one of them may wait for a peer that will not come.
 SECONDS_TO_END = 5.0
@@ -54,6 +59,7 @@ def main() -> None:
     # interpreter's teardown, in which torch's threads now and then abort a process that had done all its work.
     atexit.register(end.now)
     _die_with(launcher_pid())
+    _listen_for_stacks()
     script, *args = sys.argv[1:]
     path = os.path.abspath(script)  # before the script runs: it may change the folder
     try:
@@ -94,7 +100,6 @@ def _die_with(launcher: int | None) -> None:
         return
     if sys.platform == "linux":
         import ctypes
-        import signal
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -102,6 +107,14 @@ def _die_with(launcher: int | None) -> None:
             os._exit(1)
     else:
         threading.Thread(target=_watch, args=(launcher,), name="watch-launcher", daemon=True).start()
+
+
+def _listen_for_stacks() -> None:
+    folder = launch_settings().failure_dir
+    if folder is not None and folder.is_dir():
+        # Open to the end: the handler writes to the descriptor, whatever state Python is in.
+        file = (folder / f"stacks{launched_rank()}").open("w")
+        faulthandler.register(STACKS_SIGNAL, file=file, all_threads=True)
 
 
 def _watch(launcher: int) -> None:

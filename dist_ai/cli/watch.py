@@ -1,0 +1,90 @@
+"""`dist-ai watch`: shows how the ranks of a run are doing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dist_ai.cli.control import SILENT_S, is_over, mailbox_of_run
+from dist_ai.distributed.mailbox import Status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["remark", "watch"]
+
+# A rank counts as a straggler if it spends so many times the median of the ranks by itself, and so many ms more.
+SLOWER, SLOWER_MS = 1.5, 1.0
+QUIET_S = 10.0
+
+
+def watch(
+    run: Annotated[str, typer.Argument(help="The run directory.", metavar="RUN")],
+    once: Annotated[bool, typer.Option("--once", help="Print one table and end, for scripts.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between looks.")] = 1.0,
+) -> None:
+    """Shows the ranks of the run in RUN, until it has ended or Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+
+    mailbox = mailbox_of_run(run)
+    console = Console()
+    if once:
+        console.print(_table(run, mailbox.statuses()))
+        return
+    with Live(_table(run, mailbox.statuses()), console=console, auto_refresh=False) as live:
+        while True:
+            statuses = mailbox.statuses()
+            live.update(_table(run, statuses), refresh=True)
+            if statuses and all(each.stage == "outside" and is_over(each) for each in statuses):
+                return
+            time.sleep(every)
+
+
+def _table(run: str, statuses: list[Status]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=run, box=None, header_style="bold")
+    heads = ("rank", "host", "fit", "epoch", "step", "of", "stage", "loss", "samples/s", "own ms", "heard", "")
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("host", "stage", "") else "right", no_wrap=True)
+    for status in statuses:
+        said = remark(status, statuses)
+        table.add_row(*_row(status), said, style="red" if said else None)
+    if not statuses:
+        table.add_row(*[""] * (len(heads) - 1), "no rank has told of itself yet")
+    return table
+
+
+def _row(status: Status) -> list[str]:
+    total = "?" if status.total_steps is None else str(status.total_steps)
+    loss = "-" if status.loss is None else f"{status.loss:.4g}"
+    return [
+        *(str(each) for each in (status.rank, status.host, status.fit, status.epoch, status.step, total, status.stage)),
+        loss,
+        f"{status.samples_per_s:.0f}",
+        f"{status.own_ms:.1f}",
+        f"{status.age_s:.1f} s ago",
+    ]
+
+
+def remark(status: Status, statuses: list[Status]) -> str:
+    """Returns what is wrong with a rank among its peers, in a few words; "" if nothing is.
+
+    >>> ranks = [Status(rank=rank, world_size=3, stage="data", own_ms=ms) for rank, ms in enumerate((2.0, 9.0, 2.5))]
+    >>> [remark(each, ranks) for each in ranks]
+    ['', 'straggler: the others wait for it', '']
+    """
+    if status.stage == "outside":
+        return "ended" if is_over(status) else ""
+    if status.age_s > SILENT_S:
+        return "silent"
+    if status.quiet_s > QUIET_S and status.stage != "paused":
+        return f"no progress for {status.quiet_s:.0f} s"
+    median = statistics.median_low([each.own_ms for each in statuses])
+    if len(statuses) > 1 and status.own_ms > max(SLOWER * median, median + SLOWER_MS):
+        return "straggler: the others wait for it"
+    return ""

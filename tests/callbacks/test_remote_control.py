@@ -1,0 +1,210 @@
+"""Commands from outside: done by all ranks before the same step, told, and neither lost nor repeated by a run that goes on."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import Stop, StopAt, give_back_run_directories, make_learner, weights_of
+
+from dist_ai.callbacks import Callback, RemoteControl
+from dist_ai.checkpoint import Run
+from dist_ai.distributed import join
+from dist_ai.distributed.mailbox import Answer, mailbox_at
+from dist_ai.learner import Learner
+
+
+class Sends(Callback):
+    """Sends commands from rank 0 before training steps, counted over the fit, and waits until its rank has heard them."""
+
+    may_cancel = True  # so that the ranks exchange at every step
+
+    def __init__(self, *commands: tuple[int, str, dict[str, Any]]) -> None:
+        self.left = list(commands)
+        self.lrs: list[float] = []
+
+    def before_batch(self) -> None:
+        if not (self.learn.collectives.world.is_main and self.state.training):
+            return
+        while self.left and self.left[0][0] == self.state.train_step:
+            _, verb, args = self.left.pop(0)
+            hear(self.learn, mailbox_at(self.learn.run_dir or Path()).send(verb, args).number)
+
+    def after_batch(self) -> None:
+        if self.state.training:
+            self.lrs += self.learn.opt.get_hyper("lr")
+
+
+def hear(learn: Any, number: int) -> None:
+    reporter = learn.callbacks.find(RemoteControl)._reporter
+    deadline = time.monotonic() + 20
+    while reporter.newest < number and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reporter.newest >= number
+
+
+def learner(folder: Path, *cbs: Callback, **options: Any) -> Learner:
+    return make_learner(run_dir=folder, cbs=list(cbs), checkpoint_every_s=None, **options)
+
+
+def again(folder: Path, *cbs: Callback, **options: Any) -> Learner:
+    give_back_run_directories()
+    return learner(folder, *cbs, **options)
+
+
+def answers(folder: Path) -> list[Answer]:
+    return [answer for _, answer in sorted(mailbox_at(folder).answers().items())]
+
+
+def set_on_ranks(folder: str) -> tuple[list[float], list[float]]:
+    sends = Sends((2, "set", {"lr": 0.25}), (5, "set", {"lr": 0.125}))
+    learn = learner(Path(folder), sends)
+    learn.fit_one_cycle(3, 0.5)
+    learn.fit(1, 0.75)
+    return sends.lrs, weights_of(learn.model).tolist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_hyper_parameter_is_set_before_the_same_step_on_all_ranks_whatever_its_schedule_says(
+    spawn: Any, tmp_path: Path, world_size: int
+) -> None:
+    got = spawn(world_size, set_on_ranks, folder=str(tmp_path))
+    lrs = got[0][0]
+    assert all(each == got[0] for each in got)
+    assert lrs[3:9] == [0.25] * 3 + [0.125] * 3
+    assert not {0.25, 0.125} & set(lrs[:3])
+    assert lrs[9:] == [0.75] * 3  # the next fit has its own
+    assert answers(tmp_path) == [
+        Answer(number=1, ok=True, fit=1, step=3, text="set lr=0.25"),
+        Answer(number=2, ok=True, fit=1, step=6, text="set lr=0.125"),
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line for line in lines if line["kind"] == "command"] == [
+        {"kind": "command", "step": 3, "number": 1, "verb": "set", "args": {"lr": 0.25}, "ok": True},
+        {"kind": "command", "step": 6, "number": 2, "verb": "set", "args": {"lr": 0.125}, "ok": True},
+    ]
+    assert [line["lr"] for line in lines if line["kind"] == "step"] == lrs
+    ranks = mailbox_at(tmp_path).statuses()
+    assert [(each.rank, each.world_size, each.stage) for each in ranks] == [
+        (rank, world_size, "outside") for rank in range(world_size)
+    ]
+
+
+def test_what_cannot_be_set_is_answered_and_changes_nothing(tmp_path: Path) -> None:
+    sends = Sends((1, "set", {"lr": 0.5, "lrr": 1.0}), (2, "set", {"lr": [0.1, 0.2]}), (3, "resume", {}))
+    learn = learner(tmp_path, sends)
+    learn.fit(2, 0.0625)
+    assert set(sends.lrs) == {0.0625}
+    unknown, groups, resume = answers(tmp_path)
+    assert [each.ok for each in (unknown, groups, resume)] == [False] * 3
+    assert unknown.text.startswith("this optimizer has no hyper-parameter 'lrr'; did you mean 'lr'?; it has lr, ")
+    assert "2" in groups.text
+    assert "1 group" in groups.text or "groups" in groups.text
+    assert resume.text == "it was not paused"
+
+
+def stopped_on_ranks(folder: str) -> list[float]:
+    stopped = learner(Path(folder), Sends((4, "stop", {})))
+    with pytest.raises(SystemExit) as ended:
+        stopped.fit_one_cycle(3, 0.5)
+    assert ended.value.code == 143
+    give_back_run_directories()
+    learn = again(Path(folder), Sends())
+    learn.fit_one_cycle(3, 0.5)
+    return weights_of(learn.model).tolist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_run_that_is_told_to_stop_goes_on_bit_for_bit_and_does_not_stop_again(
+    spawn: Any, tmp_path: Path, world_size: int
+) -> None:
+    got = spawn(world_size, stopped_on_ranks, folder=str(tmp_path / "stopped"))
+    assert answers(tmp_path / "stopped") == [Answer(number=1, ok=True, fit=1, step=5, text="stop")]
+    if world_size == 1:
+        whole = learner(tmp_path / "whole")
+        whole.fit_one_cycle(3, 0.5)
+        assert weights_of(whole.model).tolist() == got[0]
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_sets_the_same_before_the_same_step(tmp_path: Path) -> None:
+    commands = [(1, "checkpoint", {}), (4, "set", {"lr": 0.25}), (6, "set", {"mom": 0.5})]
+    whole = learner(tmp_path / "whole", Sends(*commands))
+    whole.fit_one_cycle(3, 0.5)
+    killed = learner(tmp_path / "killed", Sends(*commands), StopAt(8))
+    with pytest.raises(Stop):
+        killed.fit_one_cycle(3, 0.5)
+    assert [name.rpartition("-")[2] for name in Run(tmp_path / "killed").names()] == ["00000002"]
+    told = answers(tmp_path / "killed")
+    resumed = again(tmp_path / "killed", Sends((8, "checkpoint", {})))
+    resumed.fit_one_cycle(3, 0.5)
+    assert weights_of(resumed.model).tolist() == weights_of(whole.model).tolist()
+    assert answers(tmp_path / "killed")[:3] == told
+    logged = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["verb"]) for line in logged if line["kind"] == "command"] == [
+        (2, "checkpoint"), (5, "set"), (7, "set"), (9, "checkpoint"),
+    ]  # fmt: skip
+
+
+def test_what_a_run_had_not_come_to_is_set_by_the_next_but_an_old_stop_is_not_obeyed(tmp_path: Path) -> None:
+    killed = learner(tmp_path, Sends(), StopAt(2))
+    with pytest.raises(Stop):
+        killed.fit(2, 0.5)
+    mailbox_at(tmp_path).send("set", {"lr": 0.25})
+    mailbox_at(tmp_path).send("stop")
+    sends = Sends()
+    again(tmp_path, sends).fit(2, 0.5)
+    assert sends.lrs == [0.5] + [0.25] * 5
+    assert answers(tmp_path) == [
+        Answer(number=1, ok=True, fit=1, step=1, text="set lr=0.25"),
+        Answer(number=2, ok=False, text="the run had ended before"),
+    ]
+
+
+def test_a_fresh_run_knows_nothing_of_earlier_commands(tmp_path: Path) -> None:
+    learner(tmp_path, Sends((1, "set", {"lr": 0.25}))).fit(1, 0.5)
+    sends = Sends()
+    again(tmp_path, sends, fresh=True).fit(1, 0.5)
+    assert sends.lrs == [0.5] * 3
+    assert answers(tmp_path) == []
+
+
+def paused_on_ranks(folder: str) -> list[Any]:
+    sends = Sends((2, "pause", {}))
+    learn = learner(Path(folder), sends)
+    seen: list[Any] = []
+
+    def goes_on() -> None:
+        mailbox, deadline = mailbox_at(Path(folder)), time.monotonic() + 20
+        while not (mailbox.answers() and mailbox.statuses()[0].stage == "paused") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        seen.append([(each.rank, each.step, each.stage) for each in mailbox.statuses()])
+        for verb, args in (("set", {"lr": 0.25}), ("checkpoint", {}), ("resume", {})):
+            number = mailbox.send(verb, args).number
+            while number not in mailbox.answers() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if verb == "checkpoint":
+                learn.wait_for_checkpoint() if join().world.world_size == 1 else time.sleep(0.5)
+                seen.append(Run(Path(folder)).names())
+
+    watcher = threading.Thread(target=goes_on)
+    if join().world.is_main:
+        watcher.start()
+    learn.fit(2, 0.5)
+    if join().world.is_main:
+        watcher.join()
+    return [seen, sends.lrs]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_run_pauses_is_told_what_to_do_and_goes_on(spawn: Any, tmp_path: Path, world_size: int) -> None:
+    got = spawn(world_size, paused_on_ranks, folder=str(tmp_path))
+    [where, checkpoints], _ = got[0]
+    assert next(stage for _, _, stage in where) == "paused"
+    assert checkpoints == ["fit-0001-epoch-0000-step-00000003"]
+    assert all(lrs == [0.5] * 3 + [0.25] * 3 for _, lrs in got)
+    assert [(each.ok, each.step) for each in answers(tmp_path)] == [(True, 3)] * 4

@@ -1,0 +1,149 @@
+"""What goes to and from the outside of a run."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dist_ai.distributed.mailbox import (
+    Answer,
+    Command,
+    FileMailbox,
+    Mailbox,
+    MemoryMailbox,
+    Status,
+    command_line,
+    mailbox_at,
+    mailbox_of,
+    provide,
+)
+from dist_ai.distributed.pulse import Beat, Pulse, Stage, read_beat
+from dist_ai.distributed.reporter import Reporter
+from dist_ai.errors import ConfigError
+
+MAILBOXES: dict[str, Callable[[Path], Mailbox]] = {
+    "files": lambda folder: FileMailbox(folder / "control"),
+    "memory": lambda folder: MemoryMailbox(),
+}
+
+
+@pytest.fixture(params=MAILBOXES)
+def mailbox(request: pytest.FixtureRequest, tmp_path: Path) -> Mailbox:
+    return MAILBOXES[request.param](tmp_path)
+
+
+def test_the_last_status_of_each_rank_is_kept(mailbox: Mailbox) -> None:
+    assert mailbox.statuses() == []
+    for rank, step in ((10, 1), (2, 1), (2, 5)):
+        mailbox.post(Status(rank=rank, world_size=11, step=step))
+    assert [(each.rank, each.step) for each in mailbox.statuses()] == [(2, 5), (10, 1)]
+    mailbox.keep_ranks(10)
+    assert [each.rank for each in mailbox.statuses()] == [2]
+
+
+def test_commands_are_numbered_and_answered(mailbox: Mailbox) -> None:
+    first, second = mailbox.send("set", {"lr": 1e-4}), mailbox.send("stop")
+    assert (first.number, second.number) == (1, 2)
+    assert mailbox.commands() == [first, second]
+    assert mailbox.commands(after=1) == [second]
+    assert mailbox.answers() == {}
+    answer = Answer(number=1, ok=True, fit=1, step=12, text="set lr=0.0001")
+    mailbox.answer(answer)
+    assert mailbox.answers() == {1: answer}
+
+
+def test_commands_that_are_sent_at_once_get_numbers_of_their_own(mailbox: Mailbox) -> None:
+    threads = [threading.Thread(target=lambda: [mailbox.send("checkpoint") for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [each.number for each in mailbox.commands()] == list(range(1, 81))
+
+
+def test_files_outlive_the_process_and_half_a_file_is_passed_over(tmp_path: Path) -> None:
+    mailbox_at(tmp_path).send("pause")
+    again = mailbox_of(tmp_path)
+    assert [each.verb for each in again.commands()] == ["pause"]
+    (tmp_path / "control" / "commands" / "2.json").write_text('{"numb')
+    (tmp_path / "control" / "commands" / "notes.txt").touch()
+    assert [each.number for each in again.commands()] == [1]
+    assert again.send("resume").number == 3
+
+
+def test_another_mailbox_can_be_provided(tmp_path: Path) -> None:
+    own = MemoryMailbox()
+    provide(lambda run_dir: own)
+    try:
+        assert mailbox_of(tmp_path) is own
+    finally:
+        provide(None)
+    assert isinstance(mailbox_of(tmp_path), FileMailbox)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["stpo"],
+            "'stpo' is not a command to a run: stop, checkpoint, set, pause, resume, stacks; did you mean 'stop'?",
+        ),
+        (["set"], "set needs a hyper-parameter and its value: set lr=1e-4"),
+        (["set", "lr"], "'lr' is not name=number, as in: set lr=1e-4"),
+        (["set", "lr=fast"], "'lr=fast' is not name=number, as in: set lr=1e-4"),
+        (["set", "lr=nan"], "set lr=nan: expected a number, or one for each parameter group: set lr=1e-5,1e-4"),
+        (["stop", "lr=1"], "stop takes no arguments; it was given lr"),
+    ],
+)
+def test_commands_that_cannot_be_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Command(number=1, verb=(parsed := command_line(words))[0], args=parsed[1])
+
+
+def test_a_pulse_is_read_by_another_process_and_stays_when_its_own_is_gone(tmp_path: Path) -> None:
+    assert read_beat(tmp_path, 3) == Beat()
+    assert str(Beat()) == "outside of a fit"
+    pulse = Pulse(tmp_path, rank=3)
+    pulse.beat(1, 2, 30, Stage.BACKWARD)
+    beat = read_beat(tmp_path, 3)
+    assert str(beat) == "fit 1, epoch 2, step 30 (backward)"
+    time.sleep(0.02)
+    assert 0.02 <= beat.quiet_s < 5
+    pulse.again()
+    assert read_beat(tmp_path, 3).quiet_s < beat.quiet_s
+    del pulse
+    assert read_beat(tmp_path, 3)[:4] == (1, 2, 30, Stage.BACKWARD)
+    Pulse(tmp_path, rank=3).beat(1, 2, 30, Stage.OUTSIDE)
+    assert read_beat(tmp_path, 3).quiet_s == 0.0  # nothing is expected of it
+
+
+def test_a_reporter_posts_hears_and_writes_stacks(tmp_path: Path) -> None:
+    mailbox, pulse, steps = MemoryMailbox(), Pulse(), iter(range(1000))
+    reporter = Reporter(
+        mailbox,
+        lambda: Status(rank=0, world_size=1, step=next(steps)),
+        pulse,
+        is_main=True,
+        stacks=tmp_path / "logs" / "stacks-rank0.txt",
+        every_s=0.02,
+    )
+    mailbox.send("checkpoint")
+    reporter.start()
+    assert reporter.newest == 1
+    mailbox.send("pause")
+    stacks = mailbox.send("stacks")
+    deadline = time.monotonic() + 10
+    while (stacks.number not in mailbox.answers() or mailbox.statuses()[0].step < 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    reporter.stop()
+    assert reporter.newest == 2  # stacks are written at once, without a vote
+    assert mailbox.answers()[3].text == f"the stacks are in {tmp_path}/logs/stacks-rank*.txt"
+    text = (tmp_path / "logs" / "stacks-rank0.txt").read_text()
+    assert " command 3\n" in text
+    assert "test_a_reporter_posts_hears_and_writes_stacks" in text
+    assert mailbox.statuses()[0].step >= 3
