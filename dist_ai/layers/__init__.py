@@ -1,7 +1,21 @@
 """Building blocks of models."""
 
+from dist_ai.layers.activation import SigmoidRange
+from dist_ai.layers.convolution import PixelShuffleICNR, ResBlock, SelfAttention, conv_layer
 from dist_ai.layers.dropout import SeededDropout
 from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
 from dist_ai.layers.pooling import ConcatPool2d
 
-__all__ = ["ConcatPool2d", "Hook", "Hooks", "SeededDropout", "hook_outputs", "output_sizes"]
+__all__ = [
+    "ConcatPool2d",
+    "Hook",
+    "Hooks",
+    "PixelShuffleICNR",
+    "ResBlock",
+    "SeededDropout",
+    "SelfAttention",
+    "SigmoidRange",
+    "conv_layer",
+    "hook_outputs",
+    "output_sizes",
+]

@@ -8,6 +8,7 @@ from dist_ai.learner.interpretation import (
 )
 from dist_ai.learner.learner import Learner, load_learner
 from dist_ai.learner.lr_finder import LRFinding
+from dist_ai.learner.options import LearnerOptions
 from dist_ai.learner.summary import ModelSummary
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Interpretation",
     "LRFinding",
     "Learner",
+    "LearnerOptions",
     "ModelSummary",
     "RegressionInterpretation",
     "SegmentationInterpretation",

@@ -42,7 +42,7 @@ from dist_ai.vision.items import (
     RatioResize,
     Resize,
 )
-from dist_ai.vision.learner import vision_learner
+from dist_ai.vision.learner import unet_learner, vision_learner
 from dist_ai.vision.models import architectures
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, Normalize, OpenImage, imagenet_stats
 
@@ -101,6 +101,7 @@ __all__ = [
     "read_voc",
     "resize_images",
     "trivial_augment",
+    "unet_learner",
     "verify_images",
     "vision_learner",
 ]
