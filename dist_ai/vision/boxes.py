@@ -75,6 +75,10 @@ class ToBoxes(ItemTransform):
         # Which image they lie in is known when the sample is put together: see PlaceBoxes.
         return TensorBBox(boxes, canvas_size=_NOWHERE)
 
+    def as_target(self, numbers: torch.Tensor, inputs: tuple[Any, ...]) -> TensorBBox:
+        """Returns predicted boxes, left, top, right and bottom each, as boxes in the image."""
+        return TensorBBox(numbers, canvas_size=image_sizes(inputs)[0])
+
 
 @dataclass
 class PlaceBoxes(ItemTransform):
