@@ -8,8 +8,8 @@ from typing import Any, Self, Unpack
 
 from dist_ai.collab.negatives import SampleNegatives
 from dist_ai.data import Categorify, DataLoaders, LoaderOptions, RegressionBlock, Table, TabularPandas, as_frame
+from dist_ai.data.base_loader import as_list
 from dist_ai.data.frames import read_csv
-from dist_ai.data.loader import as_list
 from dist_ai.data.table import no_column
 from dist_ai.data.tabular import splits_of
 from dist_ai.errors import ConfigError, DataError

@@ -40,7 +40,8 @@ show_batch = Dispatch("show_batch", arity=2)
 is none; a sample is a tuple of its decoded inputs and targets."""
 
 show_results = Dispatch("show_results", arity=2)
-"""(input, target, samples, predictions) -> Figure: as `show_batch`, and the decoded prediction of each sample's first target."""
+"""(input, target, samples, predictions) -> Figure: as `show_batch`, and the decoded prediction of each sample's first target,
+or a tuple of those of its targets."""
 
 words = Dispatch("words")
 """(element of the batch, decoded value of a sample) -> what it is, as text."""
@@ -179,7 +180,7 @@ def _(x: Any, y: Any, samples: Sequence[tuple[Any, ...]]) -> Figure:
 def _(x: Any, y: Any, samples: Sequence[tuple[Any, ...]], predictions: Sequence[Any]) -> Figure:
     inputs, targets = _several(x), _several(y)
     pairs = zip(samples, predictions, strict=True)
-    return _arranged([_elements(inputs, targets, sample, (guess,)) for sample, guess in pairs])
+    return _arranged([_elements(inputs, targets, sample, _several(guess)) for sample, guess in pairs])
 
 
 def _several(given: Any) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import torch
 from dist_ai.core.nested import map_tensors
 from dist_ai.core.show import can_be_drawn
 from dist_ai.core.transform import Pipeline
+from dist_ai.core.types import plain
 from dist_ai.data.collate import samples_of
 from dist_ai.data.datasets import Subset
 from dist_ai.data.getters import Getter
@@ -84,6 +85,23 @@ class SampleRecipe:
         n_inp = len(self.inputs)
         return [_undone(sample[n_inp:], self.targets) for sample in self._samples(batch)]
 
+    def as_targets(self, decoded: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns a batch of decoded predictions as what the targets are, one for each that was predicted.
+
+        Args:
+            decoded: numbers, or a tuple of them where a model predicts several targets.
+            inputs: the batch's inputs: points lie in an image.
+
+        A target's transform says so by its method ``as_target(numbers, inputs)``; see `OpenMask`.
+        """
+        several = isinstance(decoded, tuple) and len(decoded) == len(self.targets) > 1
+        return tuple(
+            _as_target(each, pipeline, inputs)
+            for each, pipeline in zip_longest(
+                decoded if several else (decoded,), self.targets[: len(decoded) if several else 1]
+            )
+        )
+
     def _samples(self, batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         # In one copy: what belongs to a sample runs where loading runs it, and does not wait for the device each time.
         undone = map_tensors(torch.Tensor.cpu, self.batch_tfms.decode(batch))
@@ -128,7 +146,9 @@ class SampleRecipe:
             [tfm for tfm in pipeline.tfms if not (isinstance(tfm, Getter) and tfm.passes_others)]
             for pipeline in self.inputs
         ]
-        undoable = [[tfm for tfm in pipeline.tfms if tfm.can_undo] for pipeline in self.targets]
+        undoable = [
+            [tfm for tfm in pipeline.tfms if tfm.can_undo or hasattr(tfm, "as_target")] for pipeline in self.targets
+        ]
         return {
             "inputs": [Pipeline(tfms).to_plain() for tfms in inputs],
             "targets": [Pipeline(tfms).to_plain() for tfms in undoable],
@@ -146,6 +166,13 @@ class SampleRecipe:
             batch_tfms=Pipeline.from_plain(data["batch_tfms"]),
             labels_items=False,
         )
+
+
+def _as_target(numbers: Any, pipeline: Pipeline | None, inputs: tuple[Any, ...]) -> Any:
+    for tfm in pipeline.tfms if pipeline is not None and isinstance(numbers, torch.Tensor) else ():
+        if hasattr(tfm, "as_target"):
+            return tfm.as_target(plain(numbers), inputs)
+    return numbers
 
 
 def _undone(sample: tuple[Any, ...], pipelines: Sequence[Pipeline]) -> tuple[Any, ...]:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from dist_ai.core.types import plain
+from dist_ai.data.collate import samples_of
+from dist_ai.data.device import to_device
 from dist_ai.data.loader import DataLoader
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
@@ -93,12 +95,21 @@ class Predictor:
         for batch in loader:
             raw = self.model(*plain(batch))
             outputs, decoded = activation(self.loss_func, raw), decodes(self.loss_func, raw)
-            labels = self.recipe.decode_targets((*batch, decoded))
+            labels = self.recipe.decode_targets((*batch, *self.recipe.as_targets(decoded, batch)))
             predictions += [
-                Prediction(label, _confidence(output, raw_label), output)
-                for (label, *_), output, raw_label in zip(labels, outputs.cpu(), decoded, strict=True)
+                Prediction(_alone(label), _confidence(output, raw_label), output)
+                for label, (output,), (raw_label,) in zip(
+                    labels, samples_of((to_device(outputs, _CPU),)), samples_of((decoded,)), strict=True
+                )
             ]
         return predictions
+
+
+_CPU = torch.device("cpu")
+
+
+def _alone(values: tuple[Any, ...]) -> Any:
+    return values if len(values) > 1 else values[0]
 
 
 def _usable(device: torch.device | str) -> torch.device:
@@ -110,6 +121,8 @@ def _usable(device: torch.device | str) -> torch.device:
         ) from error
 
 
-def _confidence(output: torch.Tensor, label: Any) -> float:
+def _confidence(output: Any, label: Any) -> float:
     is_class = isinstance(label, torch.Tensor) and label.dim() == 0 and not label.is_floating_point()
-    return float(output[int(label)]) if is_class and output.dim() == 1 else float("nan")
+    if not is_class or not isinstance(output, torch.Tensor) or output.dim() != 1:
+        return float("nan")
+    return float(output[int(label)])

@@ -1,7 +1,9 @@
 """Building blocks of models."""
 
+from dist_ai.layers.activation import SigmoidRange
+from dist_ai.layers.convolution import PixelShuffleICNR, ResBlock, SelfAttention, conv_layer
 from dist_ai.layers.dropout import SeededDropout
-from dist_ai.layers.embedding import EmbeddingTables, SigmoidRange, embedding, embedding_size
+from dist_ai.layers.embedding import EmbeddingTables, embedding, embedding_size
 from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
 from dist_ai.layers.mlp import hidden_layers
 from dist_ai.layers.pooling import ConcatPool2d
@@ -11,8 +13,12 @@ __all__ = [
     "EmbeddingTables",
     "Hook",
     "Hooks",
+    "PixelShuffleICNR",
+    "ResBlock",
     "SeededDropout",
+    "SelfAttention",
     "SigmoidRange",
+    "conv_layer",
     "embedding",
     "embedding_size",
     "hidden_layers",

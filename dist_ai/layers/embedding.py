@@ -9,7 +9,7 @@ from torch import nn
 
 from dist_ai.errors import ConfigError
 
-__all__ = ["EmbeddingTables", "SigmoidRange", "embedding", "embedding_size"]
+__all__ = ["EmbeddingTables", "embedding", "embedding_size"]
 
 
 def embedding(num_categories: int, size: int, *, std: float = 0.01, sparse: bool = False) -> nn.Embedding:
@@ -67,31 +67,3 @@ class EmbeddingTables(nn.Module):
         if not self.tables:
             return cats.new_empty(len(cats), 0, dtype=torch.get_default_dtype())
         return torch.cat([table(cats[:, i]) for i, table in enumerate(self.tables)], 1)
-
-
-class SigmoidRange(nn.Module):
-    """Numbers to between `low` and `high`, by a sigmoid; both are reached only at infinity.
-
-    Args:
-        low, high: the range.
-
-    Raises:
-        ConfigError: the range is empty.
-
-    >>> SigmoidRange(0, 5)(torch.tensor([0.0, 100.0]))
-    tensor([2.5000, 5.0000])
-    """
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        if not low < high:
-            raise ConfigError(f"y_range=({low}, {high}): expected the lower end first")
-        self.low, self.high = low, high
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the numbers in the range."""
-        return torch.sigmoid(x) * (self.high - self.low) + self.low
-
-    def extra_repr(self) -> str:
-        """Returns the range."""
-        return f"{self.low}, {self.high}"

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +31,7 @@ from dist_ai.callbacks import (
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint, KeepBest, Run, write_checkpoint
-from dist_ai.core.nested import parts
+from dist_ai.core.nested import map_tensors, parts
 from dist_ai.core.show import show_results
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
@@ -587,16 +588,21 @@ class Learner:
         mean = total / len(versions)
         return (torch.maximum(mean, itself) if use_max else torch.lerp(mean, itself, beta)), targets
 
-    def predict(self, item: Any) -> tuple[Any, Any, torch.Tensor]:
-        """Returns (label, decoded output, output after activation) for one item, such as an image's path."""
+    def predict(self, item: Any) -> tuple[Any, Any, Any]:
+        """Returns (label, decoded output, output after activation) for one item, such as an image's path.
+
+        Where a model predicts several targets, such as boxes and their labels, each of the three has a part for each.
+        """
         loader = self.dls.test_dl([item], bs=1, num_workers=0, world=World(device=self._device()))
         with self._set_aside(), torch.inference_mode():
             self.model.eval()
             batch = parts(loader.one_batch())
             raw = self.precision.forward(self.model, tuple(map(plain, batch)))
         decoded = decodes(self.loss_func, raw)
-        label, *_ = self.dls.recipe.decode_targets((*batch, decoded))[0]
-        return label, plain(decoded)[0].cpu(), activation(self.loss_func, raw)[0].cpu()
+        recipe = self.dls.recipe
+        labels = recipe.decode_targets((*batch, *recipe.as_targets(decoded, batch)))[0]
+        first = partial(map_tensors, lambda tensor: tensor[0].cpu())
+        return one_or_several(labels), first(plain(decoded)), first(activation(self.loss_func, raw))
 
     def show_results(
         self,
@@ -632,8 +638,10 @@ class Learner:
             decoded = decodes(self.loss_func, self.precision.forward(self.model, plain(inputs)))
         recipe = self.dls.recipe if self.dls.has_recipe else None
         samples = decoded_samples(batch, recipe)
-        guesses = decoded_samples((*inputs, as_target(decoded, targets[0])), recipe)
-        shown = [guess[self.dls.n_inp] for guess in guesses]
+        predicted = decoded if isinstance(decoded, tuple) and len(decoded) == len(targets) else (decoded,)
+        typed = [as_target(each, target) for each, target in zip(predicted, targets, strict=False)]
+        guesses = decoded_samples((*inputs, *typed), recipe)
+        shown = [one_or_several(guess[self.dls.n_inp :]) for guess in guesses]
         return sized(show_results(one_or_several(inputs), one_or_several(targets), samples, shown), figsize)
 
     def summary(self) -> ModelSummary:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from dist_ai.core.nested import parts
 from dist_ai.core.types import TensorCategory, plain
 from dist_ai.data import DataLoaders
-from dist_ai.data.collate import elements
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec
@@ -61,7 +61,7 @@ def ts_learner(
         return forecast_learner(dls, arch, config=config, **options)
     if dls.train.bs == 1:
         raise ConfigError("bs=1: BatchNorm needs at least 2 series in a training batch; use bs=2 or more")
-    series, target, *_ = elements(dls.one_batch())
+    series, target, *_ = parts(dls.one_batch())
     n_out = dls.recipe.num_outputs if n_out is None else n_out
     channels, length = series.shape[-2:]
     padded = any(isinstance(tfm, PadTo) for pipeline in dls.recipe.inputs for tfm in pipeline.tfms)
@@ -223,8 +223,8 @@ class ForecastLearner(Learner):
         with self._set_aside():
             self.model.eval()
             for batch in loader:
-                raw = self.precision.forward(self.model, tuple(map(plain, elements(batch))))
-                told = self.dls.recipe.decode_targets((*elements(batch), decodes(self.loss_func, raw)))
+                raw = self.precision.forward(self.model, tuple(map(plain, parts(batch))))
+                told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
                 found += [
                     plain(forecast).float().numpy() if forecast.dtype == torch.bfloat16 else plain(forecast).numpy()
                     for forecast, *_ in told
@@ -254,7 +254,7 @@ def _some_series(dls: DataLoaders) -> torch.Tensor:
     every = math.ceil(len(part) / _ENOUGH)
     items = [part.item(i) for i in range(0, len(part), every)]
     loader = dls.test_dl(items, bs=len(items), num_workers=0, world=World(device=torch.device("cpu")))
-    return plain(elements(loader.one_batch())[0])
+    return plain(parts(loader.one_batch())[0])
 
 
 def _one_group(model: nn.Module) -> list[list[nn.Parameter]]:

@@ -3,6 +3,7 @@
 import dist_ai.vision.show  # registers how images are shown
 import dist_ai.vision.statistics  # noqa: F401  # and what is said of them
 from dist_ai.core.vision_types import TensorBBox, TensorImage, TensorMask, TensorPoint
+from dist_ai.vision.annotations import get_annotations, read_voc
 from dist_ai.vision.augment import (
     Brightness,
     Contrast,
@@ -29,8 +30,9 @@ from dist_ai.vision.augment import (
     rand_augment,
     trivial_augment,
 )
-from dist_ai.vision.blocks import ImageBlock, MaskBlock, PointBlock
-from dist_ai.vision.data import ImageDataLoaders, SegmentationDataLoaders
+from dist_ai.vision.blocks import BBoxBlock, BBoxLblBlock, ImageBlock, MaskBlock, PointBlock
+from dist_ai.vision.data import DetectionDataLoaders, ImageDataLoaders, PointDataLoaders, SegmentationDataLoaders
+from dist_ai.vision.files import download_images, resize_images, verify_images
 from dist_ai.vision.items import (
     CropPad,
     DihedralItem,
@@ -40,14 +42,17 @@ from dist_ai.vision.items import (
     RatioResize,
     Resize,
 )
-from dist_ai.vision.learner import vision_learner
+from dist_ai.vision.learner import unet_learner, vision_learner
 from dist_ai.vision.models import architectures
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, Normalize, OpenImage, imagenet_stats
 
 __all__ = [
+    "BBoxBlock",
+    "BBoxLblBlock",
     "Brightness",
     "Contrast",
     "CropPad",
+    "DetectionDataLoaders",
     "Dihedral",
     "DihedralItem",
     "Flip",
@@ -63,6 +68,7 @@ __all__ = [
     "Normalize",
     "OpenImage",
     "PointBlock",
+    "PointDataLoaders",
     "Posterize",
     "RandomCrop",
     "RandomErasing",
@@ -87,9 +93,15 @@ __all__ = [
     "architectures",
     "aug_transforms",
     "dihedral_views",
+    "download_images",
     "flip_views",
+    "get_annotations",
     "imagenet_stats",
     "rand_augment",
+    "read_voc",
+    "resize_images",
     "trivial_augment",
+    "unet_learner",
+    "verify_images",
     "vision_learner",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dist_ai.data import TransformBlock
+from dist_ai.data import MultiCategorize, Pad, TransformBlock
+from dist_ai.vision.boxes import BoxesToBatch, DropEmptyBoxes, PlaceBoxes, ToBoxes
 from dist_ai.vision.masks import FitMask, MaskToIndex, OpenMask
 from dist_ai.vision.points import PlacePoints, ScalePoints, ToPoints
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 
-__all__ = ["ImageBlock", "MaskBlock", "PointBlock"]
+__all__ = ["BBoxBlock", "BBoxLblBlock", "ImageBlock", "MaskBlock", "PointBlock"]
 
 
 def ImageBlock(mode: str = "RGB") -> TransformBlock:
@@ -40,3 +41,29 @@ def PointBlock(n: int | None = None, *, y_first: bool = False) -> TransformBlock
         y_first: points are given as (y, x).
     """
     return TransformBlock(type_tfms=[ToPoints(n, y_first)], item_tfms=[PlacePoints()], batch_tfms=[ScalePoints()])
+
+
+def BBoxBlock(format: str = "xyxy") -> TransformBlock:
+    """Returns the block of the boxes in the image beside it, in its pixels; of any number, none too.
+
+    Args:
+        format: what the four numbers of a box are; see `ToBoxes`. The model gets left, top, right and bottom.
+
+    A batch is filled up with boxes of zeros, which have no area; see `dist_ai.vision.boxes`.
+    """
+    return TransformBlock(
+        type_tfms=[ToBoxes(format)],
+        item_tfms=[PlaceBoxes(), DropEmptyBoxes()],
+        batch_tfms=[BoxesToBatch()],
+        collate=Pad(),
+    )
+
+
+def BBoxLblBlock(vocab: Iterable[str] | None = None, *, add_na: bool = True) -> TransformBlock:
+    """Returns the block of the labels of the boxes, which stand before it in the sample: one for each box.
+
+    Args:
+        vocab: the classes in order; by default the sorted labels of the training images.
+        add_na: class 0 is no class: that of padding, and of the background. Torchvision's detectors count so.
+    """
+    return TransformBlock(type_tfms=[MultiCategorize(list(vocab or ()), add_na)], collate=Pad())

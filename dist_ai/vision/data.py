@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias, Unpack
+from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data import (
@@ -26,14 +27,68 @@ from dist_ai.data import (
     get_image_files,
     parent_label,
 )
+from dist_ai.data.splitters import Splitter
 from dist_ai.data.table import missing
 from dist_ai.data.transforms import in_order
-from dist_ai.errors import DataError, did_you_mean
-from dist_ai.vision.blocks import ImageBlock, MaskBlock
+from dist_ai.errors import DataError
+from dist_ai.vision.annotations import boxes_of_table, get_annotations
+from dist_ai.vision.blocks import BBoxBlock, BBoxLblBlock, ImageBlock, MaskBlock, PointBlock
+from dist_ai.vision.folders import one_of_each, require_classes, require_folders, require_labels
 
-__all__ = ["ImageDataLoaders", "SegmentationDataLoaders"]
+__all__ = [
+    "DetectionDataLoaders",
+    "ImageDataLoaders",
+    "ImageOptions",
+    "PointDataLoaders",
+    "SegmentationDataLoaders",
+]
 
 Tfms: TypeAlias = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform | None
+Labels: TypeAlias = TransformBlock | Callable[[], TransformBlock] | None
+L = TypeVar("L", bound=DataLoaders)
+
+
+class ImageOptions(LoaderOptions, total=False):
+    """What all ways to make loaders of images take; beside these, what all loaders take: see `LoaderOptions`.
+
+    Attributes:
+        valid_pct: share of the images drawn at random for validation; 0.2 by default.
+        seed: of that draw, of the order and of the augmentations; None is 0.
+        item_tfms: transforms of one image, such as `Resize`; images in a batch need one size.
+        batch_tfms: transforms of a batch on the device, such as `aug_transforms()`.
+        mode: ``"RGB"``, the default, or ``"L"`` (grey, one channel).
+    """
+
+    valid_pct: float | None
+    seed: int | None
+    item_tfms: Tfms
+    batch_tfms: Tfms
+    mode: str
+
+
+def _loaders(
+    kind: type[L],
+    source: Any,
+    targets: Sequence[Labels],
+    options: ImageOptions,
+    *,
+    splitter: Splitter | None = None,
+    get_x: Any = None,
+    get_y: Any = None,
+) -> L:
+    """Returns loaders of images and their targets: what all the ways below come to."""
+    rest: dict[str, Any] = dict(options)
+    seed, valid_pct = rest.pop("seed", 0), rest.pop("valid_pct", None)
+    block = DataBlock(
+        (ImageBlock(rest.pop("mode", "RGB")), *targets),
+        splitter=splitter or RandomSplitter(0.2 if valid_pct is None else valid_pct, seed),
+        get_x=get_x,
+        get_y=get_y,
+        n_inp=1,
+        item_tfms=_listed(rest.pop("item_tfms", None)),
+        batch_tfms=_listed(rest.pop("batch_tfms", None)),
+    )
+    return kind.from_dblock(block, source, seed=seed, **rest)
 
 
 class ImageDataLoaders(DataLoaders):
@@ -43,14 +98,8 @@ class ImageDataLoaders(DataLoaders):
     dls = ImageDataLoaders.from_folder("pets", valid_pct=0.2, seed=42, item_tfms=Resize(64), bs=64)
     ```
 
-    What all ways to make them take:
-
-    - `valid_pct`: share of the images drawn at random for validation; `seed`: of that draw, of the order and of the
-      augmentations; None is 0;
-    - `item_tfms`: transforms of one image, such as `Resize`; images in a batch need one size;
-    - `batch_tfms`: transforms of a batch on the device, such as `aug_transforms()`;
-    - `mode`: ``"RGB"`` or ``"L"`` (grey, one channel);
-    - `options`: ``bs=64``, ``num_workers=``, ``bad_samples="skip"``, ``weights="balanced"`` and more; see `LoaderOptions`.
+    All ways to make them take the options of `ImageOptions`: ``valid_pct``, ``seed``, ``item_tfms``, ``batch_tfms``, ``mode``,
+    ``bs=64``, ``num_workers=``, ``bad_samples="skip"``, ``weights="balanced"`` and more.
 
     Classes that are drawn at random are those of all images: a rare one may have none left to train on.
     """
@@ -62,53 +111,38 @@ class ImageDataLoaders(DataLoaders):
         *,
         train: str = "train",
         valid: str = "valid",
-        valid_pct: float | None = None,
-        seed: int | None = 0,
         vocab: Sequence[str] | None = None,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of a folder of images whose labels are the names of the folders they lie in.
 
         Args:
             path: holds ``train/cat/1.jpg``, ``valid/dog/2.jpg``; or, with `valid_pct`, ``cat/1.jpg`` at any depth.
             train, valid: names of the two folders.
-            valid_pct: share of all images drawn at random for validation, instead of the two folders.
             vocab: the classes in order; by default the sorted labels of the training images, or with `valid_pct` of
                 all images.
-            seed, item_tfms, batch_tfms, mode, options: see the class.
+            options: see `ImageOptions`; with `valid_pct`, that share of all images is drawn at random for validation,
+                instead of the two folders.
 
         Raises:
             DataError: there is no such folder, or no image, or only one class; or an image lies outside the folders of
                 classes, or in that of a class which the training images do not have.
         """
         path = Path(path)
-        if valid_pct is None:
-            _require_folders(path, train, valid)
+        in_two = options.get("valid_pct") is None
+        if in_two:
+            require_folders(path, train, valid)
             files = get_image_files(path, folders=(train, valid))
-            _require_labels(files, [path / train, path / valid], nested=False)
-            trained_on = [folder for folder in _one_of_each(files) if folder.parent == path / train]
+            require_labels(files, [path / train, path / valid], nested=False)
+            trained_on = [folder for folder in one_of_each(files) if folder.parent == path / train]
         else:
             files = get_image_files(path)
-            _require_labels(files, [path], nested=True)
-            trained_on = list(_one_of_each(files))
+            require_labels(files, [path], nested=True)
+            trained_on = list(one_of_each(files))
         classes = list(vocab or sorted({folder.name for folder in trained_on}))
-        block = DataBlock(
-            (ImageBlock(mode), CategoryBlock(classes)),
-            splitter=GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed),
-            get_y=parent_label,
-            item_tfms=_listed(item_tfms),
-            batch_tfms=_listed(batch_tfms),
-        )
-        dls = cls.from_dblock(
-            block,
-            files,
-            seed=seed,
-            **options,
-        )
-        _require_classes(files, classes, given=bool(vocab))
+        splitter = GrandparentSplitter(train, valid) if in_two else None
+        dls = _loaders(cls, files, [CategoryBlock(classes)], options, splitter=splitter, get_y=parent_label)
+        require_classes(files, classes, given=bool(vocab))
         return dls
 
     @classmethod
@@ -117,13 +151,7 @@ class ImageDataLoaders(DataLoaders):
         path: str | Path,
         fnames: Sequence[str | Path],
         label_func: Callable[[Path], Any],
-        *,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their path.
 
@@ -131,25 +159,14 @@ class ImageDataLoaders(DataLoaders):
             path: the folder that names without one lie in.
             fnames: the files, such as `get_image_files` gives them.
             label_func: from a file's path to its label.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            options: see `ImageOptions`.
 
         Raises:
             DataError: a file has no label.
         """
-        files = [Path(path, name) for name in fnames]
-        block = DataBlock(
-            (ImageBlock(mode), CategoryBlock(_classes([label_func(file) for file in files], files))),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_y=label_func,
-            item_tfms=_listed(item_tfms),
-            batch_tfms=_listed(batch_tfms),
-        )
-        return cls.from_dblock(
-            block,
-            files,
-            seed=seed,
-            **options,
-        )
+        files = _files(path, fnames)
+        classes = CategoryBlock(_classes([label_func(file) for file in files], files))
+        return _loaders(cls, files, [classes], options, get_y=label_func)
 
     @classmethod
     def from_name_func(
@@ -157,89 +174,33 @@ class ImageDataLoaders(DataLoaders):
         path: str | Path,
         fnames: Sequence[str | Path],
         label_func: Callable[[str], Any],
-        *,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of image files labelled by a function of their name, without the folders; see `from_path_func`."""
-        return cls.from_path_func(
-            path,
-            fnames,
-            Pipeline([AttrGetter("name"), label_func]),
-            valid_pct=valid_pct,
-            seed=seed,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-            mode=mode,
-            **options,
-        )
+        return cls.from_path_func(path, fnames, Pipeline([AttrGetter("name"), label_func]), **options)
 
     @classmethod
     def from_path_re(
-        cls,
-        path: str | Path,
-        fnames: Sequence[str | Path],
-        pat: str,
-        *,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        cls, path: str | Path, fnames: Sequence[str | Path], pat: str, **options: Unpack[ImageOptions]
     ) -> Self:
         """Returns loaders of image files labelled by the first group of a regular expression in their path.
 
         Args:
             path, fnames: see `from_path_func`.
             pat: the expression; see `RegexLabeller`.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            options: see `ImageOptions`.
 
         Raises:
             BadSampleError: a file does not fit it.
         """
-        return cls.from_path_func(
-            path,
-            fnames,
-            RegexLabeller(pat),
-            valid_pct=valid_pct,
-            seed=seed,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-            mode=mode,
-            **options,
-        )
+        return cls.from_path_func(path, fnames, RegexLabeller(pat), **options)
 
     @classmethod
     def from_name_re(
-        cls,
-        path: str | Path,
-        fnames: Sequence[str | Path],
-        pat: str,
-        *,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        cls, path: str | Path, fnames: Sequence[str | Path], pat: str, **options: Unpack[ImageOptions]
     ) -> Self:
         """Returns loaders of image files labelled by a regular expression in their name; see `from_path_re`."""
-        return cls.from_name_func(
-            path,
-            fnames,
-            RegexLabeller(pat),
-            valid_pct=valid_pct,
-            seed=seed,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-            mode=mode,
-            **options,
-        )
+        return cls.from_name_func(path, fnames, RegexLabeller(pat), **options)
 
     @classmethod
     def from_df(
@@ -252,14 +213,9 @@ class ImageDataLoaders(DataLoaders):
         suff: str = "",
         label_col: str | int | Sequence[str | int] = 1,
         label_delim: str | None = None,
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        y_block: Labels = None,
         valid_col: str | int | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of a table with a column of files and one, or several, of labels.
 
@@ -272,7 +228,7 @@ class ImageDataLoaders(DataLoaders):
             y_block: what the labels are; by default several labels with `label_delim`, a yes or no for each of several
                 columns of 0 and 1, numbers where there are floats, and one label otherwise.
             valid_col: a column with True for the validation images, instead of `valid_pct`.
-            seed, item_tfms, batch_tfms, mode, options: see the class.
+            options: see `ImageOptions`.
 
         Raises:
             DataError: no such column, or an image without a label.
@@ -280,23 +236,11 @@ class ImageDataLoaders(DataLoaders):
         rows = as_items(df)
         get_y = ColReader(label_col, label_delim=label_delim)
         if y_block is None:
-            y_block = _block_of(
-                [get_y(rows[i]) for i in range(len(rows))], rows, label_col, all_are_seen=valid_col is None
-            )
-        block = DataBlock(
-            (ImageBlock(mode), y_block),
-            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
-            get_x=ColReader(fn_col, pref=Path(path, folder), suff=suff),
-            get_y=get_y,
-            item_tfms=_listed(item_tfms),
-            batch_tfms=_listed(batch_tfms),
-        )
-        return cls.from_dblock(
-            block,
-            rows,
-            seed=seed,
-            **options,
-        )
+            labels = [get_y(rows[i]) for i in range(len(rows))]
+            y_block = _block_of(labels, rows, label_col, all_are_seen=valid_col is None)
+        get_x = ColReader(fn_col, pref=Path(path, folder), suff=suff)
+        splitter = None if valid_col is None else ColSplitter(valid_col)
+        return _loaders(cls, rows, [y_block], options, splitter=splitter, get_x=get_x, get_y=get_y)
 
     @classmethod
     def from_csv(
@@ -311,14 +255,9 @@ class ImageDataLoaders(DataLoaders):
         suff: str = "",
         label_col: str | int | Sequence[str | int] = 1,
         label_delim: str | None = None,
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        y_block: Labels = None,
         valid_col: str | int | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of a CSV file with a column of files and one, or several, of labels.
 
@@ -328,7 +267,7 @@ class ImageDataLoaders(DataLoaders):
             header: whether its first line has the columns' names.
             delimiter: between its values.
             fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            options: see `ImageOptions`.
         """
         return cls.from_df(
             Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
@@ -340,11 +279,6 @@ class ImageDataLoaders(DataLoaders):
             label_delim=label_delim,
             y_block=y_block,
             valid_col=valid_col,
-            valid_pct=valid_pct,
-            seed=seed,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-            mode=mode,
             **options,
         )
 
@@ -355,13 +289,8 @@ class ImageDataLoaders(DataLoaders):
         fnames: Sequence[str | Path],
         labels: Sequence[Any],
         *,
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        y_block: Labels = None,
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of a list of files and a list of their labels.
 
@@ -370,24 +299,13 @@ class ImageDataLoaders(DataLoaders):
             fnames: the files.
             labels: of each file: a label, a list of labels, or a float.
             y_block: what the labels are; by default what they look like.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see the class.
+            options: see `ImageOptions`.
 
         Raises:
             DataError: not as many labels as files, or one is missing.
         """
-        return cls.from_df(
-            Table({"file": [str(name) for name in fnames], "label": list(labels)}),
-            path,
-            fn_col="file",
-            label_col="label",
-            y_block=y_block,
-            valid_pct=valid_pct,
-            seed=seed,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-            mode=mode,
-            **options,
-        )
+        table = Table({"file": [str(name) for name in fnames], "label": list(labels)})
+        return cls.from_df(table, path, fn_col="file", label_col="label", y_block=y_block, **options)
 
 
 class SegmentationDataLoaders(DataLoaders):
@@ -402,76 +320,140 @@ class SegmentationDataLoaders(DataLoaders):
         *,
         codes: Iterable[str] | None = None,
         void: int | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        item_tfms: Tfms = None,
-        batch_tfms: Tfms = None,
-        mode: str = "RGB",
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[ImageOptions],
     ) -> Self:
         """Returns loaders of image files whose masks a function finds.
 
         Args:
             path: the folder that names without one lie in.
             fnames: the image files.
-            label_func: from an image's path to its mask's.
+            label_func: from an image's path to its mask's, or to the mask.
             codes: the name of each class.
             void: a number beyond them that stands for no class, such as 255.
-            valid_pct, seed, item_tfms, batch_tfms, mode, options: see `ImageDataLoaders`.
+            options: see `ImageOptions`.
         """
-        block = DataBlock(
-            (ImageBlock(mode), MaskBlock(codes, void=void)),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_y=label_func,
-            item_tfms=_listed(item_tfms),
-            batch_tfms=_listed(batch_tfms),
-        )
-        files = [Path(path, name) for name in fnames]
-        return cls.from_dblock(
-            block,
-            files,
-            seed=seed,
-            **options,
-        )
+        return _loaders(cls, _files(path, fnames), [MaskBlock(codes, void=void)], options, get_y=label_func)
 
 
-def _require_folders(path: Path, *names: str) -> None:
-    for name in names:
-        if path.is_dir() and not (path / name).is_dir():
-            there = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir())[:5])
-            raise DataError(
-                f"{path} has no folder {name!r}, but {there or 'none at all'}; name its folders with train= and valid=, or "
-                "give valid_pct=0.2 to draw the validation images at random"
-            )
+class PointDataLoaders(DataLoaders):
+    """Loaders of images and of points in them, such as where the nose is; a model predicts their coordinates."""
+
+    @classmethod
+    def from_label_func(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        label_func: Callable[[Path], Any],
+        *,
+        n: int | None = None,
+        y_first: bool = False,
+        **options: Unpack[ImageOptions],
+    ) -> Self:
+        """Returns loaders of image files whose points a function finds.
+
+        Args:
+            path: the folder that names without one lie in.
+            fnames: the image files.
+            label_func: from an image's path to its points, (x, y) each, in its pixels.
+            n: how many points an image has; by default as many as the first one.
+            y_first: the points are given as (y, x).
+            options: see `ImageOptions`.
+        """
+        return _loaders(cls, _files(path, fnames), [PointBlock(n, y_first=y_first)], options, get_y=label_func)
 
 
-def _require_labels(files: Sequence[Path], parts: Sequence[Path], *, nested: bool) -> None:
-    """Raises `DataError` if an image does not lie in a class's folder: directly in one of `parts`, or deeper."""
-    for folder, file in _one_of_each(files).items():
-        if folder in parts or not (nested or folder.parent in parts):
-            raise DataError(
-                f"{file} does not lie in the folder of a class, so it has no label; expected "
-                f"{' or '.join(str(part / '<class>' / file.name) for part in parts)}. Move it, or take it away"
-            )
+class DetectionDataLoaders(DataLoaders):
+    """Loaders of images, of the boxes in them and of what is in each box; see `dist_ai.vision.boxes`.
+
+    ```python
+    dls = DetectionDataLoaders.from_coco("images", "train.json", item_tfms=Resize(512, "pad"), bs=8)
+    ```
+    """
+
+    @classmethod
+    def from_label_func(
+        cls,
+        path: str | Path,
+        fnames: Sequence[str | Path],
+        label_func: Callable[[Path], tuple[Any, Any]],
+        *,
+        vocab: Sequence[str] | None = None,
+        format: str = "xyxy",
+        **options: Unpack[ImageOptions],
+    ) -> Self:
+        """Returns loaders of image files whose boxes a function finds.
+
+        Args:
+            path: the folder that names without one lie in.
+            fnames: the image files.
+            label_func: from an image's path to (boxes, labels), such as `read_voc` makes of an XML file.
+            vocab: the classes in order; by default the sorted labels of the training images.
+            format: of the boxes: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; see `ToBoxes`.
+            options: see `ImageOptions`.
+        """
+        targets = [BBoxBlock(format), BBoxLblBlock(vocab)]
+        get_y = [partial(_part, label_func, i) for i in (0, 1)]
+        return _loaders(cls, _files(path, fnames), targets, options, get_y=get_y)
+
+    @classmethod
+    def from_coco(
+        cls,
+        path: str | Path,
+        annotations: str | Path,
+        *,
+        vocab: Sequence[str] | None = None,
+        **options: Unpack[ImageOptions],
+    ) -> Self:
+        """Returns loaders of the images that a COCO JSON file annotates, those without a box too; see `get_annotations`.
+
+        Args:
+            path: the folder of the images.
+            annotations: the JSON file.
+            vocab: the classes in order; by default the sorted names of all annotations.
+            options: see `ImageOptions`.
+        """
+        names, boxes = get_annotations(annotations)
+        return cls._of_dict(path, dict(zip(names, boxes, strict=True)), vocab, options)
+
+    @classmethod
+    def from_df(
+        cls,
+        df: Any,
+        path: str | Path = ".",
+        *,
+        fn_col: str = "image_path",
+        box_cols: Sequence[str] = ("xmin", "ymin", "xmax", "ymax"),
+        label_col: str = "label",
+        vocab: Sequence[str] | None = None,
+        **options: Unpack[ImageOptions],
+    ) -> Self:
+        """Returns loaders of a table with a row for each box.
+
+        Args:
+            df: a data frame, an Arrow table, a `Table`, or a list of dicts.
+            path: the folder of the images.
+            fn_col, label_col: the columns of the image files and of the labels.
+            box_cols: those of left, top, right and bottom; missing numbers stand for an image without a box.
+            vocab: the classes in order; by default the sorted labels of all rows.
+            options: see `ImageOptions`.
+        """
+        return cls._of_dict(path, boxes_of_table(as_items(df), fn_col, box_cols, label_col), vocab, options)
+
+    @classmethod
+    def _of_dict(
+        cls, path: str | Path, boxes: dict[str, tuple[Any, Any]], vocab: Sequence[str] | None, options: ImageOptions
+    ) -> Self:
+        of_file = {Path(path, name): both for name, both in boxes.items()}
+        classes = vocab or sorted({label for _, labels in boxes.values() for label in labels})
+        return cls.from_label_func(path, list(boxes), of_file.__getitem__, vocab=classes, **options)
 
 
-def _require_classes(files: Sequence[Path], vocab: Sequence[str], *, given: bool) -> None:
-    """Raises `DataError` for an image of a class that is not in the vocabulary, before an epoch is lost to it."""
-    for folder, file in _one_of_each(files).items():
-        if folder.name not in vocab:
-            raise DataError(
-                f"the class {folder.name!r} of {file} is not one of the {len(vocab)} classes of "
-                f"{'vocab' if given else 'the training images'}{did_you_mean(folder.name, vocab)}; "
-                f"add {'it there' if given else 'training images of it'}, or take its images away"
-            )
+def _part(function: Callable[[Path], tuple[Any, Any]], part: int, file: Path) -> Any:
+    return function(file)[part]
 
 
-def _one_of_each(files: Sequence[Path]) -> dict[Path, Path]:
-    """Returns the folders that the files lie in, each with its first file."""
-    found: dict[Path, Path] = {}
-    for file in files:
-        found.setdefault(file.parent, file)
-    return found
+def _files(path: str | Path, fnames: Iterable[str | Path]) -> list[Path]:
+    return [Path(path, name) for name in fnames]
 
 
 def _classes(labels: Sequence[Any], of: Sequence[Any]) -> list[Any]:

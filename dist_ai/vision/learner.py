@@ -1,82 +1,72 @@
-"""The Learner for images."""
+"""Learners for images: of labels, numbers and points, and of masks and other images."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, Unpack
 
 import torch
 from torch import nn
 
-from dist_ai.callbacks import Callback
-from dist_ai.checkpoint import KeepBest
 from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
-from dist_ai.distributed.strategies import AnyConfig, PrecisionName
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner
-from dist_ai.optimizer import Adam
-from dist_ai.vision.models import (
-    architectures,
-    backbone,
-    load_weights,
-    on_backbone,
-    statistics_of,
-    vision_splitter,
-    weights_of,
-)
+from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.vision.models.backbones import architectures, backbone
+from dist_ai.vision.models.bodies import Cut, adapt_first_convolution
+from dist_ai.vision.models.classifier import on_backbone, vision_splitter
+from dist_ai.vision.models.unet import unet_on_backbone
+from dist_ai.vision.models.weights import load_weights, statistics_of, weights_of
 from dist_ai.vision.transforms import Normalize, OpenImage
 
-__all__ = ["vision_learner"]
+__all__ = ["unet_learner", "vision_learner"]
+
+Arch: TypeAlias = str | Callable[..., nn.Module]
+Pretrained: TypeAlias = bool | Literal["auto"]
 
 
 def vision_learner(
     dls: DataLoaders,
-    arch: str | Callable[..., nn.Module],
+    arch: Arch,
     *,
-    pretrained: bool | Literal["auto"] = "auto",
+    pretrained: Pretrained = "auto",
     weights: str | Path | None = None,
     n_out: int | None = None,
+    n_in: int | None = None,
     normalize: bool = True,
-    lin_ftrs: int = 512,
-    dropout: float = 0.5,
-    loss_func: Callable[..., torch.Tensor] | None = None,
-    metrics: Any = None,
-    opt_func: Callable[..., Any] = Adam,
-    lr: float = 1e-3,
-    wd: float | None = None,
-    cbs: Callback | Iterable[Callback] = (),
-    train_bn: bool = True,
-    sync_bn: bool = True,
-    strategy: AnyConfig = "auto",
-    run_dir: str | Path | Literal["auto"] | None = "auto",
-    checkpoint_every_s: float | None = 30.0,
-    checkpoint_every_steps: int | None = None,
-    keep_last: int = 2,
-    keep_best: KeepBest | None = None,
-    fresh: bool = False,
-    precision: PrecisionName = "fp32",
-    progress: bool = True,
+    cut: Cut = None,
+    custom_head: nn.Module | None = None,
+    concat_pool: bool = True,
+    lin_ftrs: int | Sequence[int] = 512,
+    ps: float | Sequence[float] = 0.5,
+    first_bn: bool = True,
+    bn_final: bool = False,
+    lin_first: bool = False,
+    y_range: Sequence[float] | None = None,
+    **options: Unpack[LearnerOptions],
 ) -> Learner:
     """Returns a Learner that fine-tunes (or trains) an image model on `dls`.
 
     Args:
-        dls: images and labels.
-        arch: a torchvision classifier's name (``"resnet18"``) or function, one in `dist_ai.vision.models.architectures`,
-            or a function without arguments that returns a classifier.
-        pretrained: True begins from torchvision's weights or fails; ``"auto"``, the default, begins from random
-            weights where they cannot be had (no network), and says so; False begins from random weights.
-        weights: a file of weights to begin from instead, a state dict of `arch` (.pth or .safetensors); its last layer
-            may be for other classes.
+        dls: images and labels, numbers or points.
+        arch: the name of a classifier of torchvision's (``"resnet18"``) or timm's, its function in torchvision, one in
+            `dist_ai.vision.models.architectures`, or a function without arguments that returns a classifier.
+        pretrained: True begins from published weights or fails; ``"auto"``, the default, begins from random weights where
+            they cannot be had (no network), and says so; False begins from random weights.
+        weights: a file of weights to begin from instead, a state dict of `arch` (.pth or .safetensors), or one in an
+            installed package, ``"package:NAME/PATH"``; see `weights_of`. Its last layer may be for other classes.
         n_out: outputs; by default the number of classes, or of numbers to predict.
+        n_in: channels of the images; by default 1 of grey ones and 3 of others. The first convolution is made to fit.
         normalize: add `Normalize` with the statistics of the published weights, which are ImageNet's for nearly all
             architectures, unless `dls` has one.
-        lin_ftrs, dropout: of the head; see `dist_ai.vision.models.vision_model`.
-        loss_func, metrics, opt_func, lr, wd, cbs, train_bn, sync_bn, strategy, run_dir, checkpoint_every_s,
-        checkpoint_every_steps, keep_last, keep_best, fresh, precision, progress: see `Learner`.
+        cut: where the body ends; see `dist_ai.vision.models.create_body`.
+        custom_head: a head of your own; with it the model cannot be exported.
+        concat_pool, lin_ftrs, ps, first_bn, bn_final, lin_first, y_range: of the head; see `dist_ai.vision.models.create_head`.
+        options: see `Learner`.
 
     The weights that are not pretrained depend on `dls.seed` only. With pretrained weights the body is frozen.
 
@@ -84,50 +74,129 @@ def vision_learner(
         ConfigError: an argument that cannot work, or images that do not fit the architecture.
         ArtifactError: pretrained weights cannot be had, or are of another architecture.
     """
-    n_out = dls.recipe.num_outputs if n_out is None else n_out
     if dls.train.bs == 1:
         raise ConfigError("bs=1: the head's BatchNorm needs at least 2 images in a training batch; use bs=2 or more")
-    name = _name(arch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
-        body = backbone(name) if name is not None else arch()  # type: ignore[operator]
-        if not isinstance(body, nn.Module):
-            raise ConfigError(f"arch={arch!r} returned a {type(body).__name__}; expected a classifier, an nn.Module")
-        _require_channels(body, dls)
-        found = _pretrained(name, pretrained, weights)
-        if found is not None:
-            load_weights(body, found, str(weights) if weights is not None else f"what was published for {name}")
-        model = on_backbone(body, n_out, lin_ftrs=lin_ftrs, dropout=dropout)
-    if normalize and not any(isinstance(tfm, Normalize) for tfm in dls.train.stage.pipeline.tfms):
-        mean, std = statistics_of(name)
-        dls.add_batch_tfms([Normalize([sum(mean) / 3], [sum(std) / 3]) if _is_grey(dls) else Normalize(mean, std)])
-    arguments = {"arch": name, "n_out": n_out, "lin_ftrs": lin_ftrs, "dropout": dropout}
-    learn = Learner(
-        dls,
-        model,
-        loss_func,
-        opt_func=opt_func,
-        lr=lr,
-        splitter=vision_splitter,
-        cbs=cbs,
-        metrics=metrics,
-        wd=wd,
-        train_bn=train_bn,
-        sync_bn=sync_bn,
-        strategy=strategy,
-        run_dir=run_dir,
-        checkpoint_every_s=checkpoint_every_s,
-        checkpoint_every_steps=checkpoint_every_steps,
-        keep_last=keep_last,
-        keep_best=keep_best,
-        fresh=fresh,
-        precision=precision,
-        spec=ModelSpec("vision_model", arguments) if name is not None else None,
-        progress=progress,
-    )
-    if found is not None:
-        learn.freeze()
-    return learn
+    head = {
+        "concat_pool": concat_pool,
+        "lin_ftrs": lin_ftrs,
+        "ps": ps,
+        "first_bn": first_bn,
+        "bn_final": bn_final,
+        "lin_first": lin_first,
+        "y_range": y_range,
+    }
+    begin = _Beginning(dls, arch, n_in, pretrained, weights)
+    outputs = dls.recipe.num_outputs if n_out is None else n_out
+    with begin.seeded():
+        made = on_backbone(begin.classifier(), outputs, n_in=begin.n_in, cut=cut, custom_head=custom_head, **head)
+    spec = begin.spec("vision_model", outputs, head) if cut is None and custom_head is None else None
+    return begin.learner(made, spec, normalize=normalize, options=options)
+
+
+def unet_learner(
+    dls: DataLoaders,
+    arch: Arch,
+    *,
+    pretrained: Pretrained = "auto",
+    weights: str | Path | None = None,
+    n_out: int | None = None,
+    n_in: int | None = None,
+    normalize: bool = True,
+    cut: Cut = None,
+    blur: bool = False,
+    blur_final: bool = True,
+    self_attention: bool = False,
+    last_cross: bool = True,
+    bottle: bool = False,
+    y_range: Sequence[float] | None = None,
+    **options: Unpack[LearnerOptions],
+) -> Learner:
+    """Returns a Learner that trains a U-Net on images and their masks, or other images.
+
+    Args:
+        dls: images and masks, or images and images.
+        arch: a convolutional classifier, or Swin; see `vision_learner`.
+        n_out: outputs a pixel; by default the number of classes, or the channels of the other image.
+        pretrained, weights, n_in, normalize, cut: see `vision_learner`.
+        blur, blur_final, self_attention, last_cross, bottle, y_range: see `dist_ai.vision.models.UNet`.
+        options: see `Learner`.
+
+    Raises:
+        ConfigError: an argument that cannot work, or an architecture without maps of several resolutions.
+        ArtifactError: pretrained weights cannot be had, or are of another architecture.
+
+    ```python
+    learn = unet_learner(dls, "resnet34", metrics=foreground_acc)
+    learn.fine_tune(5)
+    ```
+    """
+    shape = {
+        "blur": blur,
+        "blur_final": blur_final,
+        "self_attention": self_attention,
+        "last_cross": last_cross,
+        "bottle": bottle,
+        "y_range": y_range,
+    }
+    begin = _Beginning(dls, arch, n_in, pretrained, weights)
+    outputs = dls.recipe.num_outputs if n_out is None else n_out
+    with begin.seeded():
+        made = unet_on_backbone(begin.classifier(), outputs, n_in=begin.n_in, cut=cut, **shape)
+    spec = begin.spec("unet", outputs, shape) if cut is None else None
+    return begin.learner(made, spec, normalize=normalize, options=options)
+
+
+class _Beginning:
+    """What a model is made of: a classifier with published weights, or without; and the Learner that trains it."""
+
+    def __init__(
+        self, dls: DataLoaders, arch: Arch, n_in: int | None, pretrained: Pretrained, weights: str | Path | None
+    ) -> None:
+        self.dls, self.arch, self.name = dls, arch, _name(arch)
+        self.n_in = (1 if _is_grey(dls) else 3) if n_in is None else n_in
+        self.source = f"what was published for {self.name}" if weights is None else str(weights)
+        self.found = _pretrained(self.name, pretrained, weights)
+
+    @contextlib.contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Lets what is random in the block depend on the loaders' seed only."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.dls.seed)
+            yield
+
+    def classifier(self) -> nn.Module:
+        """Returns the classifier with its weights, for images of so many channels."""
+        model = backbone(self.name) if self.name is not None else self.arch()  # type: ignore[operator]
+        if not isinstance(model, nn.Module):
+            raise ConfigError(
+                f"arch={self.arch!r} returned a {type(model).__name__}; expected a classifier, an nn.Module"
+            )
+        if self.found is not None:
+            load_weights(model, self.found, self.source)
+        adapt_first_convolution(model, self.n_in, pretrained=self.found is not None)
+        return model
+
+    def spec(self, builder: str, n_out: int, options: dict[str, Any]) -> ModelSpec | None:
+        """Returns how the model can be built again, if the classifier has a name."""
+        if self.name is None:
+            return None
+        plain = {name: list(each) if isinstance(each, tuple) else each for name, each in options.items()}
+        return ModelSpec(builder, {"arch": self.name, "n_out": n_out, "n_in": self.n_in, **plain})
+
+    def learner(self, model: nn.Module, spec: ModelSpec | None, *, normalize: bool, options: LearnerOptions) -> Learner:
+        """Returns the Learner; with pretrained weights the body is frozen."""
+        if normalize and not any(isinstance(tfm, Normalize) for tfm in self.dls.train.stage.pipeline.tfms):
+            self.dls.add_batch_tfms([Normalize(*_for_channels(statistics_of(self.name), self.n_in))])
+        learn = Learner(self.dls, model, spec=spec, splitter=vision_splitter, **options)
+        if self.found is not None:
+            learn.freeze()
+        return learn
+
+
+def _for_channels(statistics: tuple[list[float], list[float]], n_in: int) -> tuple[list[float], list[float]]:
+    """Returns statistics of so many channels: those of grey, and of what lies beyond red, green and blue, are their mean."""
+    mean, std = ((each if n_in > 1 else []) + [sum(each) / len(each)] * n_in for each in statistics)
+    return mean[:n_in], std[:n_in]
 
 
 def _name(arch: Any) -> str | None:
@@ -145,23 +214,14 @@ def _name(arch: Any) -> str | None:
 
 
 def _is_grey(dls: DataLoaders) -> bool:
-    pipelines = getattr(getattr(dls.train, "dataset", None), "pipelines", ())
+    pipelines = getattr(getattr(dls.train, "dataset", None), "pipelines", ())[: dls.n_inp]
     return any(isinstance(tfm, OpenImage) and tfm.mode == "L" for pipeline in pipelines for tfm in pipeline.tfms)
 
 
-def _require_channels(body: nn.Module, dls: DataLoaders) -> None:
-    first = next((module for module in body.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is not None and first.in_channels != 1 and _is_grey(dls):
-        raise ConfigError(
-            f"the images are grey (mode='L'), so they have 1 channel, and the architecture takes {first.in_channels}; "
-            "open them with mode='RGB', which repeats the grey, or give an arch of your own"
-        )
-
-
-def _pretrained(name: str | None, pretrained: bool | str, file: str | Path | None) -> dict[str, torch.Tensor] | None:
+def _pretrained(name: str | None, pretrained: Pretrained, source: str | Path | None) -> dict[str, torch.Tensor] | None:
     if pretrained not in (True, False, "auto"):
         raise ConfigError(f"pretrained={pretrained!r}: expected True, False or 'auto'")
-    if file is None and (pretrained is False or name is None):
+    if source is None and (pretrained is False or name is None):
         if pretrained is True:
             raise ConfigError("pretrained=True needs the name of a torchvision architecture, or weights=FILE")
         return None
@@ -169,13 +229,13 @@ def _pretrained(name: str | None, pretrained: bool | str, file: str | Path | Non
     found, problem = None, ""
     if ranks.world.is_main:  # one rank downloads; the others read its cache, or get its answer
         try:
-            found = weights_of(name or "", file)
+            found = weights_of(name or "", source)
         except ArtifactError as error:
             problem = str(error)
     problem = ranks.broadcast_json(problem, what="pretrained weights")
     if not problem:
-        return found if found is not None else weights_of(name or "", file)
-    if file is not None:
+        return found if found is not None else weights_of(name or "", source)
+    if source is not None:
         raise ArtifactError(problem)
     if pretrained is True:
         raise ArtifactError(f"{problem}. Use weights=FILE, or pretrained=False to begin from random weights")

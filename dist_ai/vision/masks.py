@@ -68,6 +68,10 @@ class OpenMask(Transform):
         """Returns the mask of an array."""
         return self._mask(x)
 
+    def as_target(self, numbers: torch.Tensor, inputs: tuple[Any, ...]) -> TensorMask:
+        """Returns predicted classes as masks."""
+        return TensorMask(numbers, codes=self.codes)
+
     def _mask(self, image: Any) -> TensorMask:
         pixels = np.asarray(image)
         if pixels.ndim != 2 or pixels.dtype.kind not in "bui":

@@ -62,6 +62,10 @@ class ToPoints(ItemTransform):
         # Which image they lie in is known when the sample is put together: see PlacePoints.
         return TensorPoint(points.flip(-1) if self.y_first else points, canvas_size=_NOWHERE)
 
+    def as_target(self, numbers: torch.Tensor, inputs: tuple[Any, ...]) -> TensorPoint:
+        """Returns predicted coordinates, two for each point, as points in the image."""
+        return TensorPoint(numbers.reshape(len(numbers), -1, 2), canvas_size=image_sizes(inputs)[0])
+
 
 @dataclass
 class PlacePoints(ItemTransform):

@@ -16,7 +16,9 @@ from PIL.Image import Image as PILImage
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data.device import to_device
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.data.downloads import download
+from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
+from dist_ai.losses import MSELoss, default_loss
 from dist_ai.vision.decoding import decoded, is_undecoded, reading
 
 __all__ = [
@@ -42,9 +44,10 @@ class OpenImage(Transform):
     Args:
         mode: ``"RGB"`` or ``"L"`` (grey).
 
-    Takes a path, the bytes of an image file, a uint8 array (height, width) or (height, width, channels), or an image.
-    Pixels of 16 bits are scaled to 8; transparency is dropped. A JPEG is decoded when its pixels are first asked for: a
-    transform that makes it smaller, such as `Resize`, decodes it at a part of its size (`dist_ai.vision.decoding`).
+    Takes a path, an address (the file is kept in the cache), the bytes of an image file, an image, or a uint8 array
+    (height, width) or (height, width, channels). Pixels of 16 bits are scaled to 8; transparency is dropped. A JPEG is
+    decoded when its pixels are first asked for: a transform that makes it smaller, such as `Resize`, decodes it at a part of
+    its size (`dist_ai.vision.decoding`).
 
     Raises:
         ConfigError: another mode.
@@ -60,8 +63,22 @@ class OpenImage(Transform):
                 f"OpenImage(mode={self.mode!r}): expected 'RGB' or 'L' (grey){did_you_mean(str(self.mode), ['RGB', 'L'])}"
             )
 
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a model that makes such an image gives for a pixel."""
+        return 1 if self.mode == "L" else 3
+
+    def as_target(self, numbers: torch.Tensor, inputs: tuple[Any, ...]) -> TensorImage:
+        """Returns predicted pixels as images."""
+        return TensorImage(numbers)
+
     def encodes(self, x: str | Path) -> Any:
-        """Returns the image in a file."""
+        """Returns the image in a file, or at an address that begins with https:// or http://."""
+        if isinstance(x, str) and x.startswith(("https://", "http://")):
+            try:
+                x = download(x, progress=False)
+            except (DataError, ConfigError) as error:
+                raise BadSampleError(str(error)) from error
         with reading(str(x)):
             data = Path(x).read_bytes()
         return self._read(data, str(x))
@@ -104,6 +121,11 @@ class OpenImage(Transform):
         if not is_undecoded(image):
             image.load()
         return image
+
+
+@default_loss.register(TensorImage)
+def _(target: TensorImage) -> MSELoss:
+    return MSELoss()
 
 
 @dataclass

@@ -98,7 +98,8 @@ def test_it_holds_the_weights_a_description_and_a_manifest_and_no_pickle(exporte
 def test_the_description_says_how_to_build_the_model_and_what_it_sees(exported: Exported) -> None:
     description = json.loads((exported.folder / "model.json").read_text())
     assert description["builder"] == "vision_model"
-    assert description["arguments"] == {"arch": "small_cnn", "n_out": 2, "lin_ftrs": 512, "dropout": 0.5}
+    head = {"concat_pool": True, "lin_ftrs": 512, "ps": 0.5, "first_bn": True, "bn_final": False, "lin_first": False}
+    assert description["arguments"] == {"arch": "small_cnn", "n_out": 2, "n_in": 3, **head, "y_range": None}
     recipe = description["recipe"]
     assert recipe["inputs"] == [[{"transform": "OpenImage", "mode": "RGB"}]]
     assert recipe["targets"] == [[{"transform": "Categorize", "vocab": ["cat", "dog"], "sort": True, "add_na": False}]]
@@ -191,7 +192,7 @@ def test_models_of_ones_own_export_with_a_registered_builder(
 
 def train_and_export(images: str, out: str) -> None:
     dls = small_loaders(images, item_tfms=Resize(16), batch_tfms=[Flip()], bs=25)
-    learn = small_learner(dls, opt_func=SGD, dropout=0.1)
+    learn = small_learner(dls, opt_func=SGD, ps=0.1)
     learn.fit(1, 1e-2)
     learn.export(out)
 
@@ -272,7 +273,7 @@ MALICE: dict[str, tuple[Callable[[Exported], dict[str, Any]], str]] = {
     ),
     "arguments that the builder does not have": (
         lambda _: {"arguments": {"arch": "small_cnn", "n_out": 2, "weights": "evil.pth"}},
-        "TypeError: vision_model.* unexpected keyword argument 'weights'",
+        "TypeError: create_head.* unexpected keyword argument 'weights'",
     ),
     "arguments of another type": (
         lambda _: {"arguments": ["small_cnn", 2]},
@@ -280,7 +281,7 @@ MALICE: dict[str, tuple[Callable[[Exported], dict[str, Any]], str]] = {
     ),
     "arguments of another model": (
         lambda _: {"arguments": {"arch": "small_cnn", "n_out": 3}},
-        r"has 'head\.6\.weight' in shape \(2, 512\) and not \(3, 512\)\. The builder makes another model now",
+        r"has 'head\.7\.weight' in shape \(2, 512\) and not \(3, 512\)\. The builder makes another model now",
     ),
     "a builder of another model": (
         lambda _: {"arguments": {"arch": "resnet18", "n_out": 2}},
@@ -357,10 +358,10 @@ def test_weights_too_many_or_too_few_are_named(exported: Exported, tmp_path: Pat
     save_file({**tensors, "body.backdoor": torch.zeros(2)}, file)
     with pytest.raises(ArtifactError, match=r"has weights for 'body\.backdoor', which are too many"):
         load_export(resealed(tmp_path / "theirs", description, file.read_bytes()))
-    del tensors["head.6.weight"]
+    del tensors["head.7.weight"]
     save_file(tensors, file)
     with pytest.raises(
-        ArtifactError, match=r"has no weights for 'head\.6\.weight'\. The builder makes another model now"
+        ArtifactError, match=r"has no weights for 'head\.7\.weight'\. The builder makes another model now"
     ):
         load_export(resealed(tmp_path / "theirs", description, file.read_bytes()))
 
@@ -413,12 +414,12 @@ CANNOT: dict[str, tuple[dict[str, Any], str]] = {
         "cannot be written to a file .*give numbers, strings, lists and dicts",
     ),
     "arguments that the builder does not have": (
-        {"spec": ModelSpec("vision_model", {"arch": "small_cnn", "outputs": 2})},
+        {"spec": ModelSpec("vision_model", {"arch": "small_cnn", "n_out": 2, "outputs": 2})},
         "builds no model: TypeError: .*'outputs'",
     ),
     "arguments of another model": (
         {"spec": ModelSpec("vision_model", {"arch": "small_cnn", "n_out": 5})},
-        r"builds another model than the trained one, which has 'head\.6\.weight' in shape \(2, 512\) and not \(5, 512\)",
+        r"builds another model than the trained one, which has 'head\.7\.weight' in shape \(2, 512\) and not \(5, 512\)",
     ),
 }
 

@@ -1,0 +1,29 @@
+"""Image models: a body from torchvision, timm or yours, and a head for the task."""
+
+from dist_ai.vision.models.backbones import architectures, backbone, small_cnn
+from dist_ai.vision.models.bodies import Pyramid, adapt_first_convolution, create_body, late_parameters
+from dist_ai.vision.models.classifier import VisionModel, create_head, on_backbone, vision_model, vision_splitter
+from dist_ai.vision.models.unet import UNet, unet
+from dist_ai.vision.models.weights import load_weights, statistics_of, weights_of
+from dist_ai.vision.models.xresnet import xresnet
+
+__all__ = [
+    "Pyramid",
+    "UNet",
+    "VisionModel",
+    "adapt_first_convolution",
+    "architectures",
+    "backbone",
+    "create_body",
+    "create_head",
+    "late_parameters",
+    "load_weights",
+    "on_backbone",
+    "small_cnn",
+    "statistics_of",
+    "unet",
+    "vision_model",
+    "vision_splitter",
+    "weights_of",
+    "xresnet",
+]
