@@ -1,25 +1,35 @@
 """Tokenizers of Hugging Face's `tokenizers` (Rust), made on the spot: words, byte-pair encoding or unigram; or one that is there.
 
-All are values: the text of a ``tokenizer.json``, which the same texts make the same in every process.
+All are values: the text of a ``tokenizer.json``. The same texts make the same words and byte pairs in every process. Unigram's
+probabilities differ a little from process to process, so rank 0 makes it for all, once for a machine: `shared_tokenizer`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dist_ai.data.cache import alone, cache_folder
+from dist_ai.distributed import join
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.text.rules import PAD, SPECIALS, UNK
 
-__all__ = ["Kind", "engine_of", "pretrained_tokenizer", "special_ids", "train_tokenizer", "word_tokenizer"]
+__all__ = [
+    "Kind",
+    "engine_of",
+    "pretrained_tokenizer",
+    "shared_tokenizer",
+    "special_ids",
+    "train_tokenizer",
+    "word_tokenizer",
+]
 
 Kind: TypeAlias = Literal["word", "bpe", "unigram"]
 
@@ -56,14 +66,41 @@ def train_tokenizer(texts: Iterable[str], kind: Kind = "word", *, max_vocab: int
         trainer = trainers.BpeTrainer(min_frequency=min_freq, initial_alphabet=sorted(alphabet), **options)
     else:
         trainer = trainers.UnigramTrainer(unk_token=UNK, **options)
-    with _one_thread(kind == "unigram"):  # whose sums depend on who added them up first
-        # Special tokens have their ids already: the trainers would count them as words, and give them others.
-        tokenizer.train_from_iterator((_SPECIAL.sub(" ", text) for text in texts), trainer)
+    # Special tokens have their ids already: the trainers would count them as words, and give them others.
+    tokenizer.train_from_iterator((_SPECIAL.sub(" ", text) for text in texts), trainer)
     if tokenizer.get_vocab_size() == len(specials):
         raise DataError(
             f"no token comes {min_freq} times in the training texts, so there is no vocabulary; lower min_freq or give more texts"
         )
     return tokenizer.to_str()
+
+
+def shared_tokenizer(texts: Iterable[str], kind: Kind = "word", *, max_vocab: int = 60_000, min_freq: int = 3) -> str:
+    """Returns what `train_tokenizer` makes, the same on all ranks and in a run that goes on. Collective for ``"unigram"``.
+
+    Of that, rank 0's machine keeps what texts have made in the cache folder; where that is emptied, a run that goes on needs the
+    tokenizer itself: ``tok_tfm=Tokenize(tokenizer=...)``.
+
+    Args:
+        texts, kind, max_vocab, min_freq: see `train_tokenizer`; gone through twice.
+    """
+    if kind != "unigram":
+        return train_tokenizer(texts, kind, max_vocab=max_vocab, min_freq=min_freq)
+    ranks = join()
+    state = ""
+    if ranks.world.is_main:
+        digest = hashlib.blake2b(f"{kind} {max_vocab} {min_freq}".encode(), digest_size=16)
+        for text in texts:
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        file = cache_folder() / "tokenizers" / f"{digest.hexdigest()}.json"
+        with alone(file, "making a tokenizer", timeout_s=3600):
+            if not file.exists():
+                made = train_tokenizer(texts, kind, max_vocab=max_vocab, min_freq=min_freq)
+                partial = file.with_suffix(".partial")
+                partial.write_text(made, encoding="utf-8")
+                partial.replace(file)
+            state = file.read_text(encoding="utf-8")
+    return ranks.broadcast_json(state, what="tokenizer")
 
 
 def word_tokenizer(vocab: Sequence[str]) -> str:
@@ -149,17 +186,3 @@ def _empty(kind: Kind, vocab: dict[str, int] | None = None) -> Tokenizer:
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
         made.decoder = decoders.Metaspace(prepend_scheme="never")
     return made
-
-
-@contextmanager
-def _one_thread(really: bool) -> Iterator[None]:
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    if really:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        if really:
-            os.environ.pop("TOKENIZERS_PARALLELISM")
-            if before is not None:
-                os.environ["TOKENIZERS_PARALLELISM"] = before

@@ -15,7 +15,7 @@ from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.types import TensorLMText, TensorText, plain
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.rules import DEFAULT_RULES, SPECIALS, as_text, in_fields, prepared, restored
-from dist_ai.text.tokenizers import Kind, engine_of, pretrained_tokenizer, special_ids, train_tokenizer, word_tokenizer
+from dist_ai.text.tokenizers import Kind, engine_of, pretrained_tokenizer, shared_tokenizer, special_ids, word_tokenizer
 
 __all__ = ["JoinFields", "ReadText", "Tokenize"]
 
@@ -116,8 +116,9 @@ class Tokenize(Transform):
     def setups(self, items: Sequence) -> None:
         """Makes the tokenizer of the training texts, unless it is there."""
         if not self.tokenizer:
-            texts = (prepared(_named(items, i), self.rules or ()) for i in range(len(items)))
-            self.tokenizer = train_tokenizer(texts, self.kind, max_vocab=self.max_vocab, min_freq=self.min_freq)
+            self.tokenizer = shared_tokenizer(
+                _Prepared(items, self.rules or ()), self.kind, max_vocab=self.max_vocab, min_freq=self.min_freq
+            )
 
     def encodes(self, x: object) -> Any:
         """Returns the token ids, int64 (length,)."""
@@ -209,12 +210,20 @@ class Tokenize(Transform):
         return "".join(parts)
 
 
-def _named(items: Sequence[Any], i: int) -> str:
-    """Returns a training text; where it is none, the error says which."""
-    try:
-        return as_text(items[i])
-    except DataError as error:
-        raise DataError(f"training item {i}: {error}") from error
+@dataclass
+class _Prepared(Iterable[str]):
+    """The training texts after the rules; where one is none, the error says which."""
+
+    items: Sequence[Any]
+    rules: Sequence[str]
+
+    def __iter__(self) -> Iterator[str]:
+        for i in range(len(self.items)):
+            try:
+                text = as_text(self.items[i])
+            except DataError as error:
+                raise DataError(f"training item {i}: {error}") from error
+            yield prepared(text, self.rules)
 
 
 def _in_chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
