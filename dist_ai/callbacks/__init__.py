@@ -34,7 +34,7 @@ from dist_ai.callbacks.profile import Profile
 from dist_ai.callbacks.progress import ProgressBar
 from dist_ai.callbacks.recorder import Recorder
 from dist_ai.callbacks.remote_control import RemoteControl
-from dist_ai.callbacks.rnn import ResetRNN, RNNRegularizer
+from dist_ai.callbacks.rnn import CarryState, ResetRNN, RNNRegularizer
 from dist_ai.callbacks.save_best import SaveBest
 from dist_ai.callbacks.schedule import ParamScheduler
 from dist_ai.callbacks.short_epoch import ShortEpoch
@@ -57,6 +57,7 @@ __all__ = [
     "CancelStep",
     "CancelTrain",
     "CancelValidate",
+    "CarryState",
     "ChannelsLast",
     "Checkpointer",
     "CollectData",

@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.core.randomness import sample_keys
-from dist_ai.layers.dropout import SeededDropout, seed_dropout, seeded_layers
+from dist_ai.layers.dropout import Seeded, seed_dropout, seeded_layers
 
 __all__ = ["MCDropout"]
 
@@ -33,13 +33,13 @@ class MCDropout(Callback):
     def __init__(self) -> None:
         self._num_validations = 0
         self._dropped: list[nn.Module] = []
-        self._seeded: list[SeededDropout] = []
+        self._seeded: list[Seeded] = []
 
     def before_validate(self) -> None:
         """Finds the layers."""
         self._num_validations += 1
         self._seeded = seeded_layers(self.learn.model)
-        self._dropped = [m for m in self.learn.model.modules() if isinstance(m, _DropoutNd | SeededDropout)]
+        self._dropped = [m for m in self.learn.model.modules() if isinstance(m, _DropoutNd | Seeded)]
 
     def before_batch(self) -> None:
         """Turns dropout on for a validation batch."""

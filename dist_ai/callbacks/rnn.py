@@ -1,15 +1,15 @@
-"""What recurrent networks need: their state reset, and their activations kept small and slow."""
+"""What recurrent networks need: their state carried or reset, and their activations kept small and slow."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["RNNRegularizer", "ResetRNN"]
+__all__ = ["CarryState", "RNNRegularizer", "ResetRNN"]
 
 
 class ResetRNN(Callback):
@@ -46,13 +46,88 @@ class ResetRNN(Callback):
         self.learn.model.reset()  # type: ignore[operator]
 
 
+class CarryState(Callback):
+    """Lets a model carry its state from batch to batch, within an epoch's training and within a validation.
+
+    The model has an attribute ``carried``: None where nothing is carried; {} where a sequence begins; else what it has left
+    there, tensors by name whose first dimension is the batch. Batches come from `TokenStreams`, whose row j always goes on where
+    row j ended. A validation in the middle of an epoch leaves the training's state as it was, and a checkpoint holds it for
+    the rows of all ranks, so a run goes on with it, on another number of ranks too.
+
+    Raises:
+        ConfigError: when a fit begins: the model has no such attribute.
+    """
+
+    phase: ClassVar[Phase] = Phase.PREPARE
+    may_cancel: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._restored: dict[str, torch.Tensor] | None = None
+        self._of_training: dict[str, torch.Tensor] | None = None
+
+    def before_fit(self) -> None:
+        """Checks that the model carries."""
+        if not hasattr(self.learn.model, "carried"):
+            raise ConfigError(
+                f"CarryState: {type(self.learn.model).__name__} has no attribute 'carried'; leave CarryState out"
+            )
+
+    def before_train(self) -> None:
+        """Begins the sequences, or goes on with those of a checkpoint."""
+        self._carry({} if self._restored is None else self._restored)
+        self._restored = None
+
+    def after_train(self) -> None:
+        """Ends them."""
+        self._carry(None)
+
+    def before_validate(self) -> None:
+        """Begins the sequences of validation."""
+        self._of_training = getattr(self.learn.model, "carried", None)
+        self._carry({})
+
+    def after_validate(self) -> None:
+        """Goes on with what was carried before."""
+        self._carry(self._of_training)
+        self._of_training = None
+
+    def after_fit(self) -> None:
+        """Ends all."""
+        self._carry(None)
+        self._restored = self._of_training = None
+
+    def _carry(self, carried: dict[str, torch.Tensor] | None) -> None:
+        if hasattr(self.learn.model, "carried"):
+            self.learn.model.carried = carried  # type: ignore[assignment]  # torch takes attributes for tensors or modules
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what is carried, the rows of all ranks in the order of the batch. Collective."""
+        carried: Any = self.learn.model.carried
+        ranks = self.learn.collectives
+        names = sorted(carried or ())
+        if not names:
+            return {}
+        share = self.state.share
+        num_local = 0 if share is None else share.num_local
+        rows = {name: ranks.all_gather_rows(carried[name][:num_local].detach(), what="carried state") for name in names}
+        place = torch.arange(num_local) * ranks.world.world_size + ranks.world.rank  # dealt like cards
+        order = ranks.all_gather_rows(place, what="carried rows").argsort()
+        return {name: value[order] for name, value in rows.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores this rank's rows."""
+        world = self.learn.collectives.world
+        self._restored = {name: rows[world.rank :: world.world_size].clone() for name, rows in state.items()}
+
+
 class RNNRegularizer(Callback):
     """Adds to the loss what large and fast changing activations cost (AR and TAR; Merity et al., arXiv:1708.01009).
 
     The model returns (prediction, raw outputs, dropped-out outputs) of its last recurrent layer, both (batch, time,
     features); the loss and metrics see the prediction alone. In training the loss becomes
-    ``loss + alpha * mean(dropped²) + beta * mean((raw[:, 1:] - raw[:, :-1])²)``. The same on any number of ranks, for
-    sequences of one length in a batch.
+    ``loss + alpha * mean(dropped²) + beta * mean((raw[:, 1:] - raw[:, :-1])²)``. Where sequences of several lengths are padded
+    it returns a fourth value, which steps are none of padding (bool, (batch, time)): then each sample counts the mean over its
+    own steps, the same on any number of ranks. In evaluation the model may return the prediction alone.
 
     Args:
         alpha: of the activations' size.
@@ -72,29 +147,44 @@ class RNNRegularizer(Callback):
         if alpha < 0 or beta < 0:
             raise ConfigError(f"RNNRegularizer(alpha={alpha}, beta={beta}): expected 0 or more")
         self.alpha, self.beta = alpha, beta
-        self._raw: torch.Tensor | None = None
-        self._dropped: torch.Tensor | None = None
+        self._outputs: tuple[torch.Tensor, ...] = ()
 
     def after_pred(self) -> None:
         """Takes the prediction out of what the model returned."""
         pred = self.state.pred
-        if not isinstance(pred, tuple | list) or len(pred) != 3:
+        if isinstance(pred, torch.Tensor) and not self.state.training:
+            return
+        if not isinstance(pred, tuple | list) or len(pred) not in (3, 4):
             raise DataError(
                 f"RNNRegularizer: the model returned a {type(pred).__name__}; expected (prediction, raw outputs, "
                 "dropped-out outputs)"
             )
-        self.state.pred, self._raw, self._dropped = pred
+        self.state.pred, *outputs = pred
+        self._outputs = tuple(outputs)
 
     def after_loss(self) -> None:
         """Adds to the loss of a training batch."""
-        raw, dropped, self._raw, self._dropped = self._raw, self._dropped, None, None
+        outputs, self._outputs = self._outputs, ()
         loss = self.state.loss
-        if not self.state.training or loss is None or raw is None or dropped is None:
+        if not self.state.training or loss is None or not outputs:
             return
-        loss = loss + self.alpha * dropped.float().pow(2).mean()
+        raw, dropped, *mask = (_at_least_float32(each) for each in outputs)
+        counts = mask[0].to(raw) if mask else raw.new_ones(raw.shape[:2])
+        loss = loss + self.alpha * _mean_of_samples(dropped.pow(2), counts)
         if raw.shape[1] > 1:
-            loss = loss + self.beta * (raw[:, 1:] - raw[:, :-1]).float().pow(2).mean()
+            change = (raw[:, 1:] - raw[:, :-1]).pow(2)
+            loss = loss + self.beta * _mean_of_samples(change, counts[:, 1:])
         self.state.loss = loss
 
     def __repr__(self) -> str:
         return f"RNNRegularizer(alpha={self.alpha}, beta={self.beta})"
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _mean_of_samples(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Returns the mean over samples of the mean over the steps that count; values (batch, time, features)."""
+    by_step = values.mean(2) * counts
+    return (by_step.sum(1) / counts.sum(1).clamp(min=1)).mean()

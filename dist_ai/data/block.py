@@ -60,6 +60,9 @@ class TransformBlock:
             boxes. By default they are stacked; where `item_tfms` change how many elements a sample has, none can be given.
         order: of the training part's elements, the order in which training sees them:
             ``lambda texts: LengthOrder([len(text) for text in texts])``.
+        dataset: of a part of the items, the place of this element in a sample and the batch size, what is loaded instead of
+            the part: one that has read this element of all items at once, or the windows of a text, which are the samples
+            of a language model (then (input, target) is the whole sample, and this the only block).
 
     Without any, the element is what the getter gives.
     """
@@ -69,6 +72,7 @@ class TransformBlock:
     batch_tfms: Sequence[Tfm] = ()
     collate: Collate | None = None
     order: Callable[[Subset], Order] | None = None
+    dataset: Callable[[Subset, int, int], Any] | None = None
 
 
 def CategoryBlock(vocab: Iterable[Any] | None = None, *, sort: bool = True, add_na: bool = False) -> TransformBlock:
@@ -183,6 +187,29 @@ class DataBlock:
             if block.order is not None:
                 return block.order(datasets.train.element(place))
         return None
+
+    def dataset_of(self, part: Subset, bs: int) -> Any:
+        """Returns what is loaded for a part of the items: the part, unless a block says otherwise."""
+        loaded: Any = part
+        for place, block in enumerate(self.blocks):
+            if block.dataset is not None:
+                loaded = block.dataset(loaded, place, bs)
+        return loaded
+
+    def stream_recipe(self, datasets: Datasets, loaded: Any) -> SampleRecipe | None:
+        """Returns how an item becomes part of a batch where `loaded` is no part of `datasets`; None where it tells itself."""
+        if isinstance(loaded, Subset):
+            return None
+        pipelines = datasets.pipelines
+        targets = pipelines[self.num_inputs :] or pipelines[-1:]  # a language model's target is what its input is
+        return SampleRecipe(
+            pipelines[: self.num_inputs],
+            targets,
+            Pipeline(self.all_item_tfms),
+            Pipeline(self.all_batch_tfms),
+            labels_items=False,
+            collate=self.blocks[0].collate or stack,
+        )
 
     @classmethod
     def from_columns(cls, blocks: Any = (TransformBlock, TransformBlock), **options: Any) -> DataBlock:
@@ -311,6 +338,7 @@ class DataBlock:
             targets=pipelines[self.num_inputs :],
             item_tfms=Pipeline(self.all_item_tfms),
             batch_tfms=Pipeline(self.all_batch_tfms),
+            collate=self.collate or stack,
         )
         loaders = (
             IterableLoader(

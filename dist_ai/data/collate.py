@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -12,7 +13,17 @@ import torch
 from dist_ai.core.nested import is_container, parts, rebuilt
 from dist_ai.errors import DataError
 
-__all__ = ["ByElement", "Collate", "Pad", "Padded", "collate", "samples_of", "structure"]
+__all__ = [
+    "ByElement",
+    "Collate",
+    "Pad",
+    "Padded",
+    "collate",
+    "collate_from_plain",
+    "collate_to_plain",
+    "samples_of",
+    "structure",
+]
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
 """Makes a batch of a list of samples, or one element of a batch of those of the samples."""
@@ -87,7 +98,7 @@ class Pad:
         lengths: return `Padded`, which also says how long each was.
 
     The longest sample of a rank's part of the batch decides, so how much padding there is depends on the number of ranks: a
-    model that is to give the same numbers on any must not let padding count.
+    model that is to give the same numbers on any must not let padding count, as those of `dist_ai.text` do not.
 
     Raises:
         DataError: a sample has no length, or they differ in another dimension or their dtype.
@@ -146,6 +157,28 @@ class ByElement:
             )
         columns = zip(*samples, strict=True)
         return tuple(together(list(column)) for together, column in zip(self.collates, columns, strict=False))
+
+
+def collate_to_plain(given: Collate) -> dict[str, Any] | None:
+    """Returns how samples are collated as plain data; None for stacking, and for a function, which a file cannot hold.
+
+    >>> collate_to_plain(Pad(1))
+    {'pad': {'value': 1, 'lengths': False}}
+    """
+    if isinstance(given, Pad):
+        return {"pad": dataclasses.asdict(given)}
+    if isinstance(given, ByElement):
+        return {"by element": [collate_to_plain(each) for each in given.collates]}
+    return None
+
+
+def collate_from_plain(data: Mapping[str, Any] | None) -> Collate:
+    """Returns the collation that `collate_to_plain` wrote."""
+    if data is None:
+        return collate
+    if "pad" in data:
+        return Pad(**data["pad"])
+    return ByElement(tuple(map(collate_from_plain, data["by element"])))
 
 
 def samples_of(batch: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -142,6 +142,7 @@ class DataLoaders:
         batch_tfms: Tfms = (),
         n_inp: int = 1,
         seed: int | None = 0,
+        recipe: SampleRecipe | None = None,
         **options: Unpack[LoaderOptions],
     ) -> Self:
         """Returns loaders of any two data sets, such as torch's or the parts of a `TfmdLists`.
@@ -151,6 +152,7 @@ class DataLoaders:
                 so new items can be loaded and results decoded; of others not. Without `valid` nothing is validated.
             item_tfms, batch_tfms, seed: see `DataLoader`.
             n_inp: how many elements of a sample are inputs.
+            recipe: how an item becomes part of a batch, where the data sets are no such parts.
             options: see `LoaderOptions`.
 
         What is only iterated over gets an `IterableLoader`, and `DataLoaders(train, valid)` takes the two.
@@ -186,7 +188,11 @@ class DataLoaders:
             for dataset, size, is_train in ((train, bs, True), (valid, bs if val_bs is None else val_bs, False))
             if is_train or dataset is not None
         )
-        return cls(*loaders, recipe=_recipe_of(train, n_inp, item_tfms, batch_tfms), n_inp=n_inp)
+        if recipe is None:
+            recipe = _recipe_of(train, n_inp, item_tfms, batch_tfms)
+            if recipe is not None:
+                recipe.collate = options.get("collate") or stack
+        return cls(*loaders, recipe=recipe, n_inp=n_inp)
 
     @classmethod
     def from_dblock(
@@ -197,16 +203,25 @@ class DataLoaders:
         How its elements are collated and ordered is said by its blocks, unless `options` do.
         """
         datasets = dblock.datasets(source)
-        if options.get("collate") is None:
-            options["collate"] = dblock.collate
         if options.get("order") is None and options.get("weights") is None and options.get("shuffle", True):
             options["order"] = dblock.order(datasets)
-        return cls.from_datasets(
-            datasets,
-            item_tfms=dblock.all_item_tfms,
-            batch_tfms=dblock.all_batch_tfms,
+        bs, val_bs = options.get("bs", 64), options.get("val_bs")
+        parts = [
+            dblock.dataset_of(part, size)
+            for part, size in zip(datasets.subsets[:2], (bs, bs if val_bs is None else val_bs), strict=False)
+        ]
+        item_tfms, batch_tfms = dblock.all_item_tfms, dblock.all_batch_tfms
+        recipe = dblock.stream_recipe(datasets, parts[0])
+        if options.get("collate") is None and recipe is None:
+            options["collate"] = dblock.collate
+        return cls.from_dsets(
+            parts[0],
+            parts[1] if len(parts) > 1 else None,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
             n_inp=dblock.num_inputs,
             seed=seed,
+            recipe=recipe,
             **options,
         )
 
@@ -378,7 +393,7 @@ class DataLoaders:
             num_workers=num_workers,
             item_tfms=recipe.item_tfms.tfms,
             batch_tfms=recipe.batch_tfms.tfms,
-            collate=self.train.fetcher.collate if self.has_data else stack,
+            collate=self.train.fetcher.collate if self.has_data and recipe.collate is stack else recipe.collate,
             device=device,
             world=world,
         )

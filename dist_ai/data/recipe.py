@@ -17,7 +17,7 @@ from dist_ai.core.nested import map_tensors
 from dist_ai.core.show import can_be_drawn
 from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import plain
-from dist_ai.data.collate import samples_of
+from dist_ai.data.collate import Collate, collate, collate_from_plain, collate_to_plain, samples_of
 from dist_ai.data.datasets import Subset
 from dist_ai.data.getters import Getter
 from dist_ai.data.table import as_items
@@ -36,6 +36,7 @@ class SampleRecipe:
         item_tfms: transforms of one sample.
         batch_tfms: transforms of a batch, on the device.
         labels_items: whether the targets can be made from an item, and not only be decoded, as after an export.
+        collate: makes a batch of a list of samples. One that is a function is not part of an export, whose samples are stacked.
     """
 
     inputs: list[Pipeline] = field(default_factory=list)
@@ -43,6 +44,7 @@ class SampleRecipe:
     item_tfms: Pipeline = field(default_factory=Pipeline)
     batch_tfms: Pipeline = field(default_factory=Pipeline)
     labels_items: bool = True
+    collate: Collate = collate
 
     def samples(self, items: Any, *, with_labels: bool = False) -> Any:
         """Returns new items as samples, seen through the validation transforms: a `Subset`, or what an input that reads whole
@@ -154,6 +156,7 @@ class SampleRecipe:
             "targets": [Pipeline(tfms).to_plain() for tfms in undoable],
             "item_tfms": self.item_tfms.to_plain(),
             "batch_tfms": self.batch_tfms.to_plain(),
+            "collate": collate_to_plain(self.collate),
         }
 
     @classmethod
@@ -165,6 +168,7 @@ class SampleRecipe:
             item_tfms=Pipeline.from_plain(data["item_tfms"]),
             batch_tfms=Pipeline.from_plain(data["batch_tfms"]),
             labels_items=False,
+            collate=collate_from_plain(data.get("collate")),
         )
 
 

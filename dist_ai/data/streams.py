@@ -28,7 +28,8 @@ class TokenStreams:
     stream; the windows of the last batch may be shorter. Shuffle with `DataLoader(streams, bs=streams.bs, shuffle=True)`.
 
     Args:
-        tokens: all documents, one after the other, (n,) integers; an array on disk (`np.memmap`) is read where needed.
+        tokens: all documents, one after the other, (n,) integers; an array on disk (`np.memmap`, or what has `ndim`, `dtype`,
+            `shape` and slices as an array has) is read where needed.
         lengths: of the documents, in tokens; by default all is one document. Holds 16 bytes a document.
         bs: streams, over all ranks: the loader's `bs`.
         seq_len: tokens in a window.
@@ -47,15 +48,15 @@ class TokenStreams:
 
     def __init__(
         self,
-        tokens: torch.Tensor | npt.NDArray[np.integer[Any]] | Sequence[int],
+        tokens: Any,
         lengths: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
         *,
         bs: int = 64,
         seq_len: int = 72,
     ) -> None:
-        self.tokens: npt.NDArray[np.integer[Any]] = (
-            tokens.numpy() if isinstance(tokens, torch.Tensor) else np.asanyarray(tokens)
-        )
+        given = tokens.numpy() if isinstance(tokens, torch.Tensor) else tokens
+        # What has slices and a dtype stays what it is: it may be larger than memory.
+        self.tokens: Any = given if hasattr(given, "dtype") else np.asarray(given)
         if self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
             raise ConfigError(
                 f"tokens of shape {self.tokens.shape} and dtype {self.tokens.dtype}: expected (n,) integers; "
@@ -135,7 +136,7 @@ class _Documents:
             lengths, begins = lengths[order], begins[order]
         self.ends, self.shift = np.cumsum(lengths), begins - (np.cumsum(lengths) - lengths)
 
-    def read(self, tokens: npt.NDArray[np.integer[Any]], begin: int, out: npt.NDArray[np.int64]) -> None:
+    def read(self, tokens: Any, begin: int, out: npt.NDArray[np.int64]) -> None:
         """Fills `out` with the tokens from the `begin`-th on."""
         filled = 0
         document = int(np.searchsorted(self.ends, begin, side="right"))

@@ -88,6 +88,7 @@ class Predictor:
             num_workers=0,
             item_tfms=self.recipe.item_tfms.tfms,
             batch_tfms=self.recipe.batch_tfms.tfms,
+            collate=self.recipe.collate,
             device=self.device,
             world=World(device=self.device),
         )

@@ -2,7 +2,7 @@
 
 from dist_ai.layers.activation import SigmoidRange
 from dist_ai.layers.convolution import PixelShuffleICNR, ResBlock, SelfAttention, conv_layer
-from dist_ai.layers.dropout import SeededDropout
+from dist_ai.layers.dropout import Seeded, SeededDropout, kept_of
 from dist_ai.layers.embedding import EmbeddingTables, embedding, embedding_size
 from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
 from dist_ai.layers.mlp import hidden_layers
@@ -15,6 +15,7 @@ __all__ = [
     "Hooks",
     "PixelShuffleICNR",
     "ResBlock",
+    "Seeded",
     "SeededDropout",
     "SelfAttention",
     "SigmoidRange",
@@ -23,5 +24,6 @@ __all__ = [
     "embedding_size",
     "hidden_layers",
     "hook_outputs",
+    "kept_of",
     "output_sizes",
 ]

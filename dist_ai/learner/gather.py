@@ -29,7 +29,7 @@ class GatherPreds(Callback):
     def __init__(self, loss_func: Callable[..., torch.Tensor], *, with_loss: bool) -> None:
         self.loss_func = loss_func
         self.with_loss = with_loss
-        self._positions: list[torch.Tensor] = []
+        self._indices: list[torch.Tensor] = []
         self._rows: dict[str, list[Any]] = {"pred": [], "target": [], "loss": []}
 
     def after_batch(self) -> None:
@@ -38,7 +38,7 @@ class GatherPreds(Callback):
         if share is None or state.pred is None:
             return
         count = share.num_local
-        self._positions.append(torch.from_numpy(share.positions[:count]))
+        self._indices.append(torch.from_numpy(share.keys[:count]))
         self._rows["pred"].append(map_tensors(lambda t: t[:count].detach().cpu(), state.pred))
         if state.yb:
             targets = tuple(y[:count].cpu() for y in state.yb)
@@ -50,7 +50,7 @@ class GatherPreds(Callback):
     def result(self) -> tuple[Any, Any, torch.Tensor | None]:
         """Returns raw predictions, targets and losses of all samples, in order. Collective."""
         collectives = self.learn.collectives
-        order = collectives.all_gather_rows(torch.cat(self._positions), what="positions").argsort()
+        order = collectives.all_gather_rows(torch.cat(self._indices), what="indices").argsort()
 
         def of_all(name: str) -> Any:
             parts = self._rows[name]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -240,7 +241,11 @@ class Loop:
         self._went_back = self._own_backward = False
         if self._seeded:
             keys = sample_keys(seed=self.seed, epoch=share.epoch, samples=share.keys)
-            seed_dropout(self._seeded, to_device(torch.from_numpy(keys.view("int64")), self.dls.device))
+            # Of the batch a number that is no sample's, so that its draws are not those of one.
+            of_batch = sample_keys(seed=self.seed, epoch=share.epoch, samples=[-1 - share.step])
+            both = torch.from_numpy(np.concatenate([keys, of_batch]).view("int64"))
+            both = to_device(both, self.dls.device)
+            seed_dropout(self._seeded, both[:-1], both[-1])
 
     def _begin_batch(self, share: Share, batch: Any) -> None:
         state = self.state

@@ -86,7 +86,6 @@ class PlaceBoxes(ItemTransform):
 
     Raises:
         DataError: not as many labels as boxes.
-        ConfigError: the image was decoded at a part of its size.
     """
 
     order: ClassVar[int] = 0

@@ -139,6 +139,7 @@ def test_it_comes_back_through_json_with_of_the_targets_what_decodes_them(recipe
         ],  # not the labeller: files hold no code
         "item_tfms": [{"transform": "TimesInBatch", "by": 2.0}],
         "batch_tfms": [{"transform": "TimesInBatch", "by": 10.0}],
+        "collate": None,
     }
     again = SampleRecipe.from_plain(json.loads(json.dumps(written)))
     assert again.to_plain() == written

@@ -1,0 +1,36 @@
+"""Text: tokenizers, loaders, language models and classifiers, and their learners."""
+
+import dist_ai.text.show  # noqa: F401  # registers the loss of language models
+from dist_ai.text.awd_lstm import AWD_LSTM
+from dist_ai.text.blocks import TextBlock
+from dist_ai.text.data import TextDataLoaders
+from dist_ai.text.learner import (
+    LMLearner,
+    TextLearner,
+    language_model_learner,
+    load_text_learner,
+    text_classifier_learner,
+)
+from dist_ai.text.models import architectures
+from dist_ai.text.rules import DEFAULT_RULES, SPECIALS, text_rules
+from dist_ai.text.transformer import Transformer
+from dist_ai.text.transforms import JoinFields, ReadText, Tokenize
+
+__all__ = [
+    "AWD_LSTM",
+    "DEFAULT_RULES",
+    "SPECIALS",
+    "JoinFields",
+    "LMLearner",
+    "ReadText",
+    "TextBlock",
+    "TextDataLoaders",
+    "TextLearner",
+    "Tokenize",
+    "Transformer",
+    "architectures",
+    "language_model_learner",
+    "load_text_learner",
+    "text_classifier_learner",
+    "text_rules",
+]

@@ -1,0 +1,301 @@
+"""Loaders of texts, made in one line; each is a `DataBlock` that is written out here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from dist_ai.data import (
+    CategoryBlock,
+    ColReader,
+    ColSplitter,
+    DataBlock,
+    DataLoaders,
+    GrandparentSplitter,
+    LoaderOptions,
+    MultiCategoryBlock,
+    ParquetData,
+    RandomSplitter,
+    RegressionBlock,
+    Table,
+    TransformBlock,
+    as_items,
+    get_text_files,
+    parent_label,
+)
+from dist_ai.data.splitters import Splitter
+from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.text.blocks import TextBlock, Vocab
+from dist_ai.text.transforms import Tokenize
+
+__all__ = ["TextDataLoaders", "TextOptions"]
+
+
+class TextOptions(LoaderOptions, total=False):
+    """What all ways to make `TextDataLoaders` take, besides where the texts are.
+
+    Attributes:
+        is_lm: for a language model: windows of the texts, each token's target being the next.
+        text_vocab: the vocabulary: words in the order of their ids (``dls_lm.vocab``) or a `Tokenize` (``dls_lm.tokenize``).
+        seq_len: tokens in a window of a language model; 72 by default.
+        backwards: read the texts from their end to their begin.
+        tok_tfm: a `Tokenize` instead of fastai's rules and words.
+        min_freq, max_vocab: of the vocabulary: how often a word comes, and how many there are; 3 and 60,000.
+        max_length: longer texts are cut behind so many tokens.
+        cache: a folder that keeps the tokens as Arrow files, which are mapped: for corpora larger than memory.
+    """
+
+    is_lm: bool
+    text_vocab: Vocab
+    seq_len: int
+    backwards: bool
+    tok_tfm: Tokenize | None
+    min_freq: int
+    max_vocab: int
+    max_length: int | None
+    cache: str | Path | None
+
+
+class TextDataLoaders(DataLoaders):
+    """Loaders of texts and their labels, or of the windows of a language model.
+
+    ```python
+    dls_lm = TextDataLoaders.from_df(df, text_col="text", is_lm=True)
+    dls = TextDataLoaders.from_df(df, text_col="text", label_col="label", text_vocab=dls_lm.vocab)
+    ```
+
+    What all ways to make them take: `valid_pct`, the share of the texts drawn at random for validation; `seed`, of that draw, of
+    the order and of all random draws; and the options of `TextOptions` and `LoaderOptions`, such as ``bs=64``.
+
+    A classifier's batches hold texts of similar length, the same on any number of ranks; padding stands behind them, and
+    models mask it.
+    """
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        train: str = "train",
+        valid: str = "valid",
+        valid_pct: float | None = None,
+        seed: int | None = 0,
+        vocab: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        **options: Unpack[TextOptions],
+    ) -> Self:
+        """Returns loaders of a folder of ``.txt`` files whose labels are the names of the folders they lie in.
+
+        Args:
+            path: holds ``train/pos/1.txt``, ``valid/neg/2.txt``; or, with `valid_pct`, ``pos/1.txt`` at any depth. For a
+                language model the folders of classes may be missing.
+            train, valid: names of the two folders.
+            valid_pct: share of all files drawn at random for validation, instead of the two folders.
+            vocab: the classes in order; by default the sorted labels of the training texts.
+            encoding: of the files.
+            seed, options: see the class.
+
+        Raises:
+            DataError: there is no such folder or file; a file is empty or has another encoding; there is one class only.
+        """
+        path = Path(path)
+        if valid_pct is None:
+            for name in (train, valid):
+                _require_folder(path, name)
+        files = get_text_files(path, folders=(train, valid) if valid_pct is None else ())
+        splitter: Splitter = GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
+        if options.get("is_lm") and valid_pct is None:
+            splitter = _ByFolder(path, train, valid)
+        text, of_loaders = _text_block((), options, encoding=encoding)
+        classes = [] if options.get("is_lm") else [CategoryBlock(vocab)]
+        block = DataBlock((text, *classes), splitter=splitter, get_y=parent_label if classes else None, n_inp=1)
+        return cls.from_dblock(block, files, seed=seed, **of_loaders)
+
+    @classmethod
+    def from_df(
+        cls,
+        df: Any,
+        path: str | Path = ".",
+        *,
+        text_col: str | int | Sequence[str | int] = 0,
+        label_col: str | int | Sequence[str | int] = 1,
+        label_delim: str | None = None,
+        y_block: TransformBlock | None = None,
+        valid_col: str | int | None = None,
+        valid_pct: float = 0.2,
+        seed: int | None = 0,
+        **options: Unpack[TextOptions],
+    ) -> Self:
+        """Returns loaders of a table with a column of texts, or several, and one of labels.
+
+        Args:
+            df: a data frame, an Arrow table, a `Table`, a `ParquetData`, or a list of dicts.
+            path: not used; here because fastai's has it.
+            text_col: the column of texts, by name or place; or several, each of which is put behind a mark.
+            label_col: the column of labels; or several, with a number each. A language model needs none.
+            label_delim: between the labels of a text that has several.
+            y_block: what the labels are; by default several labels with `label_delim`, numbers where there are floats, and one
+                label otherwise.
+            valid_col: a column with True for the validation texts, instead of `valid_pct`.
+            seed, options: see the class.
+
+        Raises:
+            DataError: no such column; a row without text; one class only.
+        """
+        rows = as_items(df)
+        getters = () if text_col is None else (ColReader(text_col),)
+        text, of_loaders = _text_block(getters, options)
+        get_y: Any = None
+        targets: list[TransformBlock] = []
+        if not options.get("is_lm"):
+            get_y = ColReader(label_col, label_delim=label_delim)
+            targets = [y_block or _target_block(rows, get_y)]
+        block = DataBlock(
+            (text, *targets),
+            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
+            get_y=get_y,
+            n_inp=1,
+        )
+        return cls.from_dblock(block, rows, seed=seed, **of_loaders)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        csv_fname: str | Path = "labels.csv",
+        *,
+        header: bool = True,
+        delimiter: str = ",",
+        text_col: str | int | Sequence[str | int] = 0,
+        label_col: str | int | Sequence[str | int] = 1,
+        label_delim: str | None = None,
+        y_block: TransformBlock | None = None,
+        valid_col: str | int | None = None,
+        valid_pct: float = 0.2,
+        seed: int | None = 0,
+        **options: Unpack[TextOptions],
+    ) -> Self:
+        """Returns loaders of a CSV file with a column of texts, or several, and one of labels.
+
+        Args:
+            path: the folder of the file.
+            csv_fname: its name.
+            header: whether its first line has the columns' names.
+            delimiter: between its values.
+            text_col, label_col, label_delim, y_block, valid_col: see `from_df`.
+            valid_pct, seed, options: see the class.
+
+        Raises:
+            DataError: as `from_df`; or the file is no table.
+        """
+        return cls.from_df(
+            Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
+            path,
+            text_col=text_col,
+            label_col=label_col,
+            label_delim=label_delim,
+            y_block=y_block,
+            valid_col=valid_col,
+            valid_pct=valid_pct,
+            seed=seed,
+            **options,
+        )
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: str | Path,
+        *,
+        text_col: str | int | Sequence[str | int] = 0,
+        label_col: str | int | Sequence[str | int] = 1,
+        label_delim: str | None = None,
+        y_block: TransformBlock | None = None,
+        valid_col: str | int | None = None,
+        valid_pct: float = 0.2,
+        seed: int | None = 0,
+        **options: Unpack[TextOptions],
+    ) -> Self:
+        """Returns loaders of Parquet files, of which a few row groups are in memory at a time.
+
+        Args:
+            path: a file, or a folder of them; see `ParquetData`.
+            text_col, label_col, label_delim, y_block, valid_col: see `from_df`.
+            valid_pct, seed, options: see the class; with `cache` the tokens need not fit into memory either.
+
+        Raises:
+            DataError: as `from_df`; or a file is not Parquet.
+        """
+        return cls.from_df(
+            ParquetData(path),
+            path,
+            text_col=text_col,
+            label_col=label_col,
+            label_delim=label_delim,
+            y_block=y_block,
+            valid_col=valid_col,
+            valid_pct=valid_pct,
+            seed=seed,
+            **options,
+        )
+
+    @property
+    def tokenize(self) -> Tokenize:
+        """How text becomes tokens: what `text_vocab` and `tok_tfm` of other loaders take.
+
+        Raises:
+            DataError: no input is a text.
+        """
+        for pipeline in self.recipe.inputs:
+            for tfm in pipeline.tfms:
+                if isinstance(tfm, Tokenize):
+                    return tfm
+        raise DataError("no input of these loaders is a text: none is tokenized")
+
+
+def _text_block(
+    getters: Sequence[Any], options: TextOptions, encoding: str = "utf-8"
+) -> tuple[TextBlock, LoaderOptions]:
+    """Returns the block that options ask for, and those of the loaders."""
+    names = [*TextOptions.__annotations__, *LoaderOptions.__annotations__]
+    for name in options:
+        if name not in names:
+            raise TypeError(f"loaders of texts have no option {name!r}{did_you_mean(name, names)}")
+    given: dict[str, Any] = dict(options)
+    of_text = {name: given.pop(name) for name in _OF_BLOCK if name in given}
+    if "seq_len" in of_text and of_text["seq_len"] < 1:
+        raise ConfigError(f"seq_len={of_text['seq_len']}: expected at least 1 token")
+    vocab = given.pop("text_vocab", None)
+    return TextBlock(vocab, getters=getters, encoding=encoding, **of_text), given  # type: ignore[return-value]
+
+
+_OF_BLOCK = ("is_lm", "seq_len", "backwards", "tok_tfm", "min_freq", "max_vocab", "max_length", "cache")
+
+
+def _target_block(rows: Any, get_y: ColReader) -> TransformBlock:
+    first = get_y(rows[0])
+    if get_y.label_delim is not None:
+        return MultiCategoryBlock()
+    if isinstance(first, list):
+        return RegressionBlock(len(first))
+    return RegressionBlock(1) if isinstance(first, float) else CategoryBlock()
+
+
+class _ByFolder:
+    """Splits files by which of two folders they lie in, at any depth."""
+
+    def __init__(self, path: Path, train: str, valid: str) -> None:
+        self.path, self.names = path, (train, valid)
+
+    def __call__(self, files: Sequence[Path]) -> tuple[list[int], ...]:
+        of = [file.relative_to(self.path).parts[0] for file in files]
+        return tuple([i for i, each in enumerate(of) if each == name] for name in self.names)
+
+
+def _require_folder(path: Path, name: str) -> None:
+    if path.is_dir() and not (path / name).is_dir():
+        there = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir())[:5])
+        raise DataError(
+            f"{path} has no folder {name!r}, but {there or 'none at all'}; name its folders with train= and valid=, or "
+            "give valid_pct=0.2 to draw the validation texts at random"
+        )

@@ -1,0 +1,326 @@
+"""Learners of texts: language models, which write, and classifiers, which begin from their encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import torch
+from torch import nn
+
+from dist_ai.callbacks import Callback, CarryState, RNNRegularizer
+from dist_ai.checkpoint import Checkpoint, KeepBest, write_checkpoint
+from dist_ai.data import DataLoaders
+from dist_ai.distributed.sharded import is_sharded
+from dist_ai.distributed.strategies import AnyConfig, PrecisionName
+from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.export import ModelSpec, load_export
+from dist_ai.export.artifact import load_tensors
+from dist_ai.learner import Learner
+from dist_ai.optimizer import Adam
+from dist_ai.text.data import TextDataLoaders
+from dist_ai.text.generate import beam_search, generate
+from dist_ai.text.models import LanguageModel, name_of, text_classifier, text_language_model, text_splitter
+from dist_ai.text.transforms import Tokenize
+
+__all__ = ["LMLearner", "TextLearner", "language_model_learner", "load_text_learner", "text_classifier_learner"]
+
+
+class LearnerOptions(TypedDict, total=False):
+    """What a learner of texts hands on to `Learner`; see there."""
+
+    loss_func: Callable[..., torch.Tensor] | None
+    opt_func: Callable[..., Any]
+    lr: float
+    cbs: Callback | Iterable[Callback]
+    metrics: Any
+    wd: float | None
+    moms: tuple[float, float, float]
+    train_bn: bool
+    sync_bn: bool
+    strategy: AnyConfig
+    run_dir: str | Path | Literal["auto"] | None
+    checkpoint_every_s: float | None
+    checkpoint_every_steps: int | None
+    keep_last: int
+    keep_best: KeepBest | None
+    fresh: bool
+    precision: PrecisionName
+    progress: bool
+
+
+class TextLearner(Learner):
+    """A Learner whose model has an encoder, which can be saved and loaded by itself."""
+
+    @property
+    def tokenize(self) -> Tokenize:
+        """How text becomes tokens."""
+        return _tokenize_of(self.dls)
+
+    def save_encoder(self, name: str | Path) -> Path:
+        """Writes the encoder's weights and the vocabulary to a directory; returns it. Collective.
+
+        Args:
+            name: a path, or a bare name for one in ``models`` in the run directory, as of `save`.
+        """
+        directory = self._saved(name)
+        self.strategy.sync_buffers(self.model)
+        state = {"vocab": self.tokenize.vocab, "backwards": self.tokenize.backwards}
+        write_checkpoint(directory, {"encoder": self._encoder.state_dict()}, state, self.collectives)
+        return directory
+
+    def load_encoder(self, name: str | Path) -> TextLearner:
+        """Reads an encoder that `save_encoder` wrote; returns the Learner.
+
+        Where the vocabulary differs, words that both have keep their embedding and the others get the mean of all.
+
+        Raises:
+            ArtifactError: it is not there, damaged, of another architecture or size, or of texts read the other way round.
+        """
+        directory = self._saved(name)
+        saved = Checkpoint.open(directory)
+        if saved.state["backwards"] != self.tokenize.backwards:
+            raise ArtifactError(
+                f"{directory} read texts {'backwards' if saved.state['backwards'] else 'forwards'}, and these loaders do not; "
+                "make them with backwards=" + str(saved.state["backwards"])
+            )
+        live = self._encoder.state_dict()
+        same = saved.state["vocab"] == self.tokenize.vocab
+        if not same and any(map(is_sharded, live.values())):
+            raise ArtifactError(
+                f"{directory} has another vocabulary, and this model is sharded over ranks; make the loaders with its "
+                "vocabulary: text_vocab=dls_lm.tokenize"
+            )
+        tensors = saved.read("encoder", {name: tensor for name, tensor in live.items() if is_sharded(tensor)})
+        if not same:
+            tensors = _of_vocabulary(tensors, saved.state["vocab"], self.tokenize.vocab)
+        load_tensors(self._encoder, tensors, str(directory), "Load it into the architecture that it was saved of")
+        self._drop_opt()
+        return self
+
+    @property
+    def _encoder(self) -> nn.Module:
+        encoder = getattr(self.model, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise ConfigError(f"{type(self.model).__name__} has no encoder; make it with language_model_learner")
+        return encoder
+
+
+class LMLearner(TextLearner):
+    """A Learner of a language model."""
+
+    def predict(  # type: ignore[override]  # an item of a language model is a text that goes on
+        self,
+        text: str,
+        n_words: int = 1,
+        *,
+        no_unk: bool = True,
+        temperature: float = 1.0,
+        min_p: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        beam: int | None = None,
+        only_last_word: bool = False,
+        seed: int = 0,
+    ) -> str:
+        """Returns the text with what the model writes behind it.
+
+        Args:
+            text: the begin.
+            n_words: tokens to write.
+            no_unk: never write ``xxunk``.
+            temperature, min_p, top_k, top_p, seed: see `dist_ai.text.generate.generate`.
+            beam: search the likeliest text with so many begins instead of drawing one; see `beam_search`.
+            only_last_word: show the model no more than the last token of `text`.
+
+        Raises:
+            ConfigError: an argument that cannot work; or a model that reads backwards.
+        """
+        tokenize = self.tokenize
+        ids = torch.tensor(next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=self._device())
+        begin = ids[-1:] if only_last_word else ids
+        never = {i for i in (tokenize.unknown_id if no_unk else None, tokenize.pad_id) if i is not None}
+        forbidden = tuple(never)
+        with self._set_aside(), self.precision.active(), torch.inference_mode():
+            self.model.eval()
+            if beam is None:
+                new = generate(
+                    self.model,  # type: ignore[arg-type]  # a module's attributes are not in its type
+                    begin,
+                    n_words,
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    min_p=min_p,
+                    forbidden=forbidden,
+                    seed=seed,
+                )
+            else:
+                new = beam_search(self.model, begin, n_words, beam=beam, forbidden=forbidden)  # type: ignore[arg-type]
+        return tokenize.text([*ids.tolist(), *new])
+
+
+def language_model_learner(
+    dls: TextDataLoaders,
+    arch: Any = "awd_lstm",
+    *,
+    config: dict[str, Any] | None = None,
+    drop_mult: float = 1.0,
+    alpha: float = 2.0,
+    beta: float = 1.0,
+    pretrained: str | Path | None = None,
+    **options: Unpack[LearnerOptions],
+) -> LMLearner:
+    """Returns a Learner of a language model.
+
+    Args:
+        dls: made with ``is_lm=True``.
+        arch: ``"awd_lstm"`` (or `AWD_LSTM`), ``"gpt"``, or another in `dist_ai.text.architectures`.
+        config: sizes and dropout of the architecture: ``{"n_hid": 512}``.
+        drop_mult: all dropout is so many times the usual.
+        alpha, beta: see `RNNRegularizer`; for recurrent models.
+        pretrained: what `save_encoder` wrote of another one, to begin from.
+        options: see `LearnerOptions`, such as ``metrics=Perplexity()``.
+
+    The weights depend on ``dls.seed`` only.
+
+    Raises:
+        ConfigError: an argument that cannot work; loaders that are not of a language model.
+    """
+    name, tokenize = name_of(arch), _tokenize_of(dls)
+    if not tokenize.is_lm:
+        raise ConfigError("these loaders are not of a language model; make them with is_lm=True")
+    if name == "transformer":
+        raise ConfigError('arch="transformer" sees what follows; a language model must not: use arch="gpt"')
+    arguments = {
+        "arch": name,
+        "vocab_sz": tokenize.num_outputs,
+        "pad_token": tokenize.pad_id,
+        "drop_mult": drop_mult,
+        "config": config,
+    }
+    model = _seeded(dls, lambda: text_language_model(**arguments))
+    own = [CarryState(), RNNRegularizer(alpha, beta)] if model.recurrent else []
+    learn = LMLearner(
+        dls,
+        model,
+        **_learner_options(options, own),
+        spec=ModelSpec("text_language_model", arguments),
+        splitter=text_splitter,
+    )
+    if pretrained is not None:
+        learn.load_encoder(Path(pretrained).absolute())
+    return learn
+
+
+def text_classifier_learner(
+    dls: DataLoaders,
+    arch: Any = "awd_lstm",
+    *,
+    config: dict[str, Any] | None = None,
+    drop_mult: float = 0.5,
+    seq_len: int = 72,
+    max_len: int | None = 72 * 20,
+    lin_ftrs: Sequence[int] = (50,),
+    ps: Sequence[float] = (0.1,),
+    alpha: float = 2.0,
+    beta: float = 1.0,
+    n_out: int | None = None,
+    pretrained: str | Path | None = None,
+    **options: Unpack[LearnerOptions],
+) -> TextLearner:
+    """Returns a Learner of a classifier of texts, or of a regression.
+
+    Args:
+        dls: texts and labels.
+        arch, config, drop_mult, alpha, beta: see `language_model_learner`; ``"transformer"`` reads both ways.
+        seq_len: a recurrent model reads a text in pieces of so many tokens.
+        max_len: and pools so many last tokens; None for all.
+        lin_ftrs, ps: widths and dropout of the head's hidden layers.
+        n_out: outputs; by default the number of classes, or of numbers to predict.
+        pretrained: what `save_encoder` wrote of a language model; then all but the head is frozen.
+        options: see `LearnerOptions`.
+
+    The weights depend on ``dls.seed`` only. With `pretrained`, or after `load_encoder` and `freeze`, unfreeze bit by bit:
+    ``learn.freeze_to(-2)``, and give the first groups smaller rates: ``slice(lr / 2.6**4, lr)``.
+
+    Raises:
+        ConfigError: an argument that cannot work.
+    """
+    name, tokenize = name_of(arch), _tokenize_of(dls)
+    if tokenize.is_lm:
+        raise ConfigError("these loaders are of a language model; make them without is_lm")
+    if dls.train.bs == 1:
+        raise ConfigError("bs=1: the head's BatchNorm needs at least 2 texts in a training batch; use bs=2 or more")
+    arguments = {
+        "arch": name,
+        "vocab_sz": tokenize.num_outputs,
+        "n_out": dls.recipe.num_outputs if n_out is None else n_out,
+        "pad_token": tokenize.pad_id,
+        "drop_mult": drop_mult,
+        "seq_len": seq_len,
+        "max_len": max_len,
+        "lin_ftrs": list(lin_ftrs),
+        "ps": list(ps),
+        "config": config,
+    }
+    model = _seeded(dls, lambda: text_classifier(**arguments))
+    own: list[Callback] = [RNNRegularizer(alpha, beta)] if model.recurrent else []
+    learn = TextLearner(
+        dls,
+        model,
+        **_learner_options(options, own),
+        spec=ModelSpec("text_classifier", arguments),
+        splitter=text_splitter,
+    )
+    if pretrained is not None:
+        learn.load_encoder(Path(pretrained).absolute())
+        learn.freeze()
+    return learn
+
+
+def load_text_learner(directory: str | Path) -> TextLearner:
+    """Returns a Learner with an exported model of texts: one of a language model writes, as `LMLearner.predict` does.
+
+    Raises:
+        ArtifactError: the export is missing, damaged, or names what this program does not have.
+    """
+    artifact = load_export(directory)
+    kind = LMLearner if isinstance(artifact.model, LanguageModel) else TextLearner
+    dls = DataLoaders.without_data(artifact.recipe)
+    return kind(dls, artifact.model, artifact.loss_func, spec=artifact.spec, run_dir=None)
+
+
+def _learner_options(options: LearnerOptions, own: Sequence[Callback]) -> dict[str, Any]:
+    given: dict[str, Any] = {"moms": (0.8, 0.7, 0.8), "opt_func": Adam, **options}
+    cbs = given.pop("cbs", ())
+    return {**given, "cbs": [*own, *([cbs] if isinstance(cbs, Callback) else cbs)]}
+
+
+def _seeded(dls: DataLoaders, make: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dls.seed)
+        return make()
+
+
+def _tokenize_of(dls: DataLoaders) -> Tokenize:
+    for pipeline in dls.recipe.inputs:
+        for tfm in pipeline.tfms:
+            if isinstance(tfm, Tokenize):
+                return tfm
+    raise ConfigError(
+        "these loaders have no texts: no input is tokenized; make them with TextDataLoaders or a TextBlock"
+    )
+
+
+def _of_vocabulary(tensors: dict[str, torch.Tensor], old: Sequence[str], new: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Returns an encoder's weights with the rows of the embedding in the order of another vocabulary."""
+    weights = tensors["embedding.weight"]
+    place = {word: i for i, word in enumerate(old)}
+    rows = weights.mean(0, keepdim=True).repeat(len(new), 1)
+    known = [(i, place[word]) for i, word in enumerate(new) if word in place]
+    if known:
+        here, there = map(list, zip(*known, strict=True))
+        rows[here] = weights[there]
+    return {**tensors, "embedding.weight": rows}

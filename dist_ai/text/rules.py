@@ -1,0 +1,262 @@
+r"""Rules that prepare text for a tokenizer, and undo it: fastai's special tokens for what lower-casing would lose.
+
+| token | says |
+|---|---|
+| `xxbos` | a text begins |
+| `xxeos` | a text ends |
+| `xxfld` | a field begins; its number follows |
+| `xxmaj` | the next word begins with a capital |
+| `xxup` | the next word is all capitals |
+| `xxrep` | how often a character is repeated, and which |
+| `xxwrep` | how often a word is repeated, and which |
+| `xxunk` | a word that is not in the vocabulary |
+| `xxpad` | padding |
+
+>>> prepared("A GOOD film!!!! Very very very good.")
+'xxbos xxmaj a xxup good film xxrep 4 ! xxmaj xxwrep 3 very good.'
+>>> restored("xxbos xxmaj a xxup good film xxrep 4 ! xxmaj xxwrep 3 very good .".split())
+'A GOOD film!!!! Very very very good.'
+
+A rule is a function from text to text with a name, so that an export can say which were used. Most are one pass of a regular
+expression over the text without a call of Python for each match.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from dist_ai.core.registry import Registry
+from dist_ai.errors import DataError
+
+__all__ = [
+    "BOS",
+    "DEFAULT_RULES",
+    "EOS",
+    "FLD",
+    "MAJ",
+    "PAD",
+    "REP",
+    "SPECIALS",
+    "UNK",
+    "UP",
+    "WREP",
+    "in_fields",
+    "prepared",
+    "restored",
+    "text_rules",
+]
+
+UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIALS = (
+    "xxunk",
+    "xxpad",
+    "xxbos",
+    "xxeos",
+    "xxfld",
+    "xxrep",
+    "xxwrep",
+    "xxup",
+    "xxmaj",
+)
+
+text_rules: Registry[Callable[[str], str]] = Registry(
+    "text rule", "decorate the function with @dist_ai.text.text_rules.register('my_rule') before loading"
+)
+"""Functions from text to text by name; those of users too."""
+
+_HTML_LEFT = str.maketrans({"\u2013": "-", "\u2014": "-"})
+_REPLACED = [
+    (re.compile(r"#39;"), "'"),
+    (re.compile(r"#146;"), "'"),
+    (re.compile(r"\bnbsp;"), " "),
+    (re.compile(r"#36;"), "$"),
+    (re.compile(r"\\n"), "\n"),
+    (re.compile(r"\bquot;"), '"'),
+    (re.compile(r"<br\s*/?>"), "\n"),
+    (re.compile(r" @\.@ "), "."),
+    (re.compile(r" @,@ "), ","),
+    (re.compile(r" @-@ "), "-"),
+]
+_ODD = re.compile(r"[#&@<\\–—;]")  # texts without any of them, nearly all, are left alone
+_REPEATED = re.compile(r"([^\s\w])\1{3,}|([^\W\d])\2{3,}")
+_REPEATED_WORD = re.compile(r"(?:^|(?<=\s))(\w+)((?:\s+\1){2,})(?=\s|$|[^\w\s])", re.IGNORECASE)
+_SPACED = re.compile(r"\s*([/#\\])\s*")
+_SPACES = re.compile(r"[ \t\r\f\v]{2,}|[\u00a0\u2009\u200b]+")
+_CAPITALS = re.compile(r"(?<!\w)([A-Z]{2,}[A-Z0-9'’]*)(?!\w)")
+_CAPITAL = re.compile(r"(?<!\w)(?=[^\W\d_])(?!xx)([A-ZÀ-ÖØ-ÞΑ-ΩА-Я])(?=[^\W\d_]*[^\W\d_A-Z]|(?!\w))")
+
+
+@text_rules.register("fix_html")
+def fix_html(text: str) -> str:
+    """Replaces what HTML and old corpora leave in texts: entities, line breaks, ``@-@``."""
+    if not _ODD.search(text):
+        return text
+    for pattern, by in _REPLACED:
+        text = pattern.sub(by, text)
+    return html.unescape(text.translate(_HTML_LEFT))
+
+
+@text_rules.register("replace_rep")
+def replace_rep(text: str) -> str:
+    """Replaces four or more of a character by how many: ``"!!!!"`` by ``" xxrep 4 ! "``."""
+    return _REPEATED.sub(lambda m: f" {REP} {len(m[0])} {m[0][0]} ", text)
+
+
+@text_rules.register("replace_wrep")
+def replace_wrep(text: str) -> str:
+    """Replaces three or more of a word by how many: ``"no no no"`` by ``"xxwrep 3 no"``. Of ``"Very very very"`` the first word
+    keeps its capital.
+    """
+
+    def counted(match: re.Match[str]) -> str:
+        return f"{_first_capital(match[1])}{WREP} {1 + len(match[2].split())} {match[1].lower()}"
+
+    return _REPEATED_WORD.sub(counted, text)
+
+
+def _first_capital(word: str) -> str:
+    if len(word) > 1 and word.isupper():
+        return f"{UP} "
+    return f"{MAJ} " if word[0].isupper() else ""
+
+
+@text_rules.register("spec_add_spaces")
+def spec_add_spaces(text: str) -> str:
+    r"""Puts spaces around ``/``, ``#`` and ``\``."""
+    return _SPACED.sub(r" \1 ", text)
+
+
+@text_rules.register("rm_useless_spaces")
+def rm_useless_spaces(text: str) -> str:
+    """Makes one space of several."""
+    return _SPACES.sub(" ", text)
+
+
+@text_rules.register("replace_all_caps")
+def replace_all_caps(text: str) -> str:
+    """Marks words of capitals by ``xxup``; `lowercase` makes them small."""
+    return _CAPITALS.sub(rf"{UP} \1", text)
+
+
+@text_rules.register("replace_maj")
+def replace_maj(text: str) -> str:
+    """Marks words that begin with a capital by ``xxmaj``; `lowercase` makes it small."""
+    return _CAPITAL.sub(rf"{MAJ} \1", text)
+
+
+@text_rules.register("lowercase")
+def lowercase(text: str) -> str:
+    """Makes the text small and puts ``xxbos`` before it; what belongs at the end of the rules."""
+    return f"{BOS} {text.strip().lower()}"
+
+
+@text_rules.register("add_bos")
+def add_bos(text: str) -> str:
+    """Puts ``xxbos`` before the text, which keeps its capitals."""
+    return f"{BOS} {text.strip()}"
+
+
+@text_rules.register("add_eos")
+def add_eos(text: str) -> str:
+    """Puts ``xxeos`` behind the text."""
+    return f"{text} {EOS}"
+
+
+DEFAULT_RULES = (
+    "fix_html",
+    "replace_rep",
+    "spec_add_spaces",
+    "rm_useless_spaces",
+    "replace_wrep",
+    "replace_all_caps",
+    "replace_maj",
+    "lowercase",
+)
+"""fastai's rules, by name, in their order."""
+
+
+def prepared(text: str, rules: Iterable[str] = DEFAULT_RULES) -> str:
+    """Returns the text after the rules.
+
+    Raises:
+        ArtifactError: there is no rule of a name.
+    """
+    for name in rules:
+        text = text_rules.find(name)(text)
+    return text
+
+
+def in_fields(values: Sequence[str]) -> str:
+    """Returns several texts of one item as one, each behind a mark and its number, counted from 1.
+
+    >>> in_fields(["a title", "a body"])
+    'xxfld 1 a title xxfld 2 a body'
+    """
+    return " ".join(f"{FLD} {number} {value}" for number, value in enumerate(values, 1))
+
+
+# ------------------------------------------------------------------------------------ back
+
+_CLOSING = set(".,!?;:)]}%’”…") | {"n't", "'s", "'re", "'ve", "'d", "'m", "'ll", "’s", "n’t"}
+_OPENING = set("([{$“")
+
+
+def restored(tokens: Sequence[str]) -> str:
+    """Returns tokens as text: special tokens are undone, and words stand as in print. `xxunk` stays, `xxfld` with its number.
+
+    Spaces are a guess where punctuation had them otherwise; a straight quotation mark alternates between opening and closing.
+    """
+    words = _words(tokens)
+    text, glued, open_quote = "", True, False
+    for word in words:
+        closes = word in _CLOSING or (word == '"' and open_quote) or word.startswith(("'", "’")) or _is_dots(word)
+        text += word if glued or closes else f" {word}"
+        glued = word in _OPENING or (word == '"' and not open_quote)
+        open_quote ^= word == '"'
+    return text
+
+
+def _is_dots(word: str) -> bool:
+    return len(word) > 1 and set(word) <= set(".!?")
+
+
+def _words(tokens: Sequence[str]) -> list[str]:
+    """Returns the words of tokens with their capitals and repetitions."""
+    words: list[str] = []
+    capital, count, of_words = "", 0, False
+    wants_count = False
+    for token in tokens:
+        if wants_count:
+            count, wants_count = int(token) if token.isdigit() else 0, False
+            if count:
+                continue
+        if token in (REP, WREP):
+            wants_count, of_words = True, token == WREP
+        elif token in (MAJ, UP):
+            capital = token
+        elif token not in (BOS, EOS, PAD):
+            word = token.upper() if capital == UP else token[:1].upper() + token[1:] if capital == MAJ else token
+            if count and of_words:
+                words += [word, *[word if capital == UP else token] * (min(count, _MOST) - 1)]
+            else:
+                words.append(word * min(count, _MOST) if count else word)
+            capital, count = "", 0
+    return words
+
+
+_MOST = 1000  # repetitions: a model may say xxrep 999999
+
+
+def as_text(value: object) -> str:
+    """Returns what an item's text is, as it is.
+
+    Raises:
+        DataError: it is no text, or empty: says what it is.
+    """
+    if not isinstance(value, str):
+        given = "missing" if value is None or value != value else f"a {type(value).__name__} ({value!r:.50})"
+        raise DataError(f"the text is {given}; expected a string: fill it, convert it, or leave such rows out")
+    if not value.strip():
+        raise DataError("the text is empty; fill it, or leave such rows out")
+    return value

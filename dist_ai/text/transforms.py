@@ -1,0 +1,240 @@
+"""Transforms of texts: read, joined, tokenized; and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dist_ai.core.transform import ItemTransform, Transform
+from dist_ai.core.types import TensorLMText, TensorText, plain
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.text.rules import DEFAULT_RULES, SPECIALS, as_text, in_fields, prepared, restored
+from dist_ai.text.tokenizers import Kind, engine_of, pretrained_tokenizer, shared_tokenizer, special_ids, word_tokenizer
+
+__all__ = ["JoinFields", "ReadText", "Tokenize"]
+
+
+@dataclass
+class ReadText(Transform):
+    """A file's text. Text passes through, so a model that was trained on files predicts from text too.
+
+    Args:
+        encoding: of the files.
+
+    Raises:
+        DataError: a file has another encoding.
+    """
+
+    encoding: str = "utf-8"
+
+    def encodes(self, x: Path) -> Any:
+        """Returns the text."""
+        try:
+            return x.read_text(encoding=self.encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{x} is not encoded in {self.encoding} (byte {error.start} is {error.object[error.start]:#04x}); give "
+                "encoding='latin-1' or what it is, or convert the file"
+            ) from error
+        except LookupError as error:
+            raise ConfigError(f"encoding={self.encoding!r}: there is no such encoding") from error
+
+
+@dataclass
+class JoinFields(ItemTransform):
+    """One text of the values of several columns.
+
+    Args:
+        mark: put a mark and its number before each; see `dist_ai.text.rules.in_fields`.
+
+    >>> JoinFields()(["a title", "a body"])
+    'xxfld 1 a title xxfld 2 a body'
+    """
+
+    mark: bool = True
+
+    def encodes(self, x: list | tuple) -> Any:
+        """Returns the text."""
+        texts = [as_text(value) for value in x]
+        return in_fields(texts) if self.mark else " ".join(texts)
+
+
+@dataclass
+class Tokenize(Transform):
+    """Text to token ids, `TensorText`, and back to text.
+
+    Args:
+        kind: of the tokenizer that the training texts make: ``"word"``, ``"bpe"`` or ``"unigram"``; see `train_tokenizer`.
+        rules: what prepares a text, by name; see `dist_ai.text.rules`. By default fastai's, and none before a tokenizer that is
+            given.
+        max_vocab, min_freq: of the vocabulary; see `train_tokenizer`.
+        max_length: longer texts are cut behind so many tokens.
+        backwards: the tokens come from the last to the first.
+        is_lm: for a language model, whose texts are `TensorLMText`.
+        tokenizer: the tokenizer as JSON, if it is there already; by default the training texts make it.
+
+    >>> tokenize = Tokenize(min_freq=1)
+    >>> tokenize.setup(["A good film.", "A bad film!"])
+    >>> tokenize("A good film."), tokenize.tokens(tokenize("A film"))
+    (TensorText([ 2,  8,  9, 14, 10, 12]), ['xxbos', 'xxmaj', 'a', 'film'])
+    >>> tokenize.decode(tokenize("A good film."))
+    'A good film.'
+    """
+
+    kind: Kind = "word"
+    rules: Sequence[str] | None = None
+    max_vocab: int = 60_000
+    min_freq: int = 3
+    max_length: int | None = None
+    backwards: bool = False
+    is_lm: bool = False
+    tokenizer: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 1:
+            raise ConfigError(f"max_length={self.max_length}: expected at least 1 token")
+        if self.rules is None:
+            self.rules = () if self.tokenizer else DEFAULT_RULES
+        self.rules = list(self.rules)
+
+    @classmethod
+    def from_words(cls, vocab: Sequence[str], **options: Any) -> Tokenize:
+        """Returns the transform whose vocabulary is these words, in the order of their ids."""
+        return cls(tokenizer=word_tokenizer(vocab), rules=options.pop("rules", DEFAULT_RULES), **options)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Tokenize:
+        """Returns the transform of a ``tokenizer.json``, or of a folder with one; no rules run before it."""
+        return cls(tokenizer=pretrained_tokenizer(source), **options)
+
+    def setups(self, items: Sequence) -> None:
+        """Makes the tokenizer of the training texts, unless it is there."""
+        if not self.tokenizer:
+            self.tokenizer = shared_tokenizer(
+                _Prepared(items, self.rules or ()), self.kind, max_vocab=self.max_vocab, min_freq=self.min_freq
+            )
+
+    def encodes(self, x: object) -> Any:
+        """Returns the token ids, int64 (length,)."""
+        if isinstance(x, TensorText):
+            return x
+        [ids] = self.encode_all([as_text(x)])
+        return self.typed(ids)
+
+    def decodes(self, x: TensorText) -> Any:
+        """Returns the text, without padding; capitals and repetitions as before the rules."""
+        return self.text(plain(x).flatten().tolist())
+
+    def typed(self, ids: npt.ArrayLike) -> TensorText:
+        """Returns ids as the tensor that this transform makes."""
+        tensor = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+        return TensorLMText(tensor) if self.is_lm else TensorText(tensor)
+
+    def encode_all(self, texts: Iterable[str]) -> Iterator[npt.NDArray[np.int32]]:
+        """Yields the token ids of texts, int32 each; many at once on all cores.
+
+        Raises:
+            DataError: a text has no token.
+        """
+        engine = self._engine
+        for some in _in_chunks(texts, _AT_ONCE):
+            ready = [prepared(text, self.rules or ()) for text in some]
+            found = [engine.encode(ready[0])] if len(ready) == 1 else engine.encode_batch_fast(ready)
+            for text, encoding in zip(some, found, strict=True):
+                ids = np.asarray(encoding.ids, dtype=np.int32)[: self.max_length]
+                if not len(ids):
+                    raise DataError(f"no token comes of the text {text!r:.50}; fill it, or leave such rows out")
+                yield ids[::-1] if self.backwards else ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids, without padding."""
+        ids = [i for i in ids if i != self.pad_id]
+        ids = ids[::-1] if self.backwards else ids
+        if not self.rules:
+            return self._engine.decode(ids, skip_special_tokens=True)
+        return restored(self._spelt(ids).split())
+
+    def tokens(self, ids: Any) -> list[str]:
+        """Returns the tokens of ids, as the model sees them."""
+        return [self._engine.id_to_token(int(i)) or "" for i in ids]
+
+    @property
+    def vocab(self) -> list[str]:
+        """The tokens, in the order of their ids."""
+        return self.tokens(range(self.num_outputs)) if self.tokenizer else []
+
+    @property
+    def num_outputs(self) -> int:
+        """How many tokens there are; 0 before set-up."""
+        return self._engine.get_vocab_size() if self.tokenizer else 0
+
+    @property
+    def pad_id(self) -> int:
+        """The id of padding."""
+        return special_ids(self.tokenizer)[0]
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what is not in the vocabulary; None where everything is."""
+        return special_ids(self.tokenizer)[1]
+
+    @property
+    def _engine(self) -> Any:
+        if not self.tokenizer:
+            raise DataError(
+                "the tokenizer is not made yet: set the transform up on the training texts, or give tokenizer="
+            )
+        return engine_of(self.tokenizer)
+
+    def _spelt(self, ids: Sequence[int]) -> str:
+        """Returns the tokens as one text, special tokens as words of their own."""
+        engine = self._engine
+        if type(engine.model).__name__ == "WordLevel":
+            return " ".join(self.tokens(ids))
+        parts: list[str] = []
+        run: list[int] = []
+        for i in [*ids, None]:
+            token = None if i is None else engine.id_to_token(i)
+            if i is not None and token not in SPECIALS:
+                run.append(i)
+                continue
+            parts += [engine.decode(run, skip_special_tokens=False)] if run else []
+            parts += [f" {token} "] if token else []
+            run = []
+        return "".join(parts)
+
+
+@dataclass
+class _Prepared(Iterable[str]):
+    """The training texts after the rules; where one is none, the error says which."""
+
+    items: Sequence[Any]
+    rules: Sequence[str]
+
+    def __iter__(self) -> Iterator[str]:
+        for i in range(len(self.items)):
+            try:
+                text = as_text(self.items[i])
+            except DataError as error:
+                raise DataError(f"training item {i}: {error}") from error
+            yield prepared(text, self.rules)
+
+
+def _in_chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    some: list[str] = []
+    for text in texts:
+        some.append(text)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+_AT_ONCE = 512  # texts

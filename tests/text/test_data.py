@@ -1,0 +1,238 @@
+"""Loaders of texts: from tables, files and folders; streams, buckets and caches; and bad input named."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pytest
+import torch
+from pyarrow import parquet
+from texts import loaders, reviews
+
+from dist_ai.core.types import TensorCategory, TensorLMText, TensorMultiCategory, TensorRegression, TensorText, plain
+from dist_ai.data import CategoryBlock, ColReader, DataBlock, RandomSplitter
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.text import SPECIALS, TextBlock, TextDataLoaders, Tokenize
+from dist_ai.text.corpus import ArrowTokens, tokenized
+
+
+def test_a_table_makes_batches_of_texts_and_labels() -> None:
+    dls = loaders()
+    x, y = dls.one_batch()
+    assert (type(x), type(y)) == (TensorText, TensorCategory)
+    assert x.shape[0] == 16
+    assert dls.vocab == ["neg", "pos"]
+    assert dls.tokenize.vocab[: len(SPECIALS)] == list(SPECIALS)
+    texts = {row["text"]: row["label"] for row in reviews()}
+    for text, label in dls.decode_batch((x, y)):
+        assert texts[text] == label
+
+
+def test_training_batches_hold_texts_of_similar_length_behind_the_longest() -> None:
+    dls = loaders(num=400, bs=8)
+    lengths = [(plain(x) != 1).sum(1) for x, _ in dls.train]
+    assert lengths[0].max() == max(each.max() for each in lengths)
+    assert float(np.mean([float(each.float().std()) for each in lengths[:-1]])) < 1.5
+    assert sum(map(len, lengths)) == len(dls.train_ds)
+    of_valid = [int((plain(x) != 1).sum(1).max()) for x, _ in dls.valid]
+    assert of_valid == sorted(of_valid, reverse=True)
+
+
+def test_csv_parquet_and_several_columns_give_the_same_texts(tmp_path: Path) -> None:
+    frame = pd.DataFrame(reviews(20)).assign(title="A title")
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    parquet.write_table(pyarrow.table(frame), tmp_path / "rows.parquet")
+    options: dict[str, Any] = {"bs": 4, "min_freq": 1, "num_workers": 0, "label_col": "label"}
+    of_csv = TextDataLoaders.from_csv(tmp_path, text_col="text", **options)
+    of_parquet = TextDataLoaders.from_parquet(tmp_path / "rows.parquet", text_col="text", **options)
+    for (x, y), (x2, y2) in zip(of_csv.train, of_parquet.train, strict=True):
+        assert (x.tolist(), y.tolist()) == (x2.tolist(), y2.tolist())
+    both = TextDataLoaders.from_df(frame, text_col=["title", "text"], **options)
+    tokens = both.tokenize.tokens(both.train_ds[0][0])
+    assert tokens[:8] == ["xxbos", "xxfld", "1", "xxmaj", "a", "title", "xxfld", "2"]
+
+
+def write_folder(path: Path, *parts: str) -> Path:
+    for part in parts:
+        for i, row in enumerate(reviews(24)):
+            folder = path / part / row["label"]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}.txt").write_text(row["text"])
+    return path
+
+
+def test_folders_of_files_are_labelled_by_their_names(tmp_path: Path) -> None:
+    write_folder(tmp_path, "train", "valid")
+    options: dict[str, Any] = {"bs": 4, "min_freq": 1, "num_workers": 0}
+    dls = TextDataLoaders.from_folder(tmp_path, **options)
+    assert (len(dls.train_ds), len(dls.valid_ds), dls.vocab) == (24, 24, ["neg", "pos"])
+    assert len(TextDataLoaders.from_folder(tmp_path, valid_pct=0.25, **options).train_ds) == 36
+    lm = TextDataLoaders.from_folder(tmp_path, is_lm=True, seq_len=5, **options)
+    x, y = lm.one_batch()
+    assert (type(x), type(y)) == (TensorLMText, TensorLMText)
+    assert x[:, 1:].tolist() == y[:, :-1].tolist()
+    with pytest.raises(
+        DataError, match=r"has no folder 'test', but train, valid; name its folders with train= and valid="
+    ):
+        TextDataLoaders.from_folder(tmp_path, valid="test", **options)
+
+
+def test_a_data_block_of_texts_is_made_from_any_source(tmp_path: Path) -> None:
+    block = DataBlock(
+        (TextBlock.from_df("text", min_freq=1), CategoryBlock), splitter=RandomSplitter(0.2), get_y=ColReader("label")
+    )
+    dls = block.dataloaders(reviews(), bs=16, num_workers=0)
+    assert [x.tolist() for x, _ in dls.train] == [x.tolist() for x, _ in loaders().train]
+    streams = DataBlock(TextBlock.from_df("text", is_lm=True, seq_len=9, min_freq=1)).dataloaders(reviews(), bs=3)
+    assert streams.one_batch()[0].shape == (3, 9)
+
+
+def test_labels_may_be_several_or_numbers() -> None:
+    rows = [{"text": f"a text of number {i}", "label": "a;b" if i % 2 else "b", "x": i / 2} for i in range(10)]
+    several = TextDataLoaders.from_df(rows, label_delim=";", bs=4, min_freq=1, num_workers=0)
+    assert type(several.one_batch()[1]) is TensorMultiCategory
+    numbers = TextDataLoaders.from_df(rows, label_col="x", bs=4, min_freq=1, num_workers=0)
+    assert type(numbers.one_batch()[1]) is TensorRegression
+
+
+def test_the_vocabulary_of_a_language_model_is_taken_over() -> None:
+    lm = loaders(is_lm=True, bs=4)
+    for vocab in (lm.vocab, lm.tokenize):
+        dls = loaders(num=10, bs=4, text_vocab=vocab)
+        assert dls.tokenize.vocab == lm.vocab
+        assert type(dls.one_batch()[0]) is TensorText
+    with pytest.raises(ConfigError, match="vocab beside tok_tfm: a Tokenize has its vocabulary; give one of them"):
+        loaders(text_vocab=lm.vocab, tok_tfm=lm.tokenize)
+
+
+def test_backwards_texts_end_where_they_begin() -> None:
+    there, back = loaders(), loaders(backwards=True)
+    x, y = there.train_ds[0][0], back.train_ds[0][0]
+    assert x.tolist() == y.flip(0).tolist()
+    assert there.tokenize.decode(x) == back.tokenize.decode(y)
+
+
+def test_a_cached_corpus_is_mapped_and_made_once(tmp_path: Path) -> None:
+    plain_streams, cached = (loaders(is_lm=True, bs=4, cache=each) for each in (None, tmp_path))
+    for (x, y), (x2, y2) in zip(plain_streams.train, cached.train, strict=True):
+        assert (x.tolist(), y.tolist()) == (x2.tolist(), y2.tolist())
+    files = sorted(tmp_path.rglob("*.arrow"))
+    times = [file.stat().st_mtime_ns for file in files]
+    assert len(files) == 2  # training and validation
+    assert isinstance(cached.train.dataset.streams.tokens, ArrowTokens)
+    loaders(is_lm=True, bs=4, cache=tmp_path)
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("*.arrow"))] == times
+    loaders(is_lm=True, bs=4, cache=tmp_path, max_vocab=20)
+    assert len(list(tmp_path.rglob("*.arrow"))) == 4
+
+
+def test_a_corpus_of_many_record_batches_reads_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dist_ai.text.corpus._PART_BYTES", 200)
+    tokenize = Tokenize(min_freq=1)
+    texts = [row["text"] for row in reviews()]
+    tokenize.setup(texts)
+    wanted, lengths = tokenized(tokenize, texts)
+    tokens, of_cache = tokenized(tokenize, texts, cache=tmp_path)
+    assert isinstance(tokens, ArrowTokens)
+    assert tokens.dtype == np.uint16
+    assert len(tokens._parts) > 10
+    assert (tokens[0 : len(tokens)] == wanted).all()
+    assert (tokens[33:77].tolist(), len(tokens[5:5])) == (wanted[33:77].tolist(), 0)
+    assert (of_cache == lengths).all()
+
+
+def test_processes_tokenize_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dist_ai.text.corpus._PART_BYTES", 500)
+    tokenize = Tokenize(min_freq=1)
+    texts = [row["text"] for row in reviews()]
+    tokenize.setup(texts)
+    tokens, _ = tokenized(tokenize, texts, cache=tmp_path, num_workers=2)
+    assert (tokens[0 : len(tokens)] == tokenized(tokenize, texts)[0]).all()
+
+
+def test_a_stream_of_a_mapped_corpus_is_shuffled_by_document(tmp_path: Path) -> None:
+    dls = loaders(is_lm=True, bs=4, cache=tmp_path, seq_len=11)
+    first, second = ([plain(batch[0]).tolist() for _, batch in dls.train.batches(epoch)] for epoch in (0, 1))
+    assert first != second
+    assert [len(rows) for rows in first] == [4] * len(dls.train)
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": None}, r"training item \d+: the text is missing; expected a string|validation item"),
+        ({"text": "   "}, "the text is empty; fill it, or leave such rows out"),
+        ({"text": 7}, r"the text is a int \(7\); expected a string"),
+    ],
+)
+@pytest.mark.parametrize("place", [3, 7])
+def test_a_text_that_is_none_is_named_when_loaders_are_made(change: dict[str, Any], says: str, place: int) -> None:
+    rows = [*reviews(20)]
+    rows[place] = {**rows[place], **change}
+    with pytest.raises(DataError, match=says):
+        TextDataLoaders.from_df(rows, text_col="text", label_col="label", bs=4, min_freq=1, num_workers=0)
+
+
+def test_one_class_an_unknown_option_and_a_missing_column_are_named() -> None:
+    rows = [{"text": "a film", "label": "x"}] * 10
+    with pytest.raises(DataError, match=r"one class only \('x'\); a classifier needs at least 2"):
+        TextDataLoaders.from_df(rows, text_col="text", label_col="label", min_freq=1)
+    with pytest.raises(TypeError, match="loaders of texts have no option 'seq_length'; did you mean 'seq_len'"):
+        loaders(seq_length=4)
+    with pytest.raises(DataError, match="training item 0: no column 'txt'; there are text, label; did you mean 'text'"):
+        loaders(text_col="txt")
+    with pytest.raises(ConfigError, match="seq_len=0: expected at least 1 token"):
+        loaders(is_lm=True, seq_len=0)
+    with pytest.raises(DataError, match="tokens make no 5000 streams: at least 5001 are needed; use a smaller bs"):
+        loaders(is_lm=True, bs=5000)
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, "train", "valid")
+    bad = tmp_path / "train" / "pos" / "1.txt"
+    bad.write_bytes("ein schöner Film".encode("latin-1"))
+    options: dict[str, Any] = {"bs": 4, "min_freq": 1, "num_workers": 0}
+    with pytest.raises(DataError, match=r"1\.txt is not encoded in utf-8 \(byte 7 is 0xf6\); give encoding='latin-1'"):
+        TextDataLoaders.from_folder(tmp_path, **options)
+    dls = TextDataLoaders.from_folder(tmp_path, encoding="latin-1", **options)
+    assert "schöner" in dls.tokenize.vocab
+    with pytest.raises(ConfigError, match="encoding='nonsense': there is no such encoding"):
+        TextDataLoaders.from_folder(tmp_path, encoding="nonsense", **options)
+
+
+@pytest.mark.slow
+def test_a_corpus_of_gigabytes_streams_in_little_memory(tmp_path: Path) -> None:
+    """Tokenizes 300 MB in parts and reads all windows of it; what a process holds does not grow with the corpus."""
+    import psutil
+
+    class Long:
+        """Texts that are made when they are read."""
+
+        def __init__(self, num: int) -> None:
+            self.num = num
+
+        def __iter__(self) -> Any:
+            text = " ".join(row["text"] for row in reviews()) * 20
+            return (f"{i} {text}" for i in range(self.num))
+
+    tokenize = Tokenize(min_freq=1)
+    tokenize.setup([row["text"] for row in reviews()])
+    tokenized(tokenize, Long(20), cache=tmp_path)
+    before = psutil.Process().memory_full_info().uss
+    begin = time.monotonic()
+    tokens, lengths = tokenized(tokenize, Long(3000), cache=tmp_path)
+    assert lengths.sum() > 20_000_000
+    from dist_ai.data import DataLoader, TokenStreams
+
+    for x, _ in DataLoader(TokenStreams(tokens, lengths, bs=256, seq_len=512), bs=256, shuffle=True):
+        assert x.dtype == torch.int64
+    assert psutil.Process().memory_full_info().uss - before < 200 * 2**20
+    assert time.monotonic() - begin < 600
