@@ -46,6 +46,7 @@ from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
 from dist_ai.export.artifact import load_tensors
+from dist_ai.learner.batch import Collaborators, back_propagate
 from dist_ai.learner.gather import GatherPreds
 from dist_ai.learner.groups import (
     LearningRate,
@@ -58,7 +59,7 @@ from dist_ai.learner.groups import (
 )
 from dist_ai.learner.keeper import Beginning, Keeper, checkpoints_at, layout_of_state, run_directory
 from dist_ai.learner.length import Length, Steps
-from dist_ai.learner.loop import Cursor, Loop, back_propagate
+from dist_ai.learner.loop import Cursor, Loop
 from dist_ai.learner.lr_finder import LRFinder, LRFinding, random_states, set_random_states
 from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss, loss_metrics
@@ -860,7 +861,7 @@ class Learner:
     def _loop(
         self, steps: Steps | None = None, valid_every: int | None = None, events: Callbacks | None = None
     ) -> Loop:
-        return Loop(
+        given = Collaborators(
             model=self.model,
             dls=self.dls,
             loss_func=self.loss_func,
@@ -871,10 +872,8 @@ class Learner:
             events=self.callbacks if events is None else events,
             decisions=self.decisions,
             seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
-            epochs_before=self._num_epochs,
-            steps=steps,
-            valid_every=valid_every,
         )
+        return Loop(given, epochs_before=self._num_epochs, steps=steps, valid_every=valid_every)
 
     def _prepare_opt(self, reset: bool) -> None:
         if reset:

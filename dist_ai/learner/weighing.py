@@ -1,0 +1,93 @@
+"""The weights of a loss that is no mean over samples, such as one with class weights or ignored pixels; see `losses.weighted`.
+
+Such a loss is a sum over a sum: of the samples' losses over their weights. The sum of weights is that of the whole step, over
+its batches and all ranks, so the ranks add it up before the loss is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from dist_ai.callbacks.state import LossParts, TrainState
+from dist_ai.data.plan import Share
+from dist_ai.distributed.strategies import Strategy
+from dist_ai.learner.length import Steps
+from dist_ai.losses import as_weighted, weighted_mean
+
+__all__ = ["Weighing"]
+
+
+class Weighing:
+    """Computes the loss of each batch such that the mean of the shares' losses is that of the whole step.
+
+    Args:
+        loss_func: the loss; of one that is a plain mean over samples nothing is weighed.
+        steps: how the training batches make up steps.
+        targets_of: from a batch to its targets.
+        strategy: adds up over the ranks.
+    """
+
+    def __init__(
+        self,
+        loss_func: Callable[..., torch.Tensor],
+        steps: Steps,
+        targets_of: Callable[[Any], tuple[Any, ...]],
+        strategy: Strategy,
+    ) -> None:
+        self._loss_func, self._weighted = loss_func, as_weighted(loss_func)
+        self._steps, self._targets_of, self._strategy = steps, targets_of, strategy
+        self._weights: torch.Tensor | None = None  # of this rank's share, where the loss is a weighted mean
+        self._divisors: torch.Tensor | None = None  # what its totals are divided by
+        self._of_step: torch.Tensor | None = None  # over all batches and ranks, if a step takes several batches
+
+    def of_steps(self, batches: Iterable[tuple[Share, Any]]) -> Iterator[tuple[Share, Any]]:
+        """Yields the batches; of a weighted mean over several, once the weights of all of a step are known."""
+        self._of_step = None
+        if self._weighted is None or self._steps.batches == 1:
+            yield from batches
+            return
+        held: list[tuple[Share, Any]] = []
+        for share, batch in batches:
+            held.append((share, batch))
+            if (share.step + 1) % self._steps.batches == 0 or share.step + 1 == self._steps.num_batches:
+                found = [(self._weighted.weights(*self._targets_of(b)), s.num_local) for s, b in held]
+                weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
+                self._of_step = self._strategy.total(torch.stack(weights).sum(0)) if weights else None
+                yield from held
+                held.clear()
+
+    def weigh(self, state: TrainState, run_model: Callable[[], Any]) -> None:
+        """Finds what a weighted mean is divided by. Collective in training: a rank that cancelled takes part too.
+
+        Args:
+            state: of the batch.
+            run_model: runs the model on the batch if it has not run: what the other ranks do before they exchange weights.
+        """
+        share = state.share
+        assert share is not None
+        self._weights = self._divisors = None
+        if self._weighted is not None and state.yb:
+            given = self._weighted.weights(*state.yb)
+            if given is not None:
+                self._weights = self._divisors = given.double() * (share.num_local > 0)
+        if self._weights is None or not state.training:
+            return
+        of_step = self._of_step
+        if of_step is None:
+            run_model()
+            of_step = self._strategy.total(self._weights)
+        # What this share would weigh if all samples weighed alike. Divided by that, the shares' losses are such that their
+        # mean over the samples is the weighted mean of the whole step; so all that follows counts samples.
+        self._divisors = of_step * state.weight if share.num_local else of_step
+
+    def loss(self, state: TrainState) -> None:
+        """Sets the batch's loss, and its parts where there are some; of a batch without targets there is none."""
+        if self._weighted is not None and self._weights is not None and self._divisors is not None:
+            totals = self._weighted.totals(state.pred, *state.yb)
+            state.loss = weighted_mean(totals, self._divisors)
+            state.loss_parts = LossParts(totals.detach(), self._weights, state.loss)
+        elif state.yb:
+            state.loss = self._loss_func(state.pred, *state.yb)
