@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from dist_ai.callbacks import (
+    AutoMicrobatch,
     Callback,
     Checkpointer,
     GradientAccumulation,
@@ -872,6 +873,7 @@ class Learner:
             events=self.callbacks if events is None else events,
             decisions=self.decisions,
             seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
+            auto_microbatch=self.callbacks.find(AutoMicrobatch),
         )
         return Loop(given, epochs_before=self._num_epochs, steps=steps, valid_every=valid_every)
 
