@@ -62,26 +62,23 @@ def ts_learner(
     if dls.train.bs == 1:
         raise ConfigError("bs=1: BatchNorm needs at least 2 series in a training batch; use bs=2 or more")
     series, target, *_ = elements(dls.one_batch())
-    n_out = dls.recipe.num_outputs if n_out is None else n_out
-    channels, length = series.shape[-2:]
-    padded = any(isinstance(tfm, PadTo) for pipeline in dls.recipe.inputs for tfm in pipeline.tfms)
     arguments: dict[str, Any] = {
         "arch": arch,
-        "channels": channels,
-        "length": length,
-        "n_out": n_out,
+        "channels": series.shape[-2],
+        "length": series.shape[-1],
+        "n_out": dls.recipe.num_outputs if n_out is None else n_out,
         "dropout": dropout,
-        "padded": padded,
+        "padded": any(isinstance(tfm, PadTo) for pipeline in dls.recipe.inputs for tfm in pipeline.tfms),
         **(config or {}),
     }
+    is_ours = isinstance(arch, str)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(dls.seed)
-        model = series_model(**arguments) if isinstance(arch, str) else arch(channels, n_out)
+        model = series_model(**arguments) if isinstance(arch, str) else arch(arguments["channels"], arguments["n_out"])
     body = getattr(model, "body", None)
     if isinstance(body, MiniRocket):
         body.fit(_some_series(dls))
     options.setdefault("metrics", accuracy if isinstance(target, TensorCategory) else mae)
-    is_ours = isinstance(arch, str)
     return Learner(
         dls,
         model,

@@ -12,7 +12,6 @@ import pytest
 import torch
 from series import labelled, quick_learner, uneven, waves
 from torch import nn
-from typer.testing import CliRunner
 
 from dist_ai.cli.main import main
 from dist_ai.errors import ConfigError, DataError
@@ -34,8 +33,6 @@ from dist_ai.timeseries import (
     ts_learner,
     ts_tfms,
 )
-
-assert CliRunner
 
 
 def forecasting(arch: str = "NLinear", *, learner: Any = None, X: Any = None, **options: Any) -> ForecastLearner:
@@ -151,6 +148,16 @@ def test_dist_ai_predict_reads_a_series_from_a_csv_file(tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["label"] == learn.predict(X[1])[0]
 
 
+def test_dist_ai_predict_forecasts_what_follows_a_csv_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learn = forecasting()
+    learn.fit(1)
+    learn.export(tmp_path / "model")
+    pd.DataFrame({"load": waves()}).to_csv(tmp_path / "history.csv", index=False)
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "model"), str(tmp_path / "history.csv"), "--json"])
+    np.testing.assert_allclose(json.loads(capsys.readouterr().out)["label"], learn.forecast(waves()), rtol=1e-5)
+
+
 # ------------------------------------------------------------------------------------ what follows it
 
 
@@ -231,6 +238,11 @@ def test_forecasts_are_drawn_behind_what_came_before() -> None:
     learn = forecasting()
     for figure in (learn.dls.show_batch(max_n=2), learn.show_results(max_n=2)):
         assert {len(axes.lines) for axes in figure.axes if axes.lines} <= {2, 3}
+    known = forecasting(X=np.stack([waves(), np.arange(200) % 8]), known=[1])
+    assert [len(axes.lines) for axes in known.show_results(max_n=2).axes if axes.lines] == [
+        4,
+        4,
+    ]  # two channels, two forecasts
     figure = plot_forecast(waves(), learn.forecast(waves()), np.zeros((1, 6)), last=50)
     history, came, forecast = figure.axes[0].lines
     assert (len(history.get_xdata()), list(came.get_xdata())) == (50, list(range(50, 56)))
