@@ -107,7 +107,7 @@ def test_commands_that_cannot_be_are_refused(words: list[str], message: str) -> 
 
 def test_a_pulse_is_read_by_another_process_and_stays_when_its_own_is_gone(tmp_path: Path) -> None:
     assert read_beat(tmp_path, 3) == Beat()
-    assert str(Beat()) == "outside of a fit"
+    assert str(Beat()) == "before its first fit"
     pulse = Pulse(tmp_path, rank=3)
     pulse.beat(1, 2, 30, Stage.BACKWARD)
     beat = read_beat(tmp_path, 3)
