@@ -76,7 +76,9 @@ def test_folders_of_files_are_labelled_by_their_names(tmp_path: Path) -> None:
     x, y = lm.one_batch()
     assert (type(x), type(y)) == (TensorLMText, TensorLMText)
     assert x[:, 1:].tolist() == y[:, :-1].tolist()
-    with pytest.raises(DataError, match=r"has no folder 'test', but train, valid; name its folders with train= and valid="):
+    with pytest.raises(
+        DataError, match=r"has no folder 'test', but train, valid; name its folders with train= and valid="
+    ):
         TextDataLoaders.from_folder(tmp_path, valid="test", **options)
 
 
