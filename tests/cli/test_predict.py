@@ -175,4 +175,4 @@ def test_a_model_of_texts_labels_texts_and_files_of_them(predict: Any, tmp_path:
     assert "the text is empty; fill it, or leave such rows out" in err
     code, _, err = predict(tmp_path / "export", "A film", "--picture", "x.png")
     assert code != 0
-    assert "--picture draws images, and this model reads texts; leave it out" in err
+    assert "--picture draws images, and this model takes texts; leave it out" in err
