@@ -147,7 +147,7 @@ def electricity(seeds: int, share: float) -> list[Result]:
         tables.append(learn.backtest(season=168).set_index("step"))  # type: ignore[attr-defined]
     seconds = (time.perf_counter() - began) / seeds
     last, mean, naive = (
-        statistics.median(table.loc[step, name] for table in tables)
+        float(statistics.median(table.loc[step, name] for table in tables))
         for step, name in ((24, "mae"), ("all", "mae"), (24, "seasonal_mae"))
     )
     return [
