@@ -4,9 +4,10 @@
 python benchmarks/coordination.py [--quick] [--save]
 ```
 
-The same Learner with and without its `RemoteControl`, in turns: one process, one thread, a tiny model. The mailbox is
-files in a temporary folder, as in a run directory. The difference, in CPU time and so with the reporter's thread, is
-compared with a step of 10 ms. What ranks pay for an exchange is in `benchmarks/distributed.py`.
+The parts are timed by themselves, in CPU time: what `RemoteControl` does in a step, and what its thread does in a second, of
+which a step of 10 ms has its share. The mailbox is files in a temporary folder, as in a run directory. Beside it, the same
+Learner with and without it, in turns: one process, one thread, a tiny model. What ranks pay for an exchange is in
+`benchmarks/distributed.py`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from dist_ai.callbacks import Callback, RemoteControl
 from dist_ai.callbacks.callback import Phase
 from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.distributed.mailbox import mailbox_at
-from dist_ai.distributed.pulse import Pulse, Stage
 from dist_ai.learner import Learner
 
 STEP_US = 10_000.0
 GOAL = 0.01
+POSTS_A_S, LISTENS_A_S = 2.0, 5.0
 WITHOUT, WITH = "step without RemoteControl", "step with RemoteControl"
 
 
@@ -65,14 +66,37 @@ def contender(task: Task, cbs: list[Callback]) -> Callable[[], dict[str, float]]
     return run
 
 
-def beat_us() -> float:
-    """Returns microseconds that a rank takes to write down where it is, for a launcher of its machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        pulse, number = Pulse(Path(folder)), 100_000
-        began = time.perf_counter()
-        for step in range(number):
-            pulse.beat(1, 0, step, Stage.FORWARD)
-        return (time.perf_counter() - began) / number * 1e6
+class Parts(Callback):
+    """Times what a `RemoteControl` does, in the middle of a fit; in microseconds."""
+
+    may_cancel = False
+
+    def __init__(self, control: RemoteControl) -> None:
+        self.control = control
+        self.us: dict[str, float] = {}
+
+    def after_batch(self) -> None:
+        """Times each part, once."""
+        reporter = self.control._reporter
+        if self.us or reporter is None or not self.state.training or self.state.step != 2:
+            return
+        mailbox, control = self.control.mailbox, self.control
+        self.us = {
+            "step": cpu_us(lambda: (control.before_batch(), control.after_loss(), control.after_batch()), 10_000),
+            "post": cpu_us(lambda: mailbox.post(control._status()), 300),
+            "listen": cpu_us(lambda: mailbox.commands(after=0), 300),
+        }
+
+
+def cpu_us(action: Callable[[], object], number: int) -> float:
+    """Returns microseconds of this thread's CPU time that `action` takes, the median of five turns."""
+    turns = []
+    for _ in range(5):
+        began = time.thread_time()
+        for _ in range(number):
+            action()
+        turns.append((time.thread_time() - began) / number * 1e6)
+    return statistics.median(turns)
 
 
 def main() -> None:
@@ -85,30 +109,36 @@ def main() -> None:
     torch.set_num_threads(1)
     task = Task(num_steps)
     with tempfile.TemporaryDirectory() as folder, terminal():
-        controlled = [RemoteControl(mailbox_at(Path(folder)))]
-        times = take_turns({WITHOUT: contender(task, []), WITH: contender(task, controlled)}, rounds=rounds)
-    us = {name: statistics.median(each["cpu"]) * 1e6 / num_steps for name, each in times.items()}
-    differences = [(w - wo) * 1e6 / num_steps for w, wo in zip(times[WITH]["cpu"], times[WITHOUT]["cpu"], strict=True)]
-    extra = statistics.median(differences)
+        control = RemoteControl(mailbox_at(Path(folder)))
+        parts = Parts(control)
+        contender(task, [control, parts])()
+        times = take_turns(
+            {WITHOUT: contender(task, []), WITH: contender(task, [RemoteControl(mailbox_at(Path(folder)))])},
+            rounds=rounds,
+        )
+    us, part = {name: statistics.median(each["cpu"]) * 1e6 / num_steps for name, each in times.items()}, parts.us
+    total = part["step"] + (POSTS_A_S * part["post"] + LISTENS_A_S * part["listen"]) * STEP_US / 1e6
     Report(
         name="coordination",
-        about=f"CPU time per training step, one process of one thread, {num_steps} steps, medians of {rounds} rounds.",
+        about="CPU time of what lets a run be watched and told what to do; one process of one thread.",
         versions=versions("dist_ai", "torch"),
         results=[
-            Result(what=WITHOUT, value=us[WITHOUT], unit="us/step", note="tiny MLP; run_dir=None; bar and recorder on"),
-            Result(what=WITH, value=us[WITH], unit="us/step", note="the same; mailbox of files, a post twice a second"),
+            Result(what="in a step", value=part["step"], unit="us", note="three events; two beats of the pulse"),
+            Result(what="a post", value=part["post"], unit="us", note=f"{POSTS_A_S:g} a second, in a thread beside"),
             Result(
-                what="watched and told what to do",
-                value=extra,
+                what="a look for commands", value=part["listen"], unit="us", note=f"{LISTENS_A_S:g} a second, there too"
+            ),
+            Result(
+                what="all, for a step of 10 ms",
+                value=total,
                 unit="us/step",
                 against="a step of 10 ms",
-                ratio=extra / STEP_US,
+                ratio=total / STEP_US,
                 goal=GOAL,
-                note="the difference",
+                note="the step's, and its share of the thread's",
             ),
-            Result(
-                what="a beat of the pulse", value=beat_us(), unit="us", note="four a step; a file mapped into memory"
-            ),
+            Result(what=WITHOUT, value=us[WITHOUT], unit="us/step", note="tiny MLP; run_dir=None; bar and recorder on"),
+            Result(what=WITH, value=us[WITH], unit="us/step", note=f"the same; {num_steps} steps, {rounds} rounds"),
         ],
     ).publish(save=args.save)
 
