@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
-
 from texts import classifier, language_model, loaders
 
 from dist_ai.callbacks import Callback

@@ -38,9 +38,7 @@ def learner(dls: Any, source: Any, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def bert() -> Any:
     """Returns a trained classifier's learner."""
-    learn = learner(
-        loaders(160), {**BERT, "hidden_dropout_prob": 0.0, "initializer_range": 0.2}, metrics=accuracy
-    )
+    learn = learner(loaders(160), {**BERT, "hidden_dropout_prob": 0.0, "initializer_range": 0.2}, metrics=accuracy)
     learn.fit_one_cycle(12, 5e-3)
     return learn
 
