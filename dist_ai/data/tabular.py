@@ -10,9 +10,9 @@ import torch
 
 from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import TabularRow
+from dist_ai.data.base_loader import Tfms
 from dist_ai.data.block import TransformBlock
 from dist_ai.data.frames import TabularFrame, as_frame
-from dist_ai.data.base_loader import Tfms
 from dist_ai.data.loaders import DataLoaders, LoaderOptions
 from dist_ai.data.procs import Proc, as_procs
 from dist_ai.data.rows import ReadRows, RowData, tensors_of

@@ -16,8 +16,8 @@ from dist_ai.data import (
     TransformBlock,
     as_frame,
 )
-from dist_ai.data.frames import read_csv
 from dist_ai.data.base_loader import Tfms
+from dist_ai.data.frames import read_csv
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
 from dist_ai.data.tabular import names_of, splits_of
