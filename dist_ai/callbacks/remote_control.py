@@ -129,8 +129,7 @@ class RemoteControl(Callback):
         """Sets what a command has set, before what a schedule set can count."""
         state = self.state
         if not state.training:
-            if state.fitting:
-                self._beat(Stage.VALIDATE)
+            self._beat(Stage.VALIDATE)  # predictions in the middle of a fit are progress too
             return
         self._beat(Stage.FORWARD)
         while self._replays and self._replays[0][:2] == (self._recorder.fit, state.train_step):
@@ -165,6 +164,8 @@ class RemoteControl(Callback):
 
     def _beat(self, stage: Stage) -> None:
         state = self.state
+        if self._reporter is None and stage not in (Stage.STARTING, Stage.OUTSIDE):
+            return  # a validation on its own
         self._pulse.beat(self._recorder.fit, state.epoch, state.train_step, stage)
 
     # ------------------------------------------------------------------------------------------------ commands

@@ -125,9 +125,9 @@ class RNNRegularizer(Callback):
 
     The model returns (prediction, raw outputs, dropped-out outputs) of its last recurrent layer, both (batch, time,
     features); the loss and metrics see the prediction alone. In training the loss becomes
-    ``loss + alpha * mean(dropped²) + beta * mean((raw[:, 1:] - raw[:, :-1])²)``. Where sequences of several lengths are padded
-    it returns a fourth value, which steps are none of padding (bool, (batch, time)): then each sample counts the mean over its
-    own steps, the same on any number of ranks. In evaluation the model may return the prediction alone.
+    ``loss + alpha * mean(dropped²) + beta * mean((raw[:, 1:] - raw[:, :-1])²)``. Where sequences of several lengths are
+    padded it returns a fourth value, which steps are no padding (bool, (batch, time)): then each sample counts the mean over
+    its own steps, the same on any number of ranks. In evaluation the model may return the prediction alone.
 
     Args:
         alpha: of the activations' size.

@@ -20,19 +20,20 @@ __all__ = ["predict"]
 def predict(
     export: Annotated[Path, typer.Argument(help="The folder that learn.export made.", metavar="EXPORT_DIR")],
     files: Annotated[
-        list[Path],
-        typer.Argument(help="Images, folders of images, or tables (CSV, Parquet).", metavar="FILE..."),
+        list[str],
+        typer.Argument(
+            help="Images, texts or folders of them, or tables (CSV, Parquet); for a model of texts also a text itself.",
+            metavar="FILE...",
+        ),
     ],
     picture: Annotated[Path | None, typer.Option(help="Also draw the predictions to this PNG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file instead of a table.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
 ) -> None:
-    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image under it.
+    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image or text under it.
 
     A model of tables takes CSV and Parquet files, and predicts each of their rows.
     """
-    if missing := [file for file in files if not file.exists()]:
-        raise ConfigError(f"no file or folder at {missing[0]}: it is not there (looked from {Path.cwd()})")
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(
             f"--picture {picture}: expected the name of a PNG file, such as {picture.with_suffix('.png')}"
@@ -40,27 +41,55 @@ def predict(
     from dist_ai.export import Predictor
 
     predictor = Predictor(export, device=device)
-    if predictor.recipe.reads_tables is not None:
-        if picture is not None:
-            raise ConfigError("--picture draws images, and this model takes the rows of tables; leave it out")
+    recipe = predictor.recipe
+    reads = "the rows of tables" if recipe.reads_tables is not None else "texts" if recipe.reads_text else "images"
+    if picture is not None and reads != "images":
+        raise ConfigError(f"--picture draws images, and this model takes {reads}; leave it out")
+    if recipe.reads_tables is not None:
         for file in files:
-            _print(*_of_table(predictor, file), as_json=as_json)
+            _print(*_of_table(predictor, _existing(file)), as_json=as_json)
         return
-    from dist_ai.data import get_image_files
-
-    files = [found for file in files for found in (get_image_files(file) if file.is_dir() else [file])]
-    predictions = predictor.predict_many(files)
-    _print([{"file": str(file)} for file in files], predictions, as_json=as_json)
+    items = _items(files, reads_text=recipe.reads_text)
+    predictions = predictor.predict_many(items)
+    _print([{"file": str(item)} for item in items], predictions, as_json=as_json)
     if picture is not None:
         from dist_ai.vision.show import save_predictions
 
         try:
-            save_predictions(picture, files, [(each.label, each.confidence) for each in predictions])
+            save_predictions(picture, items, [(each.label, each.confidence) for each in predictions])
         except OSError as error:
             raise ConfigError(
                 f"--picture {picture} cannot be written: {error.strerror}; choose another place"
             ) from error
         print(f"drawn in {picture}")
+
+
+def _items(given: list[str], *, reads_text: bool) -> list[Path | str]:
+    """Returns the files of what was given; for a model of texts, what is no file is the text itself."""
+    from dist_ai.data import get_image_files, get_text_files
+
+    files_of = get_text_files if reads_text else get_image_files
+    items: list[Path | str] = []
+    for each in given:
+        if reads_text and not _exists(Path(each)):
+            items.append(each)
+        else:
+            path = _existing(each)
+            items += files_of(path) if path.is_dir() else [path]
+    return items
+
+
+def _existing(file: str) -> Path:
+    if not _exists(path := Path(file)):
+        raise ConfigError(f"no file or folder at {path}: it is not there (looked from {Path.cwd()})")
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a text may be longer than a file's name
+        return False
 
 
 def _of_table(predictor: Predictor, file: Path) -> tuple[list[dict[str, Any]], list[Prediction]]:
@@ -81,7 +110,7 @@ def _of_table(predictor: Predictor, file: Path) -> tuple[list[dict[str, Any]], l
 
 def _print(places: list[dict[str, Any]], predictions: list[Prediction], *, as_json: bool) -> None:
     names = [" ".join(map(str, place.values())) for place in places]
-    width = max(map(len, names))
+    width = min(_WIDEST, max(map(len, names)))
     for name, place, prediction in zip(names, places, predictions, strict=True):
         # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
         label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
@@ -90,3 +119,6 @@ def _print(places: list[dict[str, Any]], predictions: list[Prediction], *, as_js
             print(json.dumps({**place, "label": label, "confidence": prediction.confidence if known else None}))
         else:
             print(f"{name:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
+
+
+_WIDEST = 100  # characters of a text beside which its label stands

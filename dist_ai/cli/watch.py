@@ -33,6 +33,7 @@ def watch(
     mailbox = mailbox_of_run(run)
     console = Console()
     if once:
+        console = Console(width=None if console.is_terminal else 200)  # a file has no edge
         console.print(_table(run, mailbox.statuses()))
         return
     with Live(_table(run, mailbox.statuses()), console=console, auto_refresh=False) as live:
@@ -48,26 +49,31 @@ def _table(run: str, statuses: list[Status]) -> Table:
     from rich.table import Table
 
     table = Table(title=run, box=None, header_style="bold")
-    heads = ("rank", "host", "fit", "epoch", "step", "of", "stage", "loss", "samples/s", "own ms", "heard", "")
+    several = len({status.host for status in statuses}) > 1
+    heads = ("rank", *(("host",) if several else ()), *_HEADS, "")
     for head in heads:
         table.add_column(head, justify="left" if head in ("host", "stage", "") else "right", no_wrap=True)
     for status in statuses:
         said = remark(status, statuses)
-        table.add_row(*_row(status), said, style="red" if said else None)
+        host = [status.host] if several else []
+        table.add_row(str(status.rank), *host, *_row(status), said, style="red" if said else None)
     if not statuses:
         table.add_row(*[""] * (len(heads) - 1), "no rank has told of itself yet")
     return table
+
+
+_HEADS = ("fit", "epoch", "step", "stage", "loss", "samples/s", "own ms", "heard")
 
 
 def _row(status: Status) -> list[str]:
     total = "?" if status.total_steps is None else str(status.total_steps)
     loss = "-" if status.loss is None else f"{status.loss:.4g}"
     return [
-        *(str(each) for each in (status.rank, status.host, status.fit, status.epoch, status.step, total, status.stage)),
+        *(str(each) for each in (status.fit, status.epoch, f"{status.step}/{total}", status.stage)),
         loss,
         f"{status.samples_per_s:.0f}",
         f"{status.own_ms:.1f}",
-        f"{status.age_s:.1f} s ago",
+        f"{status.age_s:.1f}s ago",
     ]
 
 

@@ -269,7 +269,8 @@ def _drawing_over(below: _Element, element: _Element) -> Any:
 
 def _shape(element: _Element) -> float:
     """Returns height by width of what is drawn."""
-    if isinstance(element.like, TensorSeries):
+    first = element.like[0] if isinstance(element.like, tuple) else element.like
+    if isinstance(first, TensorSeries):
         return 0.0
     size: Any = getattr(element.value, "shape", ())
     return size[-2] / size[-1] if len(size) >= 2 and size[-1] and size[-2] else 1.0

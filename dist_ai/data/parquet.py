@@ -159,6 +159,29 @@ class ParquetData(Sequence[Row]):
             DataError: a value is missing or fits into no batch, or the store could not be reached in time.
         """
         rows = indices.numpy()
+        return {name: self._joined(name, rows, parts) for name, parts in self._parts(rows).items()}
+
+    def take(self, indices: Indices) -> dict[str, Any]:
+        """Returns rows as columns: arrays of numbers where none is missing, else lists, with None for what is.
+
+        Args:
+            indices: of the rows, int64 (n,).
+        """
+        return {name: _side_by_side(len(indices), parts) for name, parts in self._parts(indices).items()}
+
+    def sample(self, num_rows: int) -> dict[str, Any]:
+        """Returns about so many rows as `take` does: whole row groups from all over the files; all rows if there are fewer."""
+        sizes, begins = self._groups.num_rows, np.asarray(self._ends) - self._groups.num_rows
+        num_groups = (
+            len(sizes) if num_rows >= len(self) else max(1, min(len(sizes), num_rows // int(max(1, sizes.mean()))))
+        )
+        chosen = np.arange(num_groups) * len(sizes) // num_groups
+        return self.take(
+            np.concatenate([np.arange(begins[g], begins[g] + sizes[g]) for g in chosen.tolist()])[:num_rows]
+        )
+
+    def _parts(self, rows: Indices) -> dict[str, list[tuple[Indices, Any]]]:
+        """Returns the columns of rows in parts, one a row group: (places among the rows, values)."""
         groups = np.searchsorted(self._ends, rows, side="right")
         reader, sizes = self._reader(), self._groups.num_rows
         parts: dict[str, list[tuple[Indices, Any]]] = {name: [] for name in self.names}
@@ -167,7 +190,7 @@ class ParquetData(Sequence[Row]):
             within = rows[here] - (self._ends[group] - sizes[group])
             for name, column in reader.columns(group, self.names).items():
                 parts[name].append((here, column.take(within)))  # copied, so that the row group may go
-        return {name: self._joined(name, rows, parts[name]) for name in self.names}
+        return parts
 
     def expect(self, indices: torch.Tensor) -> None:
         """Begins to read, in the background, what these rows will need; a loader says so some batches before it fetches them.
@@ -270,10 +293,7 @@ class ParquetData(Sequence[Row]):
             for here, taken in parts:
                 result[here] = taken
             return torch.from_numpy(result)
-        values: list[Any] = [None] * len(rows)
-        for here, taken in parts:
-            for place, value in zip(here.tolist(), _listed(taken), strict=True):
-                values[place] = value
+        values = _side_by_side(len(rows), parts, listed=True)
         if set(map(type, values)) in ({str}, {bytes}):  # as `collate` finds them too, in ten times as long
             return values
         for place, value in enumerate(values):
@@ -568,6 +588,20 @@ def _column_of(array: Any) -> _Column:
                     return _Numbers(values.reshape(-1, kind.list_size))
                 return _Lists(values, list(itertools.accumulate(array.value_lengths().to_pylist(), initial=0)))
     return _Arrow(array)
+
+
+def _side_by_side(num: int, parts: list[tuple[Indices, Any]], *, listed: bool = False) -> Any:
+    """Returns a column from its parts: an array if all of them are such, unless it shall be a list."""
+    if not listed and all(isinstance(taken, np.ndarray) and taken.ndim == 1 for _, taken in parts):
+        result = np.empty(num, np.result_type(*(taken for _, taken in parts)))
+        for here, taken in parts:
+            result[here] = taken
+        return result
+    values: list[Any] = [None] * num
+    for here, taken in parts:
+        for place, value in zip(here.tolist(), _listed(taken), strict=True):
+            values[place] = value
+    return values
 
 
 def _listed(taken: Any) -> list[Any]:

@@ -20,7 +20,7 @@ They are dataclasses: their fields are their state, which an export holds and wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -160,13 +160,23 @@ class Categorify(TabularProc):
     def encodes(self, to: TabularFrame) -> None:
         """Numbers the categories, int64."""
         for name in to.cat_names:
-            to[name] = codes_of(to[name], self._of(name))
+            to[name] = codes_of(to[name], self._index_of(name))
 
     def decodes(self, to: TabularFrame) -> None:
         """Returns the categories of numbers, None for 0."""
         for name in to.cat_names:
             classes = np.array([None, *self._of(name)[1:]], dtype=object)
             to[name] = classes[to[name].to_numpy()]
+
+    def _index_of(self, name: str) -> Any:
+        """Returns the categories as an index, made once: in a stream of batches it would cost more than the look-up."""
+        import pandas as pd
+
+        known: dict[str, tuple[list[Any], Any]] = self.__dict__.setdefault("_indexes", {})
+        classes = self._of(name)
+        if name not in known or known[name][0] is not classes:
+            known[name] = classes, pd.Index(classes[1:], dtype=object)
+        return known[name][1]
 
     def _of(self, name: str) -> list[Any]:
         if name not in self.classes:
@@ -176,12 +186,12 @@ class Categorify(TabularProc):
         return self.classes[name]
 
 
-def codes_of(column: Any, classes: Sequence[Any]) -> Any:
-    """Returns the place of each value of a column among `classes`, int64; 0 where it is missing or none of them."""
+def codes_of(column: Any, known: Any) -> Any:
+    """Returns the place of each value of a column in the index `known`, from 1, int64; 0 where it is missing or not there."""
     import pandas as pd
 
     values = column.astype(object).where(column.notna(), None) if hasattr(column.dtype, "categories") else column
-    found = pd.Index(classes[1:], dtype=object).get_indexer(pd.Index(values.astype(object)))
+    found = known.get_indexer(pd.Index(values.astype(object)))
     return np.where(column.isna(), -1, found).astype(np.int64) + 1
 
 

@@ -123,6 +123,11 @@ class SampleRecipe:
         raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
 
     @property
+    def reads_text(self) -> bool:
+        """Whether an item may be a text itself, because a transform of an input says that it reads texts (`reads_text`)."""
+        return any(getattr(tfm, "reads_text", False) for pipeline in self.inputs for tfm in pipeline.tfms)
+
+    @property
     def num_outputs(self) -> int:
         """How many numbers a model gives for a sample, from the targets' transforms: classes, or numbers of a regression.
 

@@ -10,9 +10,9 @@ import torch
 
 from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import TabularRow
+from dist_ai.data.base_loader import Tfms
 from dist_ai.data.block import TransformBlock
 from dist_ai.data.frames import TabularFrame, as_frame
-from dist_ai.data.loader import Tfms
 from dist_ai.data.loaders import DataLoaders, LoaderOptions
 from dist_ai.data.procs import Proc, as_procs
 from dist_ai.data.rows import ReadRows, RowData, tensors_of
@@ -175,6 +175,8 @@ class TabularPandas:
             seed, options: see `DataLoader` and `LoaderOptions`.
         """
         device = current_world().device if options.get("device") is None else torch.device(options["device"])  # type: ignore[arg-type]
+        if options.get("num_workers"):  # worker processes are forked, and cannot read a GPU's memory
+            device = torch.device("cpu")
         train, *others = (part.to(device) for part in self.subsets)
         return cls.from_dsets(
             train, others[0] if others else None, batch_tfms=batch_tfms, n_inp=1, seed=seed, **options

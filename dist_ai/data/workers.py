@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -91,6 +93,7 @@ class Workers(Generic[Task]):
             collate_fn=_as_is,
             persistent_workers=True,
             pin_memory=pin_memory,
+            worker_init_fn=_serve_to_the_end,
             # Each epoch draws a seed for the workers: from the global generator, it would change the model's dropout.
             generator=torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF),
         )
@@ -147,6 +150,24 @@ class _TaskDataset(torch.utils.data.Dataset[Any]):
             failure = DataError("the data set raised StopIteration where a batch was asked for; raise an error instead")
             failure.__cause__ = error
             return _Failure.of(failure)
+
+
+def _serve_to_the_end(_: int) -> None:
+    """Has a worker obey the training process alone. Who asks all processes of a run to end, as a scheduler does, asks that one
+    too, and it needs batches to finish its step and write a checkpoint; a worker ends when it is gone.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS: there workers end at once, as torch has it
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked = {signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    threading.Thread(target=_obey, args=(asked, os.getppid()), name="obey", daemon=True).start()
+
+
+def _obey(asked: set[signal.Signals], training: int) -> None:
+    while signal.sigwaitinfo(asked).si_pid != training:
+        pass
+    os._exit(0)
 
 
 def _as_is(fetched: Any) -> Any:

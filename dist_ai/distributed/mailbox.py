@@ -265,7 +265,12 @@ class FileMailbox:
 
     def statuses(self) -> list[Status]:
         """Returns what each rank told last, by rank."""
-        return [Status(**each) for each in self._read("ranks")]
+        found = self._read("ranks", self._numbers("ranks"))
+        # While a file is replaced, a listing may be without it.
+        listed = {each["rank"] for each in found}
+        size = max((each["world_size"] for each in found), default=0)
+        found += self._read("ranks", (rank for rank in range(size) if rank not in listed))
+        return sorted((Status(**each) for each in found), key=lambda status: status.rank)
 
     def send(self, verb: str, args: Mapping[str, Any] | None = None) -> Command:
         """Adds a command, under the next number."""
@@ -278,7 +283,9 @@ class FileMailbox:
 
     def commands(self, after: int = 0) -> list[Command]:
         """Returns the commands with larger numbers than `after`, in order."""
-        return [Command(**each) for each in self._read("commands", after)]
+        # All up to the last, for a listing may be without one that is being added; there are no gaps.
+        last = max(self._numbers("commands"), default=0)
+        return [Command(**each) for each in self._read("commands", range(after + 1, last + 1))]
 
     def answer(self, answer: Answer) -> None:
         """Tells what became of a command."""
@@ -286,7 +293,7 @@ class FileMailbox:
 
     def answers(self) -> dict[int, Answer]:
         """Returns what became of the commands that were answered, by number."""
-        return {each["number"]: Answer(**each) for each in self._read("answers")}
+        return {each["number"]: Answer(**each) for each in self._read("answers", self._numbers("answers"))}
 
     def keep_ranks(self, world_size: int) -> None:
         """Forgets the statuses of ranks that a world of this size does not have."""
@@ -317,12 +324,11 @@ class FileMailbox:
             return []
         return sorted(int(stem) for name in names if (stem := name.removesuffix(".json")).isdigit())
 
-    def _read(self, kind: str, after: int = -1) -> list[dict[str, Any]]:
+    def _read(self, kind: str, numbers: Iterable[int]) -> list[dict[str, Any]]:
         found = []
-        for number in self._numbers(kind):
-            if number > after:
-                with contextlib.suppress(OSError, ValueError):
-                    found.append(json.loads((self.folder / kind / f"{number}.json").read_text()))
+        for number in numbers:
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads((self.folder / kind / f"{number}.json").read_text()))
         return found
 
 

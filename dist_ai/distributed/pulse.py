@@ -63,8 +63,8 @@ class Beat(NamedTuple):
         return 0.0 if self.stage is Stage.OUTSIDE else max(0.0, time.monotonic() - self.since)
 
     def __str__(self) -> str:
-        if self.stage is Stage.OUTSIDE:
-            return "outside of a fit"
+        if self.fit == 0:
+            return "before its first fit"
         return f"fit {self.fit}, epoch {self.epoch}, step {self.step} ({self.stage.name.lower()})"
 
 

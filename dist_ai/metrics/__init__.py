@@ -55,7 +55,7 @@ from dist_ai.metrics.single_label import (
     error_rate,
     top_k_accuracy,
 )
-from dist_ai.metrics.text import CorpusBLEUMetric, Perplexity
+from dist_ai.metrics.text import CorpusBLEUMetric, Perplexity, RougeMetric, SacreBLEUMetric
 from dist_ai.metrics.torchmetrics import TorchMetric
 
 __all__ = [
@@ -104,6 +104,8 @@ __all__ = [
     "RocAuc",
     "RocAucBinary",
     "RocAucMulti",
+    "RougeMetric",
+    "SacreBLEUMetric",
     "SpearmanCorrCoef",
     "TorchMetric",
     "accuracy",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from dist_ai.errors import ConfigError, MissingDependencyError
 from dist_ai.metrics.mean import MeanOf
 
-__all__ = ["CorpusBLEUMetric", "Perplexity"]
+__all__ = ["CorpusBLEUMetric", "Perplexity", "RougeMetric", "SacreBLEUMetric"]
 
 
 def Perplexity(axis: int = -1, *, ignore_index: int | None = None) -> MeanOf:
@@ -78,6 +81,113 @@ class CorpusBLEUMetric:
             return 0.0
         logs = sum(math.log(match / num) for match, num in zip(matches, predicted, strict=True)) / 4
         return math.exp(logs + min(0.0, 1 - wanted / length))
+
+
+class _OfTexts:
+    """What metrics of decoded texts share: the likeliest token at each place makes the predicted text.
+
+    Args:
+        decode: from the ids of a text to the text, such as ``dls.tokenize.text``, which leaves padding out.
+        axis: dimension of the vocabulary in the prediction.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], axis: int, num_sums: int) -> None:
+        self.decode = decode
+        self.axis = axis
+        self.num_sums = num_sums
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._sums = torch.zeros(self.num_sums, dtype=torch.float64)
+
+    def update(self, pred: torch.Tensor, target: torch.Tensor, num_local: int) -> None:
+        """Counts a batch."""
+        guesses, truths = pred.argmax(self.axis)[:num_local].tolist(), target[:num_local].tolist()
+        for guess, truth in zip(guesses, truths, strict=True):
+            self._sums += torch.tensor(self.of_one(self.decode(guess), self.decode(truth)), dtype=torch.float64)
+
+    def statistics(self) -> torch.Tensor:
+        """Returns the sums."""
+        return self._sums
+
+    def of_one(self, guess: str, truth: str) -> list[float]:
+        """Returns what one sample adds to the sums."""
+        raise NotImplementedError
+
+
+class SacreBLEUMetric(_OfTexts):
+    """BLEU of texts as sacreBLEU counts it, 0 to 100, with its tokenisation (Post, arXiv:1804.08771).
+
+    Args:
+        decode, axis: see `RougeMetric`.
+
+    Raises:
+        MissingDependencyError: sacrebleu is not installed.
+    """
+
+    name = "sacrebleu"
+
+    def __init__(self, decode: Callable[[list[int]], str], axis: int = -1) -> None:
+        self._bleu = _imported("sacrebleu", "sacrebleu").BLEU(force=True)
+        super().__init__(decode, axis, 2 + 2 * 4)
+
+    def of_one(self, guess: str, truth: str) -> list[float]:
+        """Returns the lengths, the matches and the n-grams of a text."""
+        score = self._bleu.corpus_score([guess], [[truth]])
+        return [score.sys_len, score.ref_len, *score.counts, *score.totals]
+
+    def value(self, statistics: torch.Tensor) -> float:
+        """Returns BLEU."""
+        length, wanted, *counts = (round(each) for each in statistics.tolist())
+        if not wanted:
+            return float("nan")
+        return float(self._bleu.compute_bleu(counts[:4], counts[4:], length, wanted, smooth_method="exp").score)
+
+
+class RougeMetric(_OfTexts):
+    """The mean ROUGE F-measure of the texts, 0 to 1 (Lin, 2004, aclanthology.org/W04-1013), as Google's rouge-score counts it.
+
+    Args:
+        decode: from the ids of a text to the text, such as ``dls.tokenize.text``, which leaves padding out.
+        kind: ``"rouge1"``, ``"rouge2"``, ``"rougeL"`` and so on.
+        axis: dimension of the vocabulary in the prediction.
+
+    The predicted text of a sample is the likeliest token at each place.
+
+    Raises:
+        ConfigError: there is no such kind.
+        MissingDependencyError: rouge-score is not installed.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], kind: str = "rougeL", axis: int = -1) -> None:
+        self.name = kind
+        self._scorer = _imported("rouge_score.rouge_scorer", "rouge-score").RougeScorer([kind])
+        try:
+            self._scorer.score("a", "a")
+        except ValueError as error:
+            raise ConfigError(f"kind={kind!r}: {error}; expected 'rouge1', 'rouge2' or 'rougeL'") from error
+        super().__init__(decode, axis, 2)
+
+    def of_one(self, guess: str, truth: str) -> list[float]:
+        """Returns the F-measure of a text, and 1."""
+        return [self._scorer.score(truth, guess)[self.name].fmeasure, 1.0]
+
+    def value(self, statistics: torch.Tensor) -> float:
+        """Returns the mean."""
+        total, count = statistics.tolist()
+        return total / count if count else float("nan")
+
+
+def _imported(module: str, package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{package} is not installed, and this metric needs it: pip install {package}"
+        ) from error
 
 
 def _ngrams(tokens: list[int], n: int) -> Counter[tuple[int, ...]]:

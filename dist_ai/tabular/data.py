@@ -6,12 +6,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from dist_ai.data import Categorify, DataLoaders, LoaderOptions, Table, TabularPandas, TransformBlock, as_frame
+from dist_ai.data import (
+    Categorify,
+    DataLoaders,
+    LoaderOptions,
+    ParquetData,
+    Table,
+    TabularPandas,
+    TransformBlock,
+    as_frame,
+)
+from dist_ai.data.base_loader import Tfms
 from dist_ai.data.frames import read_csv
-from dist_ai.data.loader import Tfms
 from dist_ai.data.procs import Proc
+from dist_ai.data.row_stream import RowStream
 from dist_ai.data.tabular import names_of, splits_of
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split
 from dist_ai.tabular.procs import FillMissing, Normalize
 
@@ -146,6 +156,46 @@ class TabularDataLoaders(DataLoaders):
             batch_tfms=batch_tfms,
             **options,
         )
+
+    @classmethod
+    def from_parquet_stream(
+        cls,
+        train: Any,
+        valid: Any = None,
+        *,
+        cat_names: Sequence[str] | str = (),
+        cont_names: Sequence[str] | str = (),
+        other_names: Sequence[str] | str = (),
+        y_names: Sequence[str] | str = (),
+        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        fit_rows: int = 1_000_000,
+        buffer_bytes: int = 64 << 20,
+        seed: int | None = 0,
+        batch_tfms: Tfms = (),
+        **options: Unpack[LoaderOptions],
+    ) -> Self:
+        """Returns loaders of Parquet files that need not fit into memory: row groups are read when they are needed.
+
+        Args:
+            train, valid: the files for training and for validation, which must be others: a file, a folder, or several, or
+                their addresses; see `ParquetData`, which also says how rows are shuffled. Without `valid` nothing is validated.
+            cat_names, cont_names: the columns, which are not guessed here.
+            other_names: further columns that procs look at, such as that of `DateParts`.
+            fit_rows: about so many training rows, of row groups all over the files, are what the procs learn from; they have to
+                fit into memory. A category that these do not have counts as unknown.
+            buffer_bytes: decoded rows that each process holds.
+            y_names, procs, y_block, seed, batch_tfms, options: see the class.
+        """
+        names = _targets(y_names)
+        cats, conts = names_of(cat_names), names_of(cont_names)
+        if not cats and not conts:
+            raise ConfigError("neither cat_names nor cont_names are given: there is nothing to predict from")
+        columns = [*cats, *conts, *names_of(other_names), *names]
+        data = ParquetData(train, columns=columns, buffer_bytes=buffer_bytes)
+        rows = RowStream.fitted(data, procs, cats, conts, names, y_block, fit_rows=fit_rows)
+        held_out = None if valid is None else rows.new(ParquetData(valid, columns=columns, buffer_bytes=buffer_bytes))
+        return cls.from_dsets(rows, held_out, batch_tfms=batch_tfms, n_inp=1, seed=seed, **options)
 
 
 def _targets(y_names: Sequence[str] | str) -> list[str]:

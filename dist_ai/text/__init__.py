@@ -4,6 +4,7 @@ import dist_ai.text.show  # noqa: F401  # registers the loss of language models
 from dist_ai.text.awd_lstm import AWD_LSTM
 from dist_ai.text.blocks import TextBlock
 from dist_ai.text.data import TextDataLoaders
+from dist_ai.text.huggingface import hf_learner
 from dist_ai.text.learner import (
     LMLearner,
     TextLearner,
@@ -29,6 +30,7 @@ __all__ = [
     "Tokenize",
     "Transformer",
     "architectures",
+    "hf_learner",
     "language_model_learner",
     "load_text_learner",
     "text_classifier_learner",

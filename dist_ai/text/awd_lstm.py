@@ -109,12 +109,23 @@ class LSTMLayer(Seeded):
         if state is None:
             zeros = x.new_zeros(len(x), self.n_out)
             state = zeros, zeros
-        weights: list[torch.Tensor] = [self.weight_ih, self._dropped(self.weight_hh), self.bias_ih, self.bias_hh]
-        before = [each.to(x.dtype)[None].contiguous() for each in state]
-        if x.dtype != self.weight_ih.dtype:  # autocast made the input smaller: an LSTM wants one type
-            weights = [weight.to(x.dtype) for weight in weights]
-        # One layer at a time and not nn.LSTM, whose list of weights knows nothing of a strategy's that swaps them.
-        out, hidden, cell = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
+        weights = [self.weight_ih, self._dropped(self.weight_hh), self.bias_ih, self.bias_hh]
+        # An LSTM wants one type. That of autocast, but on a CPU, which has no LSTM of 16 bits that can be trained.
+        dtype = weights[0].dtype if x.device.type == "cpu" else x.dtype
+        x, *before = (each.to(dtype) for each in (x, *state))
+        with torch.autocast(x.device.type, enabled=x.device.type != "cpu" and torch.is_autocast_enabled(x.device.type)):
+            # One layer at a time and not nn.LSTM, whose list of weights knows nothing of a strategy's that swaps them.
+            out, hidden, cell = torch.lstm(
+                x,
+                [each[None].contiguous() for each in before],
+                [weight.to(dtype) for weight in weights],
+                True,
+                1,
+                0.0,
+                self.training,
+                False,
+                True,
+            )
         return out, (hidden[0], cell[0])
 
     def _dropped(self, weight: torch.Tensor) -> torch.Tensor:

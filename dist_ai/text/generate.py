@@ -138,7 +138,7 @@ def beam_search(
         step = torch.tensor([[text[-1]] for text in texts], device=ids.device)
         logits, state = model.continued(step, state)
         each = scores[:, None] + _allowed(logits, forbidden).log_softmax(-1)
-        scores, flat = each.flatten().topk(beam)
+        scores, flat = each.flatten().topk(min(beam, each.numel()))
         parents = flat // each.shape[1]
         texts = [[*texts[p], t] for p, t in zip(parents.tolist(), (flat % each.shape[1]).tolist(), strict=True)]
         state = {name: rows.index_select(0, parents.to(rows.device)) for name, rows in state.items()}

@@ -21,10 +21,18 @@ from dist_ai.learner import Learner
 from dist_ai.optimizer import Adam
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
-from dist_ai.text.models import LanguageModel, name_of, text_classifier, text_language_model, text_splitter
+from dist_ai.text.models import name_of, text_classifier, text_language_model, text_splitter
 from dist_ai.text.transforms import Tokenize
 
-__all__ = ["LMLearner", "TextLearner", "language_model_learner", "load_text_learner", "text_classifier_learner"]
+__all__ = [
+    "LMLearner",
+    "LearnerOptions",
+    "TextLearner",
+    "language_model_learner",
+    "load_text_learner",
+    "text_classifier_learner",
+    "tokenize_of",
+]
 
 
 class LearnerOptions(TypedDict, total=False):
@@ -56,7 +64,7 @@ class TextLearner(Learner):
     @property
     def tokenize(self) -> Tokenize:
         """How text becomes tokens."""
-        return _tokenize_of(self.dls)
+        return tokenize_of(self.dls)
 
     def save_encoder(self, name: str | Path) -> Path:
         """Writes the encoder's weights and the vocabulary to a directory; returns it. Collective.
@@ -188,7 +196,7 @@ def language_model_learner(
     Raises:
         ConfigError: an argument that cannot work; loaders that are not of a language model.
     """
-    name, tokenize = name_of(arch), _tokenize_of(dls)
+    name, tokenize = name_of(arch), tokenize_of(dls)
     if not tokenize.is_lm:
         raise ConfigError("these loaders are not of a language model; make them with is_lm=True")
     if name == "transformer":
@@ -248,7 +256,7 @@ def text_classifier_learner(
     Raises:
         ConfigError: an argument that cannot work.
     """
-    name, tokenize = name_of(arch), _tokenize_of(dls)
+    name, tokenize = name_of(arch), tokenize_of(dls)
     if tokenize.is_lm:
         raise ConfigError("these loaders are of a language model; make them without is_lm")
     if dls.train.bs == 1:
@@ -287,8 +295,8 @@ def load_text_learner(directory: str | Path) -> TextLearner:
         ArtifactError: the export is missing, damaged, or names what this program does not have.
     """
     artifact = load_export(directory)
-    kind = LMLearner if isinstance(artifact.model, LanguageModel) else TextLearner
     dls = DataLoaders.without_data(artifact.recipe)
+    kind = LMLearner if hasattr(artifact.model, "continued") and tokenize_of(dls).is_lm else TextLearner
     return kind(dls, artifact.model, artifact.loss_func, spec=artifact.spec, run_dir=None)
 
 
@@ -304,7 +312,12 @@ def _seeded(dls: DataLoaders, make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _tokenize_of(dls: DataLoaders) -> Tokenize:
+def tokenize_of(dls: DataLoaders) -> Tokenize:
+    """Returns how the texts of loaders become tokens.
+
+    Raises:
+        ConfigError: they have no texts.
+    """
     for pipeline in dls.recipe.inputs:
         for tfm in pipeline.tfms:
             if isinstance(tfm, Tokenize):

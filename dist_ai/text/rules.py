@@ -79,12 +79,13 @@ _REPLACED = [
     (re.compile(r" @-@ "), "-"),
 ]
 _ODD = re.compile(r"[#&@<\\–—;]")  # texts without any of them, nearly all, are left alone
-_REPEATED = re.compile(r"([^\s\w])\1{3,}|([^\W\d])\2{3,}")
-_REPEATED_WORD = re.compile(r"(?:^|(?<=\s))(\w+)((?:\s+\1){2,})(?=\s|$|[^\w\s])", re.IGNORECASE)
+# Each begins with a set of characters, which is what the engine skips to, and never tries a part of a word.
+_REPEATED = re.compile(r"([^\s\d])\1{3,}")
+_REPEATED_WORD = re.compile(r"(?<!\S)(\w++)((?:\s+\1){2,})(?!\w)", re.IGNORECASE)
 _SPACED = re.compile(r"\s*([/#\\])\s*")
 _SPACES = re.compile(r"[ \t\r\f\v]{2,}|[\u00a0\u2009\u200b]+")
-_CAPITALS = re.compile(r"(?<!\w)([A-Z]{2,}[A-Z0-9'’]*)(?!\w)")
-_CAPITAL = re.compile(r"(?<!\w)(?=[^\W\d_])(?!xx)([A-ZÀ-ÖØ-ÞΑ-ΩА-Я])(?=[^\W\d_]*[^\W\d_A-Z]|(?!\w))")
+_CAPITALS = re.compile(r"([A-Z](?<!\w\w)[A-Z][A-Z0-9'’]*)(?!\w)")
+_CAPITAL = re.compile(r"([A-ZÀ-ÖØ-ÞΑ-ΩА-Я])(?<!\w\w)(?=[^\W\d_]*[^\W\d_A-Z]|(?!\w))")
 
 
 @text_rules.register("fix_html")
@@ -124,7 +125,7 @@ def _first_capital(word: str) -> str:
 @text_rules.register("spec_add_spaces")
 def spec_add_spaces(text: str) -> str:
     r"""Puts spaces around ``/``, ``#`` and ``\``."""
-    return _SPACED.sub(r" \1 ", text)
+    return _SPACED.sub(r" \1 ", text) if "/" in text or "#" in text or "\\" in text else text
 
 
 @text_rules.register("rm_useless_spaces")

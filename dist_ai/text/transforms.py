@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,8 @@ class Tokenize(Transform):
     >>> tokenize.decode(tokenize("A good film."))
     'A good film.'
     """
+
+    reads_text: ClassVar[bool] = True
 
     kind: Kind = "word"
     rules: Sequence[str] | None = None

@@ -16,7 +16,7 @@ from dist_ai.timeseries.blocks import TSBlock, TSForecastBlock, TSKnownBlock, TS
 from dist_ai.timeseries.data import TSDataLoaders
 from dist_ai.timeseries.files import LabelledSeries, read_csv, read_ts, read_tsv
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
-from dist_ai.timeseries.items import FillMissing, PadTo, ToSeries
+from dist_ai.timeseries.items import FillGaps, PadTo, ToSeries
 from dist_ai.timeseries.learner import ForecastLearner, forecast_learner, ts_learner
 from dist_ai.timeseries.losses import ForecastLoss
 from dist_ai.timeseries.models import architectures, forecasters
@@ -27,7 +27,7 @@ from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, Window, 
 __all__ = [
     "ChannelDrop",
     "CutOut",
-    "FillMissing",
+    "FillGaps",
     "ForecastLearner",
     "ForecastLoss",
     "Jitter",

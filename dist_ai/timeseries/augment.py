@@ -147,10 +147,8 @@ class TimeWarp(SeriesEffect):
         """Returns the series warped."""
         length = _lengths(series)
         speed = np.exp(_smooth(draw.normal(0, self.std, size=(self.knots,)), 65))
-        passed = np.concatenate([np.zeros((len(speed), 1)), ((speed[:, 1:] + speed[:, :-1]) / 2).cumsum(1)], 1)
-        passed = torch.from_numpy(passed / passed[:, -1:]).to(
-            series.device, series.dtype
-        )  # 0 to 1, a share of the length
+        gone = np.concatenate([np.zeros((len(speed), 1)), ((speed[:, 1:] + speed[:, :-1]) / 2).cumsum(1)], 1)
+        passed = torch.from_numpy(gone / gone[:, -1:]).to(series.device, series.dtype)  # 0 to 1, a share of the length
         share = _shares(series, length)
         place = _read(passed[:, None], share.clamp(max=1) * 64)[:, 0]
         return _read_within(series, place * (length - 1), length)

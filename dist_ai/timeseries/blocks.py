@@ -6,7 +6,7 @@ from typing import Any
 
 from dist_ai.core.transform import Transform
 from dist_ai.data import TransformBlock
-from dist_ai.timeseries.items import FillMissing, PadTo, ToSeries
+from dist_ai.timeseries.items import FillGaps, PadTo, ToSeries
 from dist_ai.timeseries.windows import FutureOf, LastSteps, PastOf, TargetOf
 
 __all__ = ["TSBlock", "TSForecastBlock", "TSKnownBlock", "TSPastBlock"]
@@ -24,19 +24,19 @@ def TSBlock(
 
     Args:
         channels: how many there are; by default as many as the first training item has.
-        missing: what to do where values are missing; see `FillMissing`.
+        missing: what to do where values are missing; see `FillGaps`.
         scale: a transform that learns from all training series, such as `Standardize()`.
         pad: fill up shorter series to one length; else all must have one.
         length: that length; by default that of the longest training series.
     """
-    tfms: list[Any] = [ToSeries(channels), FillMissing(missing)]
+    tfms: list[Any] = [ToSeries(channels), FillGaps(missing)]
     tfms += [scale] if scale is not None else []
     return TransformBlock(type_tfms=[*tfms, PadTo(length)] if pad else tfms)
 
 
 def TSPastBlock(context: int, *, missing: str = "raise") -> TransformBlock:
     """Returns the block of what a forecast is made from: of a `Window` its past, of a longer series its last `context` steps."""
-    return TransformBlock(type_tfms=[PastOf(), ToSeries(), FillMissing(missing), LastSteps(context)])
+    return TransformBlock(type_tfms=[PastOf(), ToSeries(), FillGaps(missing), LastSteps(context)])
 
 
 def TSKnownBlock() -> TransformBlock:

@@ -107,7 +107,7 @@ def read_csv(file: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is not there or empty, a value is no number, or a line has another number of them.
     """
-    rows = []
+    rows: list[np.ndarray] = []
     for number, line in _lines(Path(file)):
         values = line.split(",")
         if not rows and not any(map(_is_number, values)):

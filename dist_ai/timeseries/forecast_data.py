@@ -187,20 +187,10 @@ class TSForecastDataLoaders(DataLoaders):
         columns: Columns | None,
         options: ForecastOptions,
     ) -> Self:
-        if "context" not in options or "horizon" not in options:
-            raise ConfigError("say how many steps a forecast is made from and how many it has: context=168, horizon=24")
-        if "valid_pct" in options:
-            raise ConfigError(
-                "windows are split in time; give splitter=WalkForwardSplitter(valid_pct) instead of valid_pct="
-            )
+        _check(options)
         windows = Windows(series, context=options["context"], horizon=options["horizon"], targets=targets, known=known)
         splitter = options.get("splitter") or WalkForwardSplitter()
-        scale = options.get("scale", "standard")
-        if scale not in ("standard", None):
-            raise ConfigError(
-                f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
-            )
-        own = [_scale(windows, splitter)] if scale else []
+        own = [_scale(windows, splitter)] if options.get("scale", "standard") else []
         block = DataBlock(
             (TSPastBlock(windows.context), *([TSKnownBlock()] if known else []), TSForecastBlock()),
             splitter=splitter,
@@ -209,7 +199,6 @@ class TSForecastDataLoaders(DataLoaders):
             batch_tfms=[*own, *listed(options.get("batch_tfms"))],
         )
         rest: Any = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
-        _check_names(options)
         datasets = block.datasets(windows)
         datasets.subsets = [
             WindowPart(part.items, part.indices, part.pipelines, part.split_idx) for part in datasets.subsets
@@ -241,7 +230,18 @@ def _checked_fill(missing: str) -> str:
     return missing
 
 
-def _check_names(options: Any) -> None:
+def _check(options: Any) -> None:
+    """Raises `ConfigError` or `TypeError` for options that are missing, that cannot work, or that there are not."""
+    if "context" not in options or "horizon" not in options:
+        raise ConfigError("say how many steps a forecast is made from and how many it has: context=168, horizon=24")
+    if "valid_pct" in options:
+        raise ConfigError(
+            "windows are split in time; give splitter=WalkForwardSplitter(valid_pct) instead of valid_pct="
+        )
+    if (scale := options.get("scale", "standard")) not in ("standard", None):
+        raise ConfigError(
+            f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
+        )
     names = [*ForecastOptions.__annotations__, *LoaderOptions.__annotations__]
     if wrong := [name for name in options if name not in names]:
         raise TypeError(f"forecast loaders have no option {wrong[0]!r}{did_you_mean(wrong[0], names)}")

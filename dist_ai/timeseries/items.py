@@ -15,7 +15,7 @@ from dist_ai.core.types import TensorSeries, plain
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 from dist_ai.timeseries.files import LabelledSeries, read_csv
 
-__all__ = ["FillMissing", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
+__all__ = ["FillGaps", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
 
 FILLS = ("raise", "previous", "linear", "mean", "zero")
 
@@ -96,7 +96,7 @@ class ToSeries(ItemTransform):
 
 
 @dataclass
-class FillMissing(ItemTransform):
+class FillGaps(ItemTransform):
     """Fills what is missing (NaN) in a series.
 
     Args:
@@ -105,7 +105,7 @@ class FillMissing(ItemTransform):
 
     A channel without any value becomes zeros.
 
-    >>> FillMissing("previous")(TensorSeries([[float("nan"), 1.0, float("nan"), 3.0]]))
+    >>> FillGaps("previous")(TensorSeries([[float("nan"), 1.0, float("nan"), 3.0]]))
     TensorSeries([[1., 1., 1., 3.]])
 
     Raises:
@@ -141,7 +141,7 @@ def check_fill(how: str, fills: Sequence[str] = FILLS) -> None:
 
 
 def filled(values: np.ndarray, how: str) -> np.ndarray:
-    """Returns values (channels, length) with NaN filled, a copy; see `FillMissing`."""
+    """Returns values (channels, length) with NaN filled, a copy; see `FillGaps`."""
     result = values.copy()
     for row in result:
         there = np.flatnonzero(~np.isnan(row))

@@ -62,25 +62,23 @@ def ts_learner(
     if dls.train.bs == 1:
         raise ConfigError("bs=1: BatchNorm needs at least 2 series in a training batch; use bs=2 or more")
     series, target, *_ = parts(dls.one_batch())
-    n_out = dls.recipe.num_outputs if n_out is None else n_out
-    channels, length = series.shape[-2:]
-    padded = any(isinstance(tfm, PadTo) for pipeline in dls.recipe.inputs for tfm in pipeline.tfms)
     arguments: dict[str, Any] = {
         "arch": arch,
-        "channels": channels,
-        "length": length,
-        "n_out": n_out,
+        "channels": series.shape[-2],
+        "length": series.shape[-1],
+        "n_out": dls.recipe.num_outputs if n_out is None else n_out,
         "dropout": dropout,
-        "padded": padded,
+        "padded": any(isinstance(tfm, PadTo) for pipeline in dls.recipe.inputs for tfm in pipeline.tfms),
         **(config or {}),
     }
+    is_ours = isinstance(arch, str)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(dls.seed)
-        model = series_model(**arguments) if isinstance(arch, str) else arch(channels, n_out)
-    if isinstance(getattr(model, "body", None), MiniRocket):
-        model.body.fit(_some_series(dls))
+        model = series_model(**arguments) if isinstance(arch, str) else arch(arguments["channels"], arguments["n_out"])
+    body = getattr(model, "body", None)
+    if isinstance(body, MiniRocket):
+        body.fit(_some_series(dls))
     options.setdefault("metrics", accuracy if isinstance(target, TensorCategory) else mae)
-    is_ours = isinstance(arch, str)
     return Learner(
         dls,
         model,
@@ -189,7 +187,7 @@ class ForecastLearner(Learner):
         return pd.DataFrame({"step": steps, **errors})
 
     def _seasonal_errors(self, season: int) -> torch.Tensor:
-        windows, part = self.dls.windows, self.dls.valid_ds  # type: ignore[attr-defined]  # both of forecast loaders
+        windows, part = self.dls.windows, self.dls.valid_ds
         if not 1 <= season <= windows.context:
             raise ConfigError(f"season={season}: expected 1 to context={windows.context} steps")
         found = []
@@ -201,7 +199,7 @@ class ForecastLearner(Learner):
 
     def _asked(self, rows: Any, columns: Any) -> tuple[Window, Any]:
         """Returns the window from which a frame's last steps are forecast, and the times of the forecast."""
-        windows = self.dls.windows  # type: ignore[attr-defined]
+        windows = self.dls.windows
         there = rows[columns.targets].notna().any(axis=1).to_numpy()
         end = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
         past, future = rows.iloc[:end], rows.iloc[end : end + windows.horizon]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from dist_ai.losses import default_loss, losses
 
 __all__ = ["ForecastLoss"]
 
-_KINDS = {"l1": F.l1_loss, "mse": F.mse_loss, "huber": F.huber_loss}
+_KINDS: dict[str, Callable[..., torch.Tensor]] = {"l1": F.l1_loss, "mse": F.mse_loss, "huber": F.huber_loss}
 
 
 @losses.register("ForecastLoss")

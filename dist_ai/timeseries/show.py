@@ -1,15 +1,46 @@
-"""How forecasts are drawn; the rest, series and what follows them, is in `dist_ai.core.show`."""
+"""How forecasts are drawn; a series, and what follows it, is drawn as `dist_ai.core.show` says."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from dist_ai.core.series_types import TensorForecast, TensorKnown
+from dist_ai.core.show import draw, draw_over, together
+from dist_ai.core.types import TensorSeries
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_forecast"]
+__all__ = ["PastAndKnown", "plot_forecast"]
+
+
+class PastAndKnown(NamedTuple):
+    """A window's past and what is known of its future, of which the past is drawn.
+
+    Attributes:
+        past: a `TensorSeries`.
+        known: a `TensorKnown`.
+    """
+
+    past: Any
+    known: Any
+
+
+@together.register(TensorSeries, TensorKnown)
+def _(_past: TensorSeries, _known: TensorKnown) -> type[PastAndKnown]:
+    return PastAndKnown
+
+
+@draw.register(PastAndKnown)
+def _(like: PastAndKnown, value: Any, axes: Any) -> None:
+    draw(like.past, value.past, axes)
+
+
+@draw_over.register(PastAndKnown, TensorForecast)
+def _(like: PastAndKnown, after: TensorForecast, value: Any, following: Any, axes: Any, name: str) -> None:
+    draw_over(like.past, after, value.past, following, axes, name)
 
 
 def plot_forecast(history: Any, forecast: Any, actual: Any = None, *, last: int | None = None) -> Figure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -165,8 +165,9 @@ class WindowPart(Subset):
 
     def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
         """Returns the batch of these windows."""
-        past, known, target = self.items.fetch(np.asarray(self.indices)[indices.numpy()])
-        return (past, known, target) if self.items.known else (past, target)
+        windows = cast(Windows, self.items)
+        past, known, target = windows.fetch(np.asarray(self.indices)[indices.numpy()])
+        return (past, known, target) if windows.known else (past, target)
 
 
 @dataclass

@@ -178,7 +178,7 @@ def paused_on_ranks(folder: str) -> list[Any]:
     seen: list[Any] = []
 
     def goes_on() -> None:
-        mailbox, deadline = mailbox_at(Path(folder)), time.monotonic() + 20
+        mailbox, deadline = mailbox_at(Path(folder)), time.monotonic() + 60
         while not (mailbox.answers() and mailbox.statuses()[0].stage == "paused") and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.3)
@@ -188,7 +188,8 @@ def paused_on_ranks(folder: str) -> list[Any]:
             while number not in mailbox.answers() and time.monotonic() < deadline:
                 time.sleep(0.02)
             if verb == "checkpoint":
-                learn.wait_for_checkpoint() if join().world.world_size == 1 else time.sleep(0.5)
+                while not Run(Path(folder)).names() and time.monotonic() < deadline:
+                    time.sleep(0.02)
                 seen.append(Run(Path(folder)).names())
 
     watcher = threading.Thread(target=goes_on)

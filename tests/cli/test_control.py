@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lab import wait_until
 
 from dist_ai.cli.main import main
 from dist_ai.distributed.mailbox import Answer, FileMailbox, Status, mailbox_at
@@ -114,10 +115,7 @@ def test_a_run_that_does_not_answer_in_time_is_an_error(run: Path, capsys: pytes
     assert "command 1 was not answered within 0.2 s (rank 0: data of step 7); it stays in the mailbox" in err
 
 
-def test_a_table_shows_every_rank_and_what_is_wrong_with_it(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_a_table_shows_every_rank_and_what_is_wrong_with_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mailbox = mailbox_at(run)
     mailbox.post(status(0, loss=0.5, own_ms=2.0, samples_per_s=640.4, total_steps=90))
     mailbox.post(status(1, own_ms=9.0))
@@ -127,12 +125,14 @@ def test_a_table_shows_every_rank_and_what_is_wrong_with_it(
     assert code == 0
     title, head, *rows = [" ".join(line.split()) for line in out.splitlines()]
     assert title == str(run)
-    assert head == "rank host fit epoch step of stage loss samples/s own ms heard"
-    host = socket.gethostname()
-    assert rows[0].startswith(f"0 {host} 1 0 7 90 data 0.5 640 2.0 0.")
+    assert head == "rank fit epoch step stage loss samples/s own ms heard"
+    assert rows[0].startswith("0 1 0 7/90 data 0.5 640 2.0 0.")
     assert rows[1].endswith("s ago straggler: the others wait for it")
     assert rows[2].endswith("s ago no progress for 30 s")
     assert rows[3].endswith("s ago ended")
+    mailbox.post(status(4, host="elsewhere"))
+    _, out, _ = tell(capsys, "watch", str(run), "--once")
+    assert " elsewhere  " in out
 
 
 def test_watching_ends_with_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,3 +140,47 @@ def test_watching_ends_with_the_run(run: Path, capsys: pytest.CaptureFixture[str
     code, out, _ = tell(capsys, "watch", str(run), "--every", "0.05")
     assert code == 0
     assert "outside" in out
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes_is_watched_told_a_learning_rate_and_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = Path(__file__).parents[1] / "parity" / "resume_program.py"
+    command = [
+        sys.executable,
+        "-m",
+        "dist_ai.cli.main",
+        "launch",
+        str(program),
+        "--workers",
+        "2",
+        "--max-restarts",
+        "3",
+    ]
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(folder), str(tmp_path / "weights"), "1000000"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert wait_until(lambda: [each.step > 0 for each in mailbox_at(folder).statuses()] == [True] * 2, within_s=90)
+    code, out, err = tell(capsys, "control", str(folder), "pause")
+    assert (code, out.split(",")[0]) == (0, "command 1: pause"), err
+    code, out, err = tell(capsys, "control", str(folder), "set", "lrr=0.5")
+    assert code == 2
+    assert "no hyper-parameter 'lrr'; did you mean 'lr'?" in err
+    assert wait_until(lambda: {each.stage for each in mailbox_at(folder).statuses()} == {"paused"}, within_s=20)
+    _, out, _ = tell(capsys, "watch", str(folder), "--once")
+    assert out.count("paused") == 2
+    code, out, _ = tell(capsys, "control", str(folder), "stacks")
+    assert code == 0
+    assert wait_until(lambda: len(list((folder / "logs").glob("stacks-rank?.txt"))) == 2, within_s=10)
+    code, out, err = tell(capsys, "control", str(folder), "stop")
+    assert (code, out.split(",")[0]) == (0, "command 4: stop"), err
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"{folder}: the command to stop came; a checkpoint is written, to go on from" in said
+    assert errors == "dist-ai: error: rank 0 of 2 exited with code 143\n"  # and was not started again

@@ -14,6 +14,7 @@ import pytest
 from lab import Lab, wait_until
 
 from dist_ai import __version__
+from dist_ai.cli.launch import OPTIONS
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy(lab: Lab) -> None:
 
 def test_the_help_of_launch_names_every_option(lab: Lab) -> None:
     text = dist_ai(lab, "launch", "--help").stdout
-    for option in ("--workers", "--engine", "--run-dir", "--fresh", "--device", "--timeout", "--address"):
+    for option in OPTIONS:
         assert f"  {option}" in text
 
 
@@ -93,7 +94,10 @@ def test_what_is_not_ours_goes_to_the_script(lab: Lab, arguments: list[str], see
         (["launch", "show.py", "-device", "cpu"], "did you mean '--device'? If it is one of show.py"),
         (["launch", "--epochs=3", "show.py"], "--epochs is not an option of `dist-ai launch`"),
         (["launch", "shwo.py"], "did you mean 'show.py'?"),
-        (["launch", "show.py", "--engine", "loca"], "engine 'loca' is not 'local' or 'ray'; did you mean 'local'?"),
+        (
+            ["launch", "show.py", "--engine", "loca"],
+            "engine 'loca' is not 'local', 'ray' or 'slurm'; did you mean 'local'?",
+        ),
         (["launch", "show.py", "--workers", "0"], "workers=0: a run has at least 1 worker; use --workers 1 or more"),
     ],
 )

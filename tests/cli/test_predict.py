@@ -12,6 +12,7 @@ import torch
 from lab import Lab
 from pictures import image_folder, small_learner, small_loaders
 from PIL import Image
+from texts import classifier, loaders
 
 from dist_ai.cli.main import main
 
@@ -154,3 +155,24 @@ def test_the_command_itself_ends_with_the_code_and_finds_the_application(
         done = lab.python("-m", "dist_ai.cli.main", "predict", str(export), str(cat), str(dog))
         assert done.returncode == 0, done.stderr
         assert [line.split()[1] for line in done.stdout.splitlines()] == ["cat", "dog"]
+
+
+def test_a_model_of_texts_labels_texts_and_files_of_them(predict: Any, tmp_path: Path) -> None:
+    learn = classifier(loaders(160), "transformer", drop_mult=0.1)
+    learn.fit_one_cycle(8, 5e-3)
+    learn.export(tmp_path / "export")
+    (tmp_path / "review.txt").write_text("The awful music in it")
+    code, out, _ = predict(tmp_path / "export", "The film is a superb story", tmp_path / "review.txt")
+    rows = [line.rsplit(maxsplit=2) for line in out.splitlines()]
+    assert (code, [row[:2] for row in rows]) == (
+        0,
+        [["The film is a superb story", "pos"], [str(tmp_path / "review.txt"), "neg"]],
+    )
+    code, out, _ = predict(tmp_path / "export", "A good film/story " * 40, "--json")
+    assert (code, json.loads(out)["label"]) == (0, "pos")
+    code, _, err = predict(tmp_path / "export", "  ")
+    assert code != 0
+    assert "the text is empty; fill it, or leave such rows out" in err
+    code, _, err = predict(tmp_path / "export", "A film", "--picture", "x.png")
+    assert code != 0
+    assert "--picture draws images, and this model takes texts; leave it out" in err

@@ -128,6 +128,11 @@ def learn_in_double() -> dict[str, Any]:
     learn.model.double()
     learn.fit_one_cycle(2, 0.05)
     found["choices"] = (learn.recorder.losses, learn.recorder.final)
+    # Each batch has a sample for each rank: see the known limits.
+    learn = ratings_learner(ratings(100), bs=35, strategy="ddp", sparse=True, opt_func=torch.optim.SparseAdam)
+    learn.model.double()
+    learn.fit_one_cycle(2, 0.05)
+    found["sparse"] = (learn.recorder.losses, learn.recorder.final)
     return found
 
 

@@ -79,7 +79,7 @@ class LearnLargest(Transform):
 
 
 @dataclass
-class Jitter(Transform):
+class Wobble(Transform):
     """Adds a draw."""
 
     order: ClassVar[int] = 3
@@ -398,20 +398,20 @@ def test_a_result_that_the_type_cannot_hold_or_that_has_one_is_left_as_it_is():
 
 def test_a_transform_that_asks_for_draws_gets_those_of_its_sample_and_place():
     draw = Draw(seed=0, epoch=0, samples=3)
-    expected = 1.0 + draw.at("0:Jitter").uniform()
-    assert Pipeline([Jitter()])(1.0, draw) == expected
-    assert Pipeline([Jitter()])(1.0, draw) == expected  # it is a function, not a state
-    assert Pipeline([Jitter()])(1.0) == 1.0
+    expected = 1.0 + draw.at("0:Wobble").uniform()
+    assert Pipeline([Wobble()])(1.0, draw) == expected
+    assert Pipeline([Wobble()])(1.0, draw) == expected  # it is a function, not a state
+    assert Pipeline([Wobble()])(1.0) == 1.0
 
 
 def test_every_element_of_a_tuple_gets_the_same_draws():
-    image, (mask, point) = Pipeline([Jitter()])((1.0, (1.0, 1.0)), Draw(seed=0, epoch=0, samples=3))
+    image, (mask, point) = Pipeline([Wobble()])((1.0, (1.0, 1.0)), Draw(seed=0, epoch=0, samples=3))
     assert image == mask == point != 1.0
 
 
 def test_two_transforms_of_one_kind_draw_differently():
     draw = Draw(seed=0, epoch=0, samples=3)
-    once, twice = Pipeline([Jitter()])(0.0, draw), Pipeline([Jitter(), Jitter()])(0.0, draw)
+    once, twice = Pipeline([Wobble()])(0.0, draw), Pipeline([Wobble(), Wobble()])(0.0, draw)
     assert twice - once not in (0.0, once)
 
 
@@ -426,16 +426,16 @@ def test_a_pipeline_runs_in_order_and_is_undone_in_reverse():
 
 
 def test_transforms_stand_by_their_order_and_equals_as_they_were_given():
-    made = Pipeline([Jitter(), Shift(1), str.upper, Double])
-    assert repr(made) == "Pipeline: Shift(by=1) -> str.upper -> Double() -> Jitter()"
+    made = Pipeline([Wobble(), Shift(1), str.upper, Double])
+    assert repr(made) == "Pipeline: Shift(by=1) -> str.upper -> Double() -> Wobble()"
     assert len(made) == 4
     assert repr(Pipeline()) == "Pipeline: identity"
     long = repr(Pipeline([ManyFields("x" * 1000)]))
     assert len(long) < 120
     assert long.startswith("Pipeline: ManyFields(name='xxx")
     assert long.endswith("xxx...)")
-    together = Pipeline([Jitter()]) + Pipeline([Shift(2)])
-    assert repr(together) == "Pipeline: Shift(by=2) -> Jitter()"
+    together = Pipeline([Wobble()]) + Pipeline([Shift(2)])
+    assert repr(together) == "Pipeline: Shift(by=2) -> Wobble()"
 
 
 @properties
@@ -485,7 +485,7 @@ def test_a_transform_of_one_split_runs_on_that_split_only():
 
 def test_what_a_split_leaves_out_does_not_change_the_draws_of_the_rest():
     draw = Draw(seed=0, epoch=0, samples=3)
-    train, valid = (Pipeline([OnlyTrain(), Jitter()])(0.0, draw, split_idx=split) for split in (0, 1))
+    train, valid = (Pipeline([OnlyTrain(), Wobble()])(0.0, draw, split_idx=split) for split in (0, 1))
     assert train == valid
 
 
@@ -570,7 +570,7 @@ def test_any_plain_state_comes_back(value: Any):
 
 
 def test_a_pipeline_comes_back_whole_and_in_its_order():
-    pipeline = Pipeline([Jitter(), Shift(2), SwapPair()])
+    pipeline = Pipeline([Wobble(), Shift(2), SwapPair()])
     again = Pipeline.from_plain(json.loads(json.dumps(pipeline.to_plain())))
     assert repr(again) == repr(pipeline)
     draw = Draw(seed=0, epoch=0, samples=1)

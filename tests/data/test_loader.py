@@ -52,7 +52,7 @@ class NumberToPixels(Transform):
 
 
 @dataclass
-class RandomWindow(Transform):
+class SomeWindow(Transform):
     """A 4 x 4 window of one image, at a random place in training."""
 
     def encodes(self, x: TensorImage, draw: Draw | None):
@@ -79,7 +79,7 @@ def pictures(num: int = NUM, split_idx: int = 0) -> Subset:
 def picture_loader(**facts: Any) -> DataLoader:
     facts = {"bs": 8, "shuffle": True, "num_workers": 0, "seed": 5, **facts}
     dataset = facts.pop("dataset", None) or pictures(split_idx=1 - facts["shuffle"])
-    return DataLoader(dataset, item_tfms=RandomWindow(), batch_tfms=RandomBrightness(), **facts)
+    return DataLoader(dataset, item_tfms=SomeWindow(), batch_tfms=RandomBrightness(), **facts)
 
 
 def world(rank: int, world_size: int) -> World:
@@ -563,7 +563,7 @@ def test_a_last_batch_of_a_single_sample_is_left_out_for_the_sake_of_batch_norm(
 
 def test_new_items_are_loaded_as_the_validation_samples_are():
     dls = DataLoaders.from_datasets(
-        labelled(), bs=4, item_tfms=RandomWindow(), batch_tfms=RandomBrightness(), num_workers=0
+        labelled(), bs=4, item_tfms=SomeWindow(), batch_tfms=RandomBrightness(), num_workers=0
     )
     [(x,)] = list(dls.test_dl([9, 10], num_workers=0))
     assert torch.equal(x, next(iter(dls.valid))[0][:2])
@@ -572,9 +572,9 @@ def test_new_items_are_loaded_as_the_validation_samples_are():
 def test_batch_transforms_can_be_added_to_both_loaders_and_to_what_new_items_get():
     dls = DataLoaders.from_datasets(labelled(), bs=4, num_workers=0)
     dls.add_batch_tfms(RandomBrightness())
-    dls.add_batch_tfms([RandomWindow])
+    dls.add_batch_tfms([SomeWindow])
     for pipeline in (dls.train.stage.pipeline, dls.valid.stage.pipeline, dls.recipe.batch_tfms):
-        assert repr(pipeline) == "Pipeline: RandomBrightness() -> RandomWindow()"
+        assert repr(pipeline) == "Pipeline: RandomBrightness() -> SomeWindow()"
 
 
 def test_torch_loaders_are_welcome():
@@ -697,7 +697,7 @@ def test_a_new_loader_differs_in_what_is_said_only():
     loader = picture_loader(bs=8)
     other = loader.new(bs=5, shuffle=False)
     assert (other.bs, other.shuffle, other.seed, other.dataset) == (5, False, 5, loader.dataset)
-    assert [type(tfm) for tfm in other.fetcher.item_tfms.tfms] == [RandomWindow]
+    assert [type(tfm) for tfm in other.fetcher.item_tfms.tfms] == [SomeWindow]
     with pytest.raises(TypeError, match="num_wokers"):
         loader.new(num_wokers=1)
 

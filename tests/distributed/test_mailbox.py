@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from dist_ai.distributed.mailbox import (
     mailbox_of,
     provide,
 )
-from dist_ai.distributed.pulse import Beat, Pulse, Stage, read_beat
+from dist_ai.distributed.pulse import EXIT_HUNG, Beat, Pulse, Stage, read_beat
 from dist_ai.distributed.reporter import Reporter
 from dist_ai.errors import ConfigError
 
@@ -107,7 +109,7 @@ def test_commands_that_cannot_be_are_refused(words: list[str], message: str) -> 
 
 def test_a_pulse_is_read_by_another_process_and_stays_when_its_own_is_gone(tmp_path: Path) -> None:
     assert read_beat(tmp_path, 3) == Beat()
-    assert str(Beat()) == "outside of a fit"
+    assert str(Beat()) == "before its first fit"
     pulse = Pulse(tmp_path, rank=3)
     pulse.beat(1, 2, 30, Stage.BACKWARD)
     beat = read_beat(tmp_path, 3)
@@ -147,3 +149,34 @@ def test_a_reporter_posts_hears_and_writes_stacks(tmp_path: Path) -> None:
     assert " command 3\n" in text
     assert "test_a_reporter_posts_hears_and_writes_stacks" in text
     assert mailbox.statuses()[0].step >= 3
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from dist_ai.distributed.mailbox import MemoryMailbox, Status
+from dist_ai.distributed.pulse import Pulse, Stage
+from dist_ai.distributed.reporter import Reporter
+
+pulse = Pulse()
+pulse.beat(1, 0, 7, Stage.OUTSIDE)
+describe = lambda: Status(rank=3, world_size=4)
+Reporter(MemoryMailbox(), describe, pulse, is_main=False, stacks=Path(sys.argv[1]), hang_s=0.5).start()
+time.sleep(1.5)  # outside of a fit
+pulse.beat(1, 0, 8, Stage.BACKWARD)
+
+def waits_for_nobody():
+    time.sleep(300)
+
+waits_for_nobody()
+"""
+
+
+def test_without_a_launcher_a_rank_that_hangs_writes_its_stack_and_ends(tmp_path: Path) -> None:
+    stacks = tmp_path / "logs" / "stacks-rank3.txt"
+    command = [sys.executable, "-c", HANGS, str(stacks)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == EXIT_HUNG
+    said = rf"no progress for \d s at fit 1, epoch 0, step 8 \(backward\); its stack is in {stacks}\n"
+    assert re.fullmatch(f"dist-ai: this rank made {said}", done.stderr)
+    assert " in waits_for_nobody\n" in stacks.read_text()

@@ -50,16 +50,17 @@ TRAINS = """
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_ray_starts_a_run_again_that_lost_a_worker_and_it_can_be_told_to_stop(lab: Lab) -> None:
     lab.script("trains.py", TRAINS)
     process = lab.start_launch("trains.py", "--engine", "ray", "--workers", "2", "--max-restarts", "2", "1000", "die")
     mailbox = mailbox_at(lab.folder / "runs/trains")
-    there = wait_until(lambda: any(each.step > 8 for each in mailbox.statuses()), within_s=100)
+    there = wait_until(lambda: any(each.step > 8 for each in mailbox.statuses()), within_s=250)
     assert [each.rank for each in mailbox.statuses()] == [0, 1]
     number = mailbox.send("set", {"lr": 0.01}).number
     stop = mailbox.send("stop").number
     wait_until(lambda: stop in mailbox.answers(), within_s=60)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=120)
     assert there, err
     answers = mailbox.answers()
     assert answers[number].ok

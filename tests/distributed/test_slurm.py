@@ -138,7 +138,9 @@ def test_a_launch_by_srun_runs_and_is_started_again(srun: Lab) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "rank 0 of 2, attempt 0, ['fail']\nrank 0 of 2, attempt 1, ['fail']\n"
-    assert done.stderr == ("dist-ai: rank 1 of 2 raised ValueError: no such thing, outside of a fit; restart 1 of 1\n")
+    assert done.stderr == (
+        "dist-ai: rank 1 of 2 raised ValueError: no such thing, before its first fit; restart 1 of 1\n"
+    )
     log = (srun.folder / "runs/task/logs/rank1.log").read_text()
     assert "rank 1 of 2, attempt 1, ['fail']\n" in log
     assert not list((srun.folder / "runs/task").glob(".launch-*"))

@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from lab import wait_until
+
+from dist_ai.distributed.mailbox import mailbox_at
 
 PROGRAM = Path(__file__).parent / "leaving_program.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -70,3 +74,32 @@ def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
     assert f"fit 1 goes on at epoch {epoch}, step {step}" in output
     assert (tmp_path / "weights").read_bytes() == (undisturbed[workers] / "weights").read_bytes()
     assert logged(tmp_path) == logged(undisturbed[workers])
+
+
+def ask_all_to_leave(folder: Path) -> str:
+    """Sends SIGTERM to every process of a launch, and to its launcher twice, as a scheduler or `timeout` does."""
+    command = [sys.executable, "-m", "dist_ai.cli.main", "launch", str(PROGRAM.with_name("resume_program.py"))]
+    options = ["--workers", "2", "--run-dir", str(folder / "run"), str(folder / "weights"), "1000000"]
+    process = subprocess.Popen(
+        [*command, *options], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    mailbox = mailbox_at(folder / "run")
+    assert wait_until(lambda: [each.step > 1 for each in mailbox.statuses()] == [True] * 2, within_s=90)
+    for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        each.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    return output
+
+
+def test_all_processes_are_asked_to_leave_at_once_and_a_checkpoint_is_written(tmp_path: Path) -> None:
+    assert "SIGTERM came; a checkpoint is written, to go on from" in ask_all_to_leave(tmp_path)
+    assert len(list((tmp_path / "run" / "checkpoints").glob("fit-*/manifest.json"))) == 1
+
+
+@pytest.mark.slow
+def test_twenty_times_of_twenty_a_checkpoint_is_written(tmp_path: Path) -> None:
+    for i in range(20):
+        (tmp_path / str(i)).mkdir()
+        assert "a checkpoint is written" in ask_all_to_leave(tmp_path / str(i)), i

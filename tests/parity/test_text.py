@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from texts import classifier, language_model, loaders
 
+from dist_ai.callbacks import Callback
 from dist_ai.distributed.strategies import FSDP
 from dist_ai.metrics import Perplexity, accuracy
 
@@ -67,3 +69,43 @@ def check(spawn: Any, what: Any, arch: str, sizes: list[int], strategy: str = "a
         for rank in spawn(size, what, arch=arch, strategy=strategy):
             for name, value in alone.items():
                 torch.testing.assert_close(torch.as_tensor(rank[name]), torch.as_tensor(value), rtol=1e-8, atol=1e-8)
+
+
+def carried_on(run_dir: str, stop_at: int | None) -> Any:
+    """Trains a language model in a run directory; interrupted behind a step, or to its end."""
+    stop = [StopBehind(stop_at)] if stop_at is not None else []
+    learn = language_model(
+        loaders(num=40, is_lm=True, bs=5, seq_len=7),
+        run_dir=run_dir,
+        checkpoint_every_s=None,
+        checkpoint_every_steps=1,
+        cbs=stop,
+    )
+    learn.model.double()
+    try:
+        learn.fit_one_cycle(2, 1e-2)
+    except KeyboardInterrupt:
+        return None
+    return {"losses": learn.recorder.losses, "weights": learn.model.encoder.layers[0].weight_hh.detach().numpy()}
+
+
+class StopBehind(Callback):
+    """Ends the fit behind a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_batch(self) -> None:
+        """Stops."""
+        if self.state.training and self.state.step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_language_model_that_is_stopped_goes_on_with_its_carried_state_on_more_ranks(
+    spawn: Any, tmp_path: Path
+) -> None:
+    whole, *_ = spawn(2, carried_on, run_dir=str(tmp_path / "whole"), stop_at=None)
+    assert spawn(2, carried_on, run_dir=str(tmp_path / "stopped"), stop_at=3) == [None, None]
+    for rank in spawn(3, carried_on, run_dir=str(tmp_path / "stopped"), stop_at=None):
+        for name, value in whole.items():
+            torch.testing.assert_close(torch.as_tensor(rank[name]), torch.as_tensor(value), rtol=1e-8, atol=1e-8)

@@ -21,7 +21,7 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.text import SPECIALS, Tokenize
 from dist_ai.text.tokenizers import train_tokenizer, word_tokenizer
 
-WORDS = [
+WORDS = (
     "the",
     "film",
     "was",
@@ -37,9 +37,7 @@ WORDS = [
     "so",
     "well",
     "in",
-    "cinemas",
-    "everywhere",
-]
+)
 
 
 def many_texts(num: int = 300) -> list[str]:
@@ -174,7 +172,7 @@ def test_a_text_without_a_token_is_named(pretrained: Path) -> None:
     made = Tokenizer.from_file(str(pretrained))
     made.post_processor = None
     tokenize = Tokenize(tokenizer=made.to_str())
-    with pytest.raises(DataError, match="no token comes of the text '\u200b\\\\x0b'|no token comes of the text"):
+    with pytest.raises(DataError, match="no token comes of the text"):
         list(tokenize.encode_all([" \u2028 "]))
 
 

@@ -361,7 +361,8 @@ class _Run:
         job, failures = self._job, self._failures
         self._failures = []
         # Ray tells of a killed process at the end only; its peers have told that they missed one.
-        cause = first_cause(failures) if failures else replace(_death(0), message="or another lost its process")
+        told = [failure for failure in failures if not failure.waited_for_peer]
+        cause = first_cause(told) if told else replace(_death(0), message="or another lost its process")
         verdict = self._restarts.after(cause, self._copies.place)
         if not verdict.workers:
             log = job.log(cause.rank) if cause.rank > 0 else None

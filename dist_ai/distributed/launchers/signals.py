@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["Interruption", "noting_signals"]
+
+ONE_REQUEST_S = 2.0
 
 
 class Interruption:
@@ -19,19 +22,22 @@ class Interruption:
 
     Attributes:
         signal: the first one that arrived, or None.
-        again: True once a second one arrived: whoever sent it does not want to wait.
+        again: True once a second one arrived: whoever sent it does not want to wait. SIGTERM and SIGHUP within two seconds
+            of the first are the same request, come twice: `timeout`, systemd and Slurm send them to all processes of a
+            launch, and the launcher passes its own on.
     """
 
     def __init__(self, *, obey_again: bool = False) -> None:
         self.signal: signal.Signals | None = None
         self.again = False
+        self._first = 0.0
         self._obey_again = obey_again
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """Remembers that signal `number` arrived."""
         if self.signal is None:
-            self.signal = signal.Signals(number)
-        else:
+            self.signal, self._first = signal.Signals(number), time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - self._first > ONE_REQUEST_S:
             self.again = True
             if self._obey_again:
                 self.obey()

@@ -38,6 +38,11 @@ class MiniRocket(nn.Module):
         ConfigError: series of less than nine steps, or too few features.
     """
 
+    kernels: torch.Tensor
+    sees: torch.Tensor
+    biases: torch.Tensor
+    fitted: torch.Tensor
+
     def __init__(self, channels: int, length: int, num_features: int = 9996, seed: int = 0) -> None:
         super().__init__()
         if length < _WIDTH or num_features < 84:

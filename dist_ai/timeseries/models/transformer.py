@@ -26,7 +26,8 @@ class _Layer(nn.Module):
         """Returns tokens (batch, tokens, width); of each sample may come several rows, one after the other."""
         batch, tokens, width = x.shape
         qkv = self.to_qkv(self.before_attention(x)).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        heard = F.scaled_dot_product_attention(*qkv, attn_mask=mask)
+        query, key, value = qkv
+        heard = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         heard = self.out(heard.transpose(1, 2).reshape(batch, tokens, width))
         x = x + self.drop_attention(heard.view(samples, -1, tokens, width)).view_as(x)
         said = self.mlp(self.before_mlp(x))

@@ -1,0 +1,98 @@
+"""Rows of Parquet files that do not fit into memory, prepared batch by batch as `TabularPandas` prepares a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dist_ai.core.transform import Pipeline
+from dist_ai.core.types import TabularRow
+from dist_ai.data.block import TransformBlock
+from dist_ai.data.frames import TabularFrame
+from dist_ai.data.parquet import ParquetData
+from dist_ai.data.plan import Order
+from dist_ai.data.procs import Proc, as_procs
+from dist_ai.data.rows import ReadRows, tensors_of
+from dist_ai.data.targets import target_pipeline, target_tensor
+
+__all__ = ["RowStream"]
+
+
+class RowStream:
+    """Samples of Parquet files: a `TabularRow`, and the targets, made when a batch is fetched.
+
+    Args:
+        data: the files, with the columns that are needed and no others.
+        reader: the input transform.
+        targets: the targets' pipelines.
+        split_idx: 0 for training samples, 1 for others.
+    """
+
+    by_element = True
+
+    def __init__(self, data: ParquetData, reader: ReadRows, targets: Sequence[Pipeline], split_idx: int) -> None:
+        self.data, self.reader, self.targets, self.split_idx = data, reader, list(targets), split_idx
+
+    @classmethod
+    def fitted(
+        cls,
+        data: ParquetData,
+        procs: Iterable[Proc] | Proc,
+        cat_names: Sequence[str],
+        cont_names: Sequence[str],
+        y_names: Sequence[str],
+        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
+        *,
+        fit_rows: int = 1_000_000,
+    ) -> RowStream:
+        """Returns training samples whose procs have learned from about `fit_rows` rows, of row groups all over the files.
+
+        What these rows do not have, such as a rare category, counts as unknown. The other arguments are `TabularPandas`'s.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(data.sample(fit_rows))
+        targets = [target_pipeline(frame, y_names, y_block)] if y_names else []
+        to = TabularFrame(frame, cat_names, cont_names, y_names)
+        reader, prepared = ReadRows.fitted(to, as_procs(procs))
+        tensors_of(prepared)  # raises now what is wrong with a column
+        return cls(data, reader, targets, 0)
+
+    def new(self, data: ParquetData) -> RowStream:
+        """Returns validation samples of other files, prepared alike."""
+        return RowStream(data, self.reader, self.targets, 1)
+
+    @property
+    def pipelines(self) -> list[Pipeline]:
+        """The pipelines of the input and of the targets."""
+        return [Pipeline([self.reader]), *self.targets]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        row, *ys = self.fetch(torch.tensor([index]))
+        return (TabularRow(row.cats[0], row.conts[0]), *(y[0] for y in ys))
+
+    def item(self, index: int) -> Any:
+        """Returns a row, for messages."""
+        return self.data.item(index)
+
+    def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
+        """Returns the batch of these samples."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.data.take(indices.numpy().astype(np.int64)))
+        ys = [target_tensor(pipeline, frame) for pipeline in self.targets]
+        return (tensors_of(self.reader.process(frame)), *ys)
+
+    def expect(self, indices: torch.Tensor) -> None:
+        """Begins to read what these rows will need."""
+        self.data.expect(indices)
+
+    def loading_order(self, shuffle: bool) -> Order | None:
+        """Returns the order in which the files are read best."""
+        return self.data.loading_order(shuffle)

@@ -1,0 +1,271 @@
+"""Models of Hugging Face's `transformers`, and PEFT's adapters, in a Learner; all that is known of both is in this file.
+
+```python
+dls = TextDataLoaders.from_df(df, tok_tfm=Tokenize.from_pretrained("minilm"), max_length=128)
+learn = hf_learner(dls, "minilm", metrics=accuracy)  # a folder with config.json, model.safetensors and tokenizer.json
+learn.fit_one_cycle(1, 1e-4)
+```
+
+Weights are read from safetensors alone and no code comes with them. What a model drops is drawn by sample, as everywhere in
+dist_ai, so its numbers do not depend on the number of ranks; only the dropout of attention's probabilities, which happens
+inside a fused kernel, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, Unpack
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dist_ai.data import DataLoaders
+from dist_ai.errors import ArtifactError, ConfigError, MissingDependencyError
+from dist_ai.export import ModelSpec, register_builder
+from dist_ai.layers import SeededDropout
+from dist_ai.text.learner import LearnerOptions, LMLearner, TextLearner, tokenize_of
+from dist_ai.text.transforms import Tokenize
+
+__all__ = ["HFModel", "Task", "embed", "hf_learner", "hf_model", "hf_splitter"]
+
+Task: TypeAlias = Literal["classification", "tokens", "lm", "embeddings"]
+
+_CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
+    "lm": "AutoModelForCausalLM",
+    "embeddings": "AutoModel",
+}
+# What models call the dropout of attention's probabilities.
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "attention_dropout_rate")
+
+
+class HFModel(nn.Module):
+    """A model of `transformers` that takes token ids and returns one tensor; padding is masked.
+
+    Args:
+        model: such as `AutoModelForSequenceClassification` makes.
+        pad_token: id of padding.
+        task: what is returned: logits of ``"classification"`` (batch, outputs), of ``"tokens"`` and ``"lm"`` (batch, time,
+            outputs); or ``"embeddings"``, the mean of a text's features with length 1, (batch, features).
+    """
+
+    def __init__(self, model: nn.Module, pad_token: int, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.pad_token, self.task = pad_token, task
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns the prediction."""
+        mask = ids != self.pad_token
+        output = self.model(input_ids=ids, attention_mask=mask.long())
+        if self.task != "embeddings":
+            return output.logits
+        features = output.last_hidden_state * mask[..., None]
+        return F.normalize(features.sum(1) / mask.sum(1, keepdim=True), dim=-1)
+
+    def continued(
+        self, ids: torch.Tensor, state: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Returns the logits of what follows and all tokens so far, which are read again each time. For generation."""
+        ids = torch.cat([state["ids"], ids], 1) if state else ids
+        return self.model(input_ids=ids).logits[:, -1], {"ids": ids}
+
+
+def hf_learner(
+    dls: DataLoaders,
+    source: str | Path | dict[str, Any] | Any,
+    *,
+    task: Task | None = None,
+    n_out: int | None = None,
+    lora: dict[str, Any] | None = None,
+    **options: Unpack[LearnerOptions],
+) -> TextLearner:
+    """Returns a Learner of a model of `transformers`.
+
+    Args:
+        dls: made with the model's tokenizer: ``tok_tfm=Tokenize.from_pretrained(folder)``.
+        source: a folder with its weights (or a name on the hub); or its configuration, as an object, as a dict or as
+            ``{"model_type": "bert", "hidden_size": 64}``, for random weights.
+        task: see `HFModel`; by default ``"lm"`` for loaders of a language model, and else ``"classification"``.
+        n_out: outputs; by default what the targets say.
+        lora: trains small matrices beside the weights, and the head: options of PEFT's `LoraConfig`, such as ``{"r": 8}``.
+        options: see `LearnerOptions`.
+
+    Parameter groups: the embeddings, each layer, the rest; with `lora` the weights, which are frozen, and what is trained.
+
+    Raises:
+        ConfigError: the tokenizer has more tokens than the model, or an argument cannot work.
+        ArtifactError: there are no such weights.
+        MissingDependencyError: `transformers`, or for `lora` PEFT, is not installed.
+    """
+    tokenize = tokenize_of(dls)
+    task = task or ("lm" if tokenize.is_lm else "classification")
+    if task not in _CLASSES:
+        raise ConfigError(f"task={task!r}: expected one of {', '.join(map(repr, _CLASSES))}")
+    if task in ("classification", "tokens") and n_out is None:
+        n_out = dls.recipe.num_outputs
+    config = _config(source, tokenize, n_out)
+    arguments = {"config": _plain(config), "task": task, "pad_token": tokenize.pad_id, "lora": lora}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dls.seed)
+        model = hf_model(**arguments, weights=source if isinstance(source, str | Path) else None)
+    kind = LMLearner if task == "lm" else TextLearner
+    learn = kind(dls, model, **_with_defaults(options), spec=ModelSpec("hf_model", arguments), splitter=hf_splitter)
+    if lora is not None:
+        learn.freeze()
+    return learn
+
+
+@register_builder("hf_model")
+def hf_model(
+    config: dict[str, Any],
+    task: Task,
+    pad_token: int,
+    lora: dict[str, Any] | None = None,
+    weights: str | Path | None = None,
+) -> HFModel:
+    """Returns a model of a configuration.
+
+    Args:
+        config: as `PretrainedConfig.to_dict` gives it.
+        task, pad_token: see `HFModel`.
+        lora: see `hf_learner`.
+        weights: a folder of weights, or a name on the hub; by default they are random.
+
+    Raises:
+        ArtifactError, MissingDependencyError: see `hf_learner`.
+    """
+    transformers = _library("transformers")
+    options = dict(config)
+    made = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
+    auto = getattr(transformers, _CLASSES[task])
+    if weights is None:
+        model = auto.from_config(made)
+    else:
+        try:
+            model = auto.from_pretrained(str(weights), config=made, use_safetensors=True, dtype=torch.float32)
+        except OSError as error:
+            raise ArtifactError(
+                f"no weights of a {made.model_type} at {weights}: {str(error).splitlines()[0]}"
+            ) from error
+    if lora is not None:
+        model = _with_lora(model, task, lora)
+    _seed_dropout(model)
+    return HFModel(model, pad_token, task)
+
+
+def hf_splitter(model: HFModel) -> list[list[nn.Parameter]]:
+    """Returns the parameters in groups: the embeddings, each layer, the rest; with LoRA the weights and what is trained."""
+    named = list(model.named_parameters())
+    if any("lora_" in name for name, _ in named):
+        trained = [name for name, _ in named if "lora_" in name or "modules_to_save" in name or _is_head(name)]
+        return [[p for name, p in named if name not in trained], [p for name, p in named if name in trained]]
+    layers = max(
+        (module for module in model.modules() if isinstance(module, nn.ModuleList)),
+        key=lambda module: sum(p.numel() for p in module.parameters()),
+        default=nn.ModuleList(),
+    )
+    inside = [list(layer.parameters()) for layer in layers]
+    embedded = [p for name, p in named if "embed" in name or ".wte." in name or ".wpe." in name]
+    known = {id(p) for group in (embedded, *inside) for p in group}
+    rest = [p for _, p in named if id(p) not in known]
+    taken = {id(p) for group in inside for p in group}
+    return [group for group in ([p for p in embedded if id(p) not in taken], *inside, rest) if group]
+
+
+@torch.inference_mode()
+def embed(learn: TextLearner, texts: Sequence[str], *, bs: int = 64) -> torch.Tensor:
+    """Returns an embedding for each text, (texts, features) on the CPU, by a model of the task ``"embeddings"``.
+
+    Args:
+        learn: of `hf_learner(dls, folder, task="embeddings")`.
+        texts: the texts.
+        bs: how many go through the model at once.
+    """
+    if getattr(learn.model, "task", None) != "embeddings":
+        raise ConfigError('embed needs a model that was made with task="embeddings"')
+    learn.model.eval()
+    tokenize, rows = learn.tokenize, []
+    ids = [torch.from_numpy(each).long() for each in tokenize.encode_all(texts)]
+    device = next(learn.model.parameters()).device
+    for begin in range(0, len(ids), bs):
+        padded = nn.utils.rnn.pad_sequence(ids[begin : begin + bs], batch_first=True, padding_value=tokenize.pad_id)
+        rows.append(learn.model(padded.to(device)).cpu())
+    return torch.cat(rows)
+
+
+def _config(source: Any, tokenize: Tokenize, n_out: int | None) -> Any:
+    transformers = _library("transformers")
+    if isinstance(source, str | Path):
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(source))
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"no model of transformers at {source}: {str(error).splitlines()[0]}; expected a folder with a config.json"
+            ) from error
+    elif isinstance(source, dict):
+        options = {"vocab_size": tokenize.num_outputs, **source}
+        if "model_type" not in options:
+            raise ConfigError('the configuration has no "model_type", such as "bert"')
+        config = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
+    else:
+        config = source
+    if tokenize.num_outputs > config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenize.num_outputs} tokens and the model {config.vocab_size}; make the loaders with the "
+            "model's own: tok_tfm=Tokenize.from_pretrained(folder)"
+        )
+    config.pad_token_id = tokenize.pad_id
+    if n_out is not None:
+        config.num_labels = n_out
+    for name in _ATTENTION_DROPOUT:
+        if getattr(config, name, None):
+            setattr(config, name, 0.0)
+    return config
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Returns a configuration as what a file can hold: without what transformers writes of itself and of weights."""
+    options = json.loads(config.to_json_string(use_diff=False))
+    kept = {name: value for name, value in options.items() if name not in ("transformers_version", "_name_or_path")}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def _with_lora(model: Any, task: Task, lora: dict[str, Any]) -> Any:
+    peft = _library("peft")
+    try:
+        config = peft.LoraConfig(**lora)
+        return peft.inject_adapter_in_model(config, model)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"lora={lora}: {error}") from error
+
+
+def _is_head(name: str) -> bool:
+    return any(part in name.split(".") for part in ("classifier", "score", "pre_classifier"))
+
+
+def _seed_dropout(model: nn.Module) -> None:
+    """Makes the model drop the same on any number of ranks: the batch comes first wherever transformers drops."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout and child.p < 1:
+                setattr(parent, name, SeededDropout(child.p))
+
+
+def _with_defaults(options: LearnerOptions) -> dict[str, Any]:
+    return {"wd": 0.01, **options}
+
+
+def _library(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{name} is not installed, and models of Hugging Face need it: pip install 'dist_ai[transformers]'"
+        ) from error

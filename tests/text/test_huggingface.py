@@ -1,0 +1,181 @@
+"""Models of transformers in a Learner: classification, tokens, language, embeddings, LoRA; on many ranks, exported, loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from texts import loaders
+
+from dist_ai.core.types import TensorCategory, TensorText
+from dist_ai.data import DataBlock, Pad, TransformBlock
+from dist_ai.distributed.strategies import FSDP
+from dist_ai.errors import ArtifactError, ConfigError, MissingDependencyError
+from dist_ai.export import Predictor
+from dist_ai.losses import CrossEntropyLoss
+from dist_ai.metrics import accuracy
+from dist_ai.text import hf_learner, load_text_learner
+from dist_ai.text.huggingface import embed
+
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+
+
+def learner(dls: Any, source: Any, **options: Any) -> Any:
+    return hf_learner(dls, source, **{"run_dir": None, "progress": False, **options})
+
+
+@pytest.fixture(scope="module")
+def bert() -> Any:
+    """Returns a trained classifier's learner."""
+    learn = learner(loaders(160), {**BERT, "hidden_dropout_prob": 0.0, "initializer_range": 0.2}, metrics=accuracy)
+    learn.fit_one_cycle(12, 5e-3)
+    return learn
+
+
+def test_a_bert_learns_to_classify_and_predicts_after_its_export(bert: Any, tmp_path: Path) -> None:
+    assert bert.recorder.final[1] >= 0.8
+    bert.export(tmp_path / "export")
+    texts = ["The film is a superb story", "The awful music in it"]
+    assert [each.label for each in Predictor(tmp_path / "export").predict_many(texts)] == ["pos", "neg"]
+    assert load_text_learner(tmp_path / "export").predict(texts[0])[0] == bert.predict(texts[0])[0] == "pos"
+
+
+def test_its_groups_are_the_embeddings_each_layer_and_the_head(bert: Any) -> None:
+    groups = bert.splitter(bert.model)
+    assert len(groups) == 4
+    assert sum(map(len, groups)) == len(list(bert.model.parameters()))
+
+
+def test_padding_counts_nothing(bert: Any) -> None:
+    model = bert.model.eval()
+    ids = torch.randint(9, 20, (3, 8))
+    torch.testing.assert_close(model(torch.nn.functional.pad(ids, (0, 7), value=1)), model(ids), rtol=1e-4, atol=1e-5)
+
+
+def test_a_gpt2_writes_after_its_export(tmp_path: Path) -> None:
+    learn = learner(loaders(is_lm=True, bs=6, seq_len=7), GPT2)
+    learn.fit(2, 1e-2)
+    assert learn.recorder.losses[-1] < learn.recorder.losses[0]
+    text = learn.predict("The film", 6, top_k=10)
+    assert text.startswith("The film ")
+    learn.export(tmp_path / "export")
+    again = load_text_learner(tmp_path / "export")
+    assert again.predict("The film", 6, top_k=10) == text
+    assert again.predict("The film", 4, beam=3) == learn.predict("The film", 4, beam=3)
+
+
+def test_lora_trains_little_and_leaves_the_weights(tmp_path: Path) -> None:
+    learn = learner(loaders(), BERT, lora={"r": 2, "target_modules": ["query", "value"]})
+    before = {name: p.clone() for name, p in learn.model.named_parameters()}
+    learn.fit(1, 1e-2)
+    changed = {name for name, p in learn.model.named_parameters() if not torch.equal(before[name], p)}
+    assert changed
+    assert all("lora_" in name or "classifier" in name for name in changed)
+    learn.export(tmp_path / "export")
+    assert Predictor(tmp_path / "export").predict("A film").label == learn.predict("A film")[0]
+
+
+def test_each_token_is_classified_and_padding_is_not() -> None:
+    items = [torch.randint(9, 20, (length,)) for length in (5, 9, 7, 4, 8, 6, 5, 9, 3, 7)]
+    dls = loaders(is_lm=False)
+    tokenize = dls.tokenize
+
+    def ids(x: torch.Tensor) -> TensorText:
+        return TensorText(x)
+
+    def odd(x: torch.Tensor) -> TensorCategory:
+        return TensorCategory(x % 2)
+
+    block = DataBlock(
+        (
+            TransformBlock(type_tfms=[ids, tokenize], collate=Pad(tokenize.pad_id)),
+            TransformBlock(type_tfms=[odd], collate=Pad(-100)),
+        )
+    )
+    of_tokens = block.dataloaders(items, bs=4, num_workers=0)
+    loss = CrossEntropyLoss(axis=-1, ignore_index=-100)
+    learn = learner(of_tokens, BERT, task="tokens", n_out=2, loss_func=loss)
+    learn.fit(20, 1e-2)
+    assert learn.recorder.losses[-1] < 0.5 * learn.recorder.losses[0]
+
+
+def test_embeddings_have_length_1_and_do_not_depend_on_the_batch() -> None:
+    learn = learner(loaders(), BERT, task="embeddings")
+    texts = ["The film is good", "A story", "It is the music and the actors in it"]
+    together = embed(learn, texts)
+    assert together.shape == (3, 16)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(embed(learn, texts, bs=1), together, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match='embed needs a model that was made with task="embeddings"'):
+        embed(learner(loaders(), BERT), texts)
+
+
+def train(strategy: str = "auto") -> dict[str, Any]:
+    dls = loaders(40, bs=9)
+    options = {"strategy": FSDP(min_block_parameters=100)} if strategy == "fsdp" else {}
+    learn = learner(dls, BERT, **options)
+    learn.model.double()
+    learn.fit_one_cycle(2, 1e-3)
+    return {"losses": learn.recorder.losses, "final": learn.recorder.final}
+
+
+@pytest.mark.slow
+def test_a_bert_with_dropout_agrees_on_1_2_and_3_ranks_and_shared(spawn: Any) -> None:
+    [alone] = spawn(1, train)
+    for size, strategy in ((2, "auto"), (3, "auto"), (2, "fsdp")):
+        for rank in spawn(size, train, strategy=strategy):
+            for name, value in alone.items():
+                torch.testing.assert_close(torch.tensor(rank[name]), torch.tensor(value), rtol=1e-8, atol=1e-8)
+
+
+def test_a_folder_of_weights_is_read(bert: Any, tmp_path: Path) -> None:
+    bert.model.model.save_pretrained(tmp_path)
+    learn = learner(loaders(160), tmp_path)
+    for name, weight in bert.model.state_dict().items():
+        assert torch.equal(learn.model.state_dict()[name], weight)
+
+
+def test_what_cannot_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the tokenizer has \d+ tokens and the model 20; make the loaders with the model's"
+    ):
+        learner(loaders(), {**BERT, "vocab_size": 20})
+    with pytest.raises(
+        ConfigError, match="task='classify': expected one of 'classification', 'tokens', 'lm', 'embeddings'"
+    ):
+        learner(loaders(), BERT, task="classify")
+    with pytest.raises(ConfigError, match='the configuration has no "model_type", such as "bert"'):
+        learner(loaders(), {"hidden_size": 3})
+    with pytest.raises(ArtifactError, match=re.escape(f"no model of transformers at {tmp_path}: ")):
+        learner(loaders(), tmp_path)
+    with pytest.raises(ConfigError, match=r"lora=\{'rank': 3\}: .*unexpected keyword argument 'rank'"):
+        learner(loaders(), BERT, lora={"rank": 3})
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(
+        MissingDependencyError, match=re.escape("transformers is not installed, and models of Hugging Face")
+    ):
+        learner(loaders(), BERT)
+
+
+def test_importing_text_does_not_import_transformers() -> None:
+    import subprocess
+    import sys
+
+    program = "import sys, dist_ai.text; print([m for m in ('transformers', 'peft', 'sacrebleu') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
