@@ -14,6 +14,7 @@ from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.mesh import Mesh
+from dist_ai.distributed.sharded import sharded_modules
 from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute_in_backward
 from dist_ai.distributed.strategies.replay import count_exchanges, forget_unsharded_gradients
 from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
@@ -162,7 +163,7 @@ class FSDPStrategy:
                 f"AutoMicrobatch does not work with FSDP(mesh=Mesh(data_parallel_replicate={replicas})): what is "
                 "exchanged between replicas cannot be taken up again; shard over all workers"
             )
-        count_exchanges((each for each in model.modules() if isinstance(each, FSDPModule)), self._share_size.tape)
+        count_exchanges(sharded_modules(model), self._share_size.tape)
 
     def check_gradients(self, model: nn.Module) -> None:
         """Does nothing: parameters that take no part in the loss on any rank are not updated, as in one process."""

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from dist_ai.distributed.sharded import sharded_modules
+
 __all__ = ["Tape", "count_exchanges", "forget_unsharded_gradients"]
 
 
@@ -86,13 +88,10 @@ def forget_unsharded_gradients(model: nn.Module) -> None:
 
     The optimizer's parameters do not hold it: they are the shards, which get gradients in the exchange.
     """
-    from torch.distributed.fsdp import FSDPModule
-
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            # torch has no public way but to gather all parameters, which all ranks must do together.
-            for group in module._get_fsdp_state()._fsdp_param_groups:
-                for param in group.fsdp_params:
-                    param.unsharded_accumulated_grad = None
-                    if hasattr(param, "_unsharded_param"):
-                        param._unsharded_param.grad = None
+    for module in sharded_modules(model):
+        # torch has no public way but to gather all parameters, which all ranks must do together.
+        for group in module._get_fsdp_state()._fsdp_param_groups:
+            for param in group.fsdp_params:
+                param.unsharded_accumulated_grad = None
+                if hasattr(param, "_unsharded_param"):
+                    param._unsharded_param.grad = None
