@@ -39,7 +39,7 @@ class Compile(Callback):
         dynamic: bool | None = None,
         fullgraph: bool = False,
     ) -> None:
-        self.options = {"backend": backend, "mode": mode, "dynamic": dynamic, "fullgraph": fullgraph}
+        self.options: dict[str, Any] = {"backend": backend, "mode": mode, "dynamic": dynamic, "fullgraph": fullgraph}
         self._blocks: list[nn.Module] = []
 
     def before_fit(self) -> None:
@@ -49,7 +49,7 @@ class Compile(Callback):
             alone = len(sharded_modules(block)) == 1
             options = {**self.options, "fullgraph": self.options["fullgraph"] and alone}
             # Its forward, and not its call: torch compiles nothing of a call whose hooks exchange parameters.
-            block.forward = torch.compile(block.forward, **options)  # type: ignore[call-overload]  # options by name
+            block.forward = torch.compile(block.forward, **options)
         if not self._blocks:
             self.learn.model.compile(**self.options)
 
