@@ -190,7 +190,7 @@ class Learner:
         self._num_fits = self._num_epochs = 0
         self._fitting = False
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
-        self.precision = precision_of(precision, self.device)
+        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
         if isinstance(self.loss_func, nn.Module):
             self.loss_func.to(self.device)  # its class weights
         self._require_same()
@@ -463,7 +463,7 @@ class Learner:
         return self._to("fp16")
 
     def _to(self, precision: PrecisionName) -> Learner:
-        self.precision = precision_of(precision, self.device)
+        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
         return self
 
     # ------------------------------------------------------------------------------------------------ callbacks
@@ -947,7 +947,7 @@ class Learner:
         opt, precision = self._opt, self.precision
         # The optimizer itself steps aside, and a copy of it trains the same parameters.
         self._opt = copy.deepcopy(self.opt, {id(p): p for p in self.model.parameters()})
-        self.precision = precision_of(precision.name, self.device)
+        self.precision = precision_of(precision.name, self.device, self.collectives.world.world_size)
         self.precision.load_state(precision.state())
         try:
             yield
