@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dist_ai.callbacks.auto_microbatch import AutoMicrobatch, is_out_of_memory
+from dist_ai.callbacks.auto_microbatch import AutoMicrobatch
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.event import CANCELS
 from dist_ai.callbacks.state import TrainState
@@ -22,9 +22,10 @@ from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.strategies import Precision, Strategy
-from dist_ai.errors import DataError, WorldError
+from dist_ai.errors import DataError
 from dist_ai.layers.dropout import seed_dropout, seeded_layers
 from dist_ai.learner.length import Steps
+from dist_ai.learner.memory import ShortMemory
 from dist_ai.learner.microbatches import Microbatch, Microbatches, cut
 from dist_ai.learner.votes import Votes
 from dist_ai.learner.weighing import Weighing
@@ -74,8 +75,7 @@ class BatchRunner:
         self.weighing = Weighing(given.loss_func, steps, lambda batch: self._values(batch)[1], given.strategy)
         world_size = given.strategy.collectives.world.world_size
         self.microbatches = Microbatches(steps, self.weighing, given.auto_microbatch, given.dls, world_size)
-        self._buffers: list[torch.Tensor] = []  # copies of the model's before the step, where it may be done again
-        self._error: Exception | None = None  # for which this batch cannot be finished
+        self.memory = ShortMemory(given.model, self.microbatches, given.state)
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._went_back = self._own_backward = False  # in this batch: any backward; a callback's instead of ours
         self._to_come: list[str] = []  # events between backward and step that this batch has not come to
@@ -86,16 +86,10 @@ class BatchRunner:
     def begin_microbatch(self, micro: Microbatch) -> None:
         """Sets the state for a training batch, which is the step's first or a further one."""
         state, share, step = self.state, micro.share, micro.step
-        state.step, state.next_step, state.microbatch, state.last_microbatch = (
-            step,
-            step + 1,
-            micro.position,
-            micro.is_last,
-        )
+        state.step, state.next_step = step, step + 1
+        state.microbatch, state.last_microbatch = micro.position, micro.is_last
         state.num_global = share.num_global if self.steps.batches == 1 else self.steps.num_samples_of(step)
-        self._error = None
-        if self.microbatches.auto is not None and not micro.position:
-            self._buffers = [buffer.clone() for buffer in self.given.model.buffers()]
+        self.memory.begin_batch(begins_step=not micro.position)
         self._to_come = ["after_backward", "before_step"] if state.last_microbatch else ["after_backward"]
         self._went_back = self._own_backward = False
         if self.seeded:
@@ -196,7 +190,7 @@ class BatchRunner:
 
     def _take_part(self) -> None:
         """Gives the others, on a rank that cancelled or ran out of memory, what they wait for: it takes part with zeros."""
-        if self._error is not None:
+        if self.memory.error is not None:
             if not self.strategy.begin_over():
                 return
             state = self.state
@@ -208,48 +202,12 @@ class BatchRunner:
         (torch.stack(sums).sum() * 0.0).backward()
 
     def _run_out(self, error: Exception) -> bool:
-        """Tells the others if an error is that of a rank without memory, which a smaller part of the batch may spare it."""
-        state, auto = self.state, self.microbatches.auto
-        if auto is None or not state.training or not is_out_of_memory(error):
+        """Tells the others if this rank ran out of memory; returns whether it did, and the step may be done again."""
+        if not self.memory.run_out(error):
             return False
-        if self._can_cut():
-            error.__traceback__ = error.__context__ = None  # whose frames hold the activations
-        self._error = error
-        state.pred = state.loss = state.loss_parts = self._output = None
+        self._output = None
         self.given.decisions.vote_memory()
         return True
-
-    def _can_cut(self) -> bool:
-        share, auto = self.state.share, self.microbatches.auto
-        assert share is not None
-        assert auto is not None
-        return auto.parts < self.microbatches.most_parts(share.num_global)
-
-    def _begin_step_over(self) -> None:
-        """Leaves the step as it was before, for it to be done again in smaller parts, on all ranks alike.
-
-        Raises:
-            WorldError: they are as small as can be; on a rank that ran out of memory, its own error is raised.
-        """
-        given, state, auto = self.given, self.state, self.microbatches.auto
-        assert auto is not None
-        assert state.share is not None
-        if not self._can_cut():
-            if self._error is None:
-                raise WorldError(
-                    "another worker ran out of memory with a single sample at once; its own error has more"
-                )
-            self._error.add_note(
-                "AutoMicrobatch: this was with a single sample at once, so there is nothing left to cut"
-            )
-            raise self._error
-        with torch.no_grad():
-            for buffer, was in zip(given.model.buffers(), self._buffers, strict=True):
-                buffer.copy_(was)
-        if given.dls.device.type == "cuda":
-            torch.cuda.empty_cache()  # blocks of other sizes than will be asked for now
-        auto.cut_smaller(min(2 * auto.parts, self.microbatches.most_parts(state.share.num_global)))
-        self.microbatches.redo, state.last_microbatch = True, False
 
     def _watch_backward(self) -> None:
         """Notes when a callback runs a backward of its own: then the gradients are there, whatever it cancels."""
@@ -279,8 +237,10 @@ class BatchRunner:
             self.strategy.drop_gradients()
         if decision not in (Decision.NOTHING, Decision.CANCEL_STEP):
             opt.zero_grad()
-        if decision == Decision.CANCEL_BATCH and self.votes.out_of_memory:
-            self._begin_step_over()
+        if self.votes.out_of_memory:
+            self.memory.put_back_buffers()
+            if decision == Decision.CANCEL_BATCH:  # and nothing stronger, which another rank may have voted for
+                self.memory.begin_step_over()
         if decision > Decision.CANCEL_STEP:
             raise CANCELS[decision]
         if decision:
