@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dist_ai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dist_ai.export import Prediction, Predictor
 
 __all__ = ["predict"]
 
@@ -34,16 +37,19 @@ def predict(
     from dist_ai.export import Predictor
 
     files = [found for file in files for found in (get_image_files(file) if file.is_dir() else [file])]
-    predictions = Predictor(export, device=device).predict_many(files)
+    predictor = Predictor(export, device=device)
+    predictions = predictor.predict_many(files)
     width = max(len(str(file)) for file in files)
     for file, prediction in zip(files, predictions, strict=True):
         # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
         label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
         known = not math.isnan(prediction.confidence)
+        each = _of_each_label(prediction, predictor) if isinstance(label, list) else {}
         if as_json:
-            print(
-                json.dumps({"file": str(file), "label": label, "confidence": prediction.confidence if known else None})
-            )
+            row = {"file": str(file), "label": label, "confidence": prediction.confidence if known else None}
+            print(json.dumps(row | ({"confidences": each} if each else {})))
+        elif each:
+            print(f"{file!s:<{width}}  " + "; ".join(f"{name} {share:.1%}" for name, share in each.items()))
         else:
             print(f"{file!s:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
     if picture is not None:
@@ -56,3 +62,14 @@ def predict(
                 f"--picture {picture} cannot be written: {error.strerror}; choose another place"
             ) from error
         print(f"drawn in {picture}")
+
+
+def _of_each_label(prediction: Prediction, predictor: Predictor) -> dict[str, float]:
+    """Returns the probability of each of several labels by its name; empty where the model gives none."""
+    try:
+        vocab = list(map(str, predictor.vocab))
+    except ValueError:  # numbers have no names
+        return {}
+    if any(str(label) not in vocab for label in prediction.label):
+        return {}
+    return {str(label): float(prediction.output[vocab.index(str(label))]) for label in prediction.label}
