@@ -58,15 +58,19 @@ def test_each_is_under_30_lines() -> None:
     assert all(len(file.read_text().splitlines()) < 30 for file in files)
 
 
+@pytest.mark.slow
 def test_fine_tuning_tells_animals_from_things(figure: Any, tmp_path: Path) -> None:
     for number, (photo, label) in enumerate(kit.imagenet_photos()):
         place = tmp_path / "photos" / ("animal" if label < 398 else "thing") / f"{number}.png"  # ImageNet's first 398
         place.parent.mkdir(parents=True, exist_ok=True)
         photo.resize((128, 128)).save(place)
     torch.save(kit.mobilenet_v2_weights(), tmp_path / "mobilenet_v2.pth")
-    assert figure("fine_tuning", tmp_path / "photos", tmp_path / "mobilenet_v2.pth") >= 0.75
+    assert (
+        figure("fine_tuning", tmp_path / "photos", tmp_path / "mobilenet_v2.pth") >= 0.9
+    )  # of 12; the other 8 are too few to tell
 
 
+@pytest.mark.slow
 def test_multi_label_finds_both_digits(figure: Any, tmp_path: Path) -> None:
     images, classes = kit.mnist_5k()
     pairs = np.random.default_rng(0).integers(0, len(images), (1000, 2))
