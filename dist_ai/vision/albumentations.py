@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ class Albumentations(ItemTransform):
 
     def __init__(self, tfm: Any, *, split_idx: int | None = 0) -> None:
         try:
-            import albumentations
+            albumentations = importlib.import_module("albumentations")
         except ImportError as error:
             raise MissingDependencyError("Albumentations is not installed: pip install albumentations") from error
         tfms = (
