@@ -55,7 +55,7 @@ class TabularProc:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not cls.__name__.startswith("_"):
-            procs.add(cls.__name__, cls)
+            procs.add_class(cls)
 
     def setups(self, to: TabularFrame) -> None:
         """Learns from the training rows, as the procs before this one have made them."""
@@ -83,8 +83,11 @@ class TabularProc:
                     f"{name} keeps state but is not a dataclass, so it cannot be written to a file; decorate it with "
                     "@dataclass and make its state fields"
                 )
-            return {"proc": name}
-        return {"proc": name, **{each.name: getattr(self, each.name) for each in dataclasses.fields(self)}}
+            return {"proc": procs.name_of(type(self))}
+        return {
+            "proc": procs.name_of(type(self)),
+            **{each.name: getattr(self, each.name) for each in dataclasses.fields(self)},
+        }
 
 
 Proc: TypeAlias = TabularProc | type[TabularProc]

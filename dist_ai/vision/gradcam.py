@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dist_ai.core.types import plain
 from dist_ai.core.nested import parts
+from dist_ai.core.types import plain
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError
 from dist_ai.learner import Learner
