@@ -2,6 +2,7 @@
 
 from dist_ai.callbacks.accumulation import GradientAccumulation
 from dist_ai.callbacks.activation_stats import ActivationStats
+from dist_ai.callbacks.auto_microbatch import AutoMicrobatch
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.channels_last import ChannelsLast
 from dist_ai.callbacks.checkpointer import Checkpointer
@@ -49,6 +50,7 @@ __all__ = [
     "EVENTS",
     "SWA",
     "ActivationStats",
+    "AutoMicrobatch",
     "Callback",
     "CancelBackward",
     "CancelBatch",

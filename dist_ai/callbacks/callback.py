@@ -102,6 +102,7 @@ class Callback:
             all of them, such as a metric: then nothing need be exchanged.
         exchanges_in: the events of a training batch in which it exchanges with the other ranks: a rank that has cancelled runs
             it there all the same, since the others wait for it.
+        handles_nan: whether it deals with losses that are NaN or infinite, so that nobody need be warned of them.
         learn: the Learner it is attached to.
         state: the Learner's training state.
     """
@@ -110,6 +111,7 @@ class Callback:
     may_cancel: ClassVar[bool] = True
     cancels_alike: ClassVar[bool] = False
     exchanges_in: ClassVar[frozenset[str]] = frozenset()
+    handles_nan: ClassVar[bool] = False
     learn: Trainer
     state: TrainState
 

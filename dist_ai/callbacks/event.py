@@ -36,6 +36,9 @@ before the optimizer's step the ranks exchange what they decided. A rank that ca
 exchange of gradients, with weight zero. Where a step takes several batches, they are cancelled together, as the one batch
 that they stand for.
 
+With `AutoMicrobatch` the events of a batch come for each part of it. A step for which a rank had no memory ends on all
+ranks as if its batch were cancelled, but that `state.last_microbatch` is False then, and comes again.
+
 `CancelBackward` is for a callback that has run a backward pass of its own, with ``learn.backward(loss)``: the step
 follows, with the gradients that are there. On a rank where none was run it drops those of the whole step, on all ranks.
 

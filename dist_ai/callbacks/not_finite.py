@@ -30,6 +30,7 @@ class TerminateOnNaN(Callback):
 
     phase: ClassVar[Phase] = Phase.RECORD  # after the Recorder, which is attached first
     cancels_alike: ClassVar[bool] = True
+    handles_nan: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.step: int | None = None
@@ -85,6 +86,7 @@ class SkipNaN(Callback):
     phase: ClassVar[Phase] = (
         Phase.RECORD
     )  # after GradientClip, in which the ranks may exchange: none may be missing there
+    handles_nan: ClassVar[bool] = True
 
     def __init__(self, limit: int = 10) -> None:
         if limit < 1:

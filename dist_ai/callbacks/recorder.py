@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -61,6 +62,7 @@ class Recorder(Callback):
         self._began = time.perf_counter()
         self._spent = 0.0
         self._train_seconds = 0.0
+        self._has_warned = False
         self._running = self._cancelled = self._validated = self._row_is_due = False
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
@@ -229,9 +231,25 @@ class Recorder(Callback):
     def flush(self) -> None:
         """Reads the losses that wait on the device, over all ranks. Collective."""
         if self._pending:
-            waiting = torch.stack(self._pending).double()
+            waiting, begin = torch.stack(self._pending).double(), len(self.losses)
             self.losses += self.learn.collectives.all_reduce(waiting, what="losses").tolist()
             self._pending = []
+            if not self._has_warned:
+                self._warn_if_not_finite(begin)
+
+    def _warn_if_not_finite(self, begin: int) -> None:
+        """Says once, on rank 0, that the loss is NaN or infinite, unless a callback is there to deal with it."""
+        step = next((step for step in range(begin, len(self.losses)) if not math.isfinite(self.losses[step])), None)
+        if step is None:
+            return
+        self._has_warned = True
+        if self.learn.collectives.world.is_main and not any(each.handles_nan for each in self.learn.callbacks):
+            print(
+                f"warning: the loss of step {step} is {self.losses[step]}, and training goes on. What may help: a lower learning "
+                "rate (learn.lr_find() suggests one), GradientClip(1.0), inputs and targets without NaN, precision='bf16' "
+                "instead of 'fp16'. SkipNaN() leaves such steps out, TerminateOnNaN() ends the fit there",
+                flush=True,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what was recorded; collective."""

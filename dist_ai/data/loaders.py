@@ -251,17 +251,25 @@ class DataLoaders:
 
     @property
     def recipe(self) -> SampleRecipe:
-        """How an item becomes part of a batch.
+        """How an item becomes part of a batch. Of ready samples with one input, an item is that input as the data set gives it.
 
         Raises:
-            DataError: these loaders were made from ready samples.
+            DataError: these loaders were made from ready samples with several inputs, or from a stream.
         """
-        if self._recipe is None:
+        if self._recipe is not None:
+            return self._recipe
+        if self.n_inp != 1 or not isinstance(self.train, DataLoader):
             raise DataError(
                 "these loaders were made from ready samples, so it is not known how an item becomes one; "
                 "give new samples a DataLoader of their own, or make the loaders with DataLoaders.from_datasets"
             )
-        return self._recipe
+        return SampleRecipe(
+            inputs=[Pipeline()],
+            targets=[Pipeline()],
+            item_tfms=self.train.fetcher.item_tfms,
+            batch_tfms=self.train.stage.pipeline,
+            labels_items=False,
+        )
 
     @property
     def vocab(self) -> list[str]:

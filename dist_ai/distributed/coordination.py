@@ -41,6 +41,7 @@ class Word(NamedTuple):
         pace_us: microseconds that a batch takes.
         progress: how much of the fit's time is used up, in millionths, by rank 0's clock.
         command: the number of the newest command from outside; 0 for none.
+        memory: 1 if a rank ran out of memory.
     """
 
     control: Decision = Decision.NOTHING
@@ -49,6 +50,7 @@ class Word(NamedTuple):
     pace_us: int = 0
     progress: int = 0
     command: int = 0
+    memory: int = 0
 
 
 class Decisions:
@@ -61,6 +63,7 @@ class Decisions:
         self._save = False
         self._leave = 0
         self._command = 0
+        self._memory = 0
 
     @property
     def pending(self) -> bool:
@@ -78,7 +81,7 @@ class Decisions:
 
     def clear(self) -> None:
         """Forgets this rank's votes: those of a fit that an error ended are not the next one's."""
-        self._control, self._save, self._leave, self._command = Decision.NOTHING, False, 0, 0
+        self._control, self._save, self._leave, self._command, self._memory = Decision.NOTHING, False, 0, 0, 0
 
     def take(self) -> Decision:
         """Returns and clears what this rank has voted to cancel, where every rank has voted for the same."""
@@ -97,15 +100,20 @@ class Decisions:
         """Tells all ranks that there are commands up to this number."""
         self._command = max(self._command, number)
 
+    def vote_memory(self) -> None:
+        """Tells all ranks that this one ran out of memory, and so cannot finish the batch."""
+        self.vote(Decision.CANCEL_BATCH)
+        self._memory = 1
+
     @contextlib.contextmanager
     def set_aside(self) -> Iterator[None]:
         """Keeps this rank's votes for after the block."""
-        votes = self._control, self._save, self._leave, self._command
+        votes = self._control, self._save, self._leave, self._command, self._memory
         self.clear()
         try:
             yield
         finally:
-            self._control, self._save, self._leave, self._command = votes
+            self._control, self._save, self._leave, self._command, self._memory = votes
 
     def exchange(self, *, pace_us: int = 0, progress: int = 0) -> Word:
         """Returns what all ranks decided and clears the votes. Collective.
@@ -115,7 +123,7 @@ class Decisions:
         """
         if self._alone and not (self._control or self._save or self._leave or self._command or progress):
             return _NOTHING
-        word = Word(self._control, self._save, self._leave, pace_us, progress, self._command)
+        word = Word(self._control, self._save, self._leave, pace_us, progress, self._command, self._memory)
         if not self._alone:
             mine = torch.tensor(word, dtype=torch.int64)
             control, *rest = self._collectives.all_reduce(mine, "max", what="shared decision").tolist()

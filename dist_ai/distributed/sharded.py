@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 # torch is imported inside the functions that need it: the launchers live in this package, and only start processes.
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "is_sharded", "whole"]
+__all__ = ["gather", "is_sharded", "sharded_modules", "whole"]
 
 
 def is_sharded(tensor: object) -> TypeGuard[DTensor]:
@@ -25,6 +26,16 @@ def is_sharded(tensor: object) -> TypeGuard[DTensor]:
     """
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
+
+
+def sharded_modules(model: nn.Module) -> list[Any]:
+    """Returns the modules of `model` whose parameters torch's `fully_shard` gathers together, outer before inner.
+
+    >>> sharded_modules(torch.nn.Linear(1, 1))
+    []
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

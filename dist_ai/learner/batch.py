@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dist_ai.callbacks.auto_microbatch import AutoMicrobatch, is_out_of_memory
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.event import CANCELS
 from dist_ai.callbacks.state import TrainState
@@ -21,9 +22,10 @@ from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import Share
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.strategies import Precision, Strategy
-from dist_ai.errors import DataError
+from dist_ai.errors import DataError, WorldError
 from dist_ai.layers.dropout import seed_dropout, seeded_layers
 from dist_ai.learner.length import Steps
+from dist_ai.learner.microbatches import Microbatch, Microbatches, cut
 from dist_ai.learner.votes import Votes
 from dist_ai.learner.weighing import Weighing
 from dist_ai.optimizer.optimizer import AnyOptimizer
@@ -48,6 +50,7 @@ class Collaborators:
     events: Callbacks
     decisions: Decisions
     seed: int
+    auto_microbatch: AutoMicrobatch | None = None
 
 
 class BatchRunner:
@@ -69,18 +72,30 @@ class BatchRunner:
         self.module = given.model
         self.seeded = seeded_layers(given.model)
         self.weighing = Weighing(given.loss_func, steps, lambda batch: self._values(batch)[1], given.strategy)
+        world_size = given.strategy.collectives.world.world_size
+        self.microbatches = Microbatches(steps, self.weighing, given.auto_microbatch, given.dls, world_size)
+        self._buffers: list[torch.Tensor] = []  # copies of the model's before the step, where it may be done again
+        self._error: Exception | None = None  # for which this batch cannot be finished
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
         self._went_back = self._own_backward = False  # in this batch: any backward; a callback's instead of ours
         self._to_come: list[str] = []  # events between backward and step that this batch has not come to
         self._checked = False  # whether a backward of this fit showed gradients for all parameters
         votes.on_cancel_backward = self._cancel_backward
+        votes.on_error = self._run_out
 
-    def begin_step(self, share: Share, step: int, microbatch: int) -> None:
+    def begin_microbatch(self, micro: Microbatch) -> None:
         """Sets the state for a training batch, which is the step's first or a further one."""
-        state, per_step = self.state, self.steps.batches
-        state.step, state.next_step, state.microbatch = step, step + 1, microbatch
-        state.last_microbatch = microbatch == per_step - 1 or share.step + 1 == self.steps.num_batches
-        state.num_global = share.num_global if per_step == 1 else self.steps.num_samples_of(step)
+        state, share, step = self.state, micro.share, micro.step
+        state.step, state.next_step, state.microbatch, state.last_microbatch = (
+            step,
+            step + 1,
+            micro.position,
+            micro.is_last,
+        )
+        state.num_global = share.num_global if self.steps.batches == 1 else self.steps.num_samples_of(step)
+        self._error = None
+        if self.microbatches.auto is not None and not micro.position:
+            self._buffers = [buffer.clone() for buffer in self.given.model.buffers()]
         self._to_come = ["after_backward", "before_step"] if state.last_microbatch else ["after_backward"]
         self._went_back = self._own_backward = False
         if self.seeded:
@@ -90,6 +105,7 @@ class BatchRunner:
             both = torch.from_numpy(np.concatenate([keys, of_batch]).view("int64"))
             both = to_device(both, self.given.dls.device)
             seed_dropout(self.seeded, both[:-1], both[-1])
+        self.begin(share, micro.batch)
 
     def begin(self, share: Share, batch: Any) -> None:
         """Sets the state for any batch."""
@@ -106,6 +122,11 @@ class BatchRunner:
         self.weighing.weigh(state, self._run_model)
         votes.attempt(self._loss)
         self._backward()
+        if state.last_microbatch and self.microbatches.auto is not None:
+            if decision := votes.decide():  # before gradients are exchanged, and scaled by what they are
+                self._step(decision)
+                return
+            self.strategy.exchange_gradients(self.given.model)
         parameters = (p for group in self.given.opt.groups for p in group.params)
         if state.last_microbatch and not self.precision.unscale(parameters):
             self.given.decisions.vote(Decision.CANCEL_STEP)
@@ -158,19 +179,77 @@ class BatchRunner:
 
     def _backward(self) -> None:
         """Back-propagates this rank's part of the step's mean loss."""
-        state = self.state
-        if not self.votes.pending and not self._own_backward:
-            if state.loss is None:
-                raise DataError("a training batch has no targets, so there is no loss; check n_inp of the DataLoaders")
-            back_propagate(state.loss, state, self.strategy, self.precision)
-            if not self._checked:
-                self._checked = True
-                self.strategy.check_gradients(self.given.model)
-        elif not self.votes.alone and not self._own_backward:
-            # This rank cancelled, but the others wait for its gradients: it takes part with zeros.
-            sums = [tensor.sum().float() for tensor in tensors_in(self._run_model())]
-            (torch.stack(sums).sum() * 0.0).backward()
+        if not self._own_backward:
+            self.votes.attempt(self._back_propagate)
+            if self.votes.pending and not self.votes.alone:
+                self._take_part()
         self._went_back = True
+
+    def _back_propagate(self) -> None:
+        state = self.state
+        if state.loss is None:
+            raise DataError("a training batch has no targets, so there is no loss; check n_inp of the DataLoaders")
+        back_propagate(state.loss, state, self.strategy, self.precision)
+        if not self._checked:
+            self._checked = True
+            self.strategy.check_gradients(self.given.model)
+
+    def _take_part(self) -> None:
+        """Gives the others, on a rank that cancelled or ran out of memory, what they wait for: it takes part with zeros."""
+        if self._error is not None:
+            if not self.strategy.begin_over():
+                return
+            state = self.state
+            assert state.share is not None
+            self._output = None
+            first = cut(state.batch, slice(0, 1), num_samples=len(state.share.indices))
+            state.xb = self._values(first)[0]
+        sums = [tensor.sum().float() for tensor in tensors_in(self._run_model())]
+        (torch.stack(sums).sum() * 0.0).backward()
+
+    def _run_out(self, error: Exception) -> bool:
+        """Tells the others if an error is that of a rank without memory, which a smaller part of the batch may spare it."""
+        state, auto = self.state, self.microbatches.auto
+        if auto is None or not state.training or not is_out_of_memory(error):
+            return False
+        if self._can_cut():
+            error.__traceback__ = error.__context__ = None  # whose frames hold the activations
+        self._error = error
+        state.pred = state.loss = state.loss_parts = self._output = None
+        self.given.decisions.vote_memory()
+        return True
+
+    def _can_cut(self) -> bool:
+        share, auto = self.state.share, self.microbatches.auto
+        assert share is not None
+        assert auto is not None
+        return auto.parts < self.microbatches.most_parts(share.num_global)
+
+    def _begin_step_over(self) -> None:
+        """Leaves the step as it was before, for it to be done again in smaller parts, on all ranks alike.
+
+        Raises:
+            WorldError: they are as small as can be; on a rank that ran out of memory, its own error is raised.
+        """
+        given, state, auto = self.given, self.state, self.microbatches.auto
+        assert auto is not None
+        assert state.share is not None
+        if not self._can_cut():
+            if self._error is None:
+                raise WorldError(
+                    "another worker ran out of memory with a single sample at once; its own error has more"
+                )
+            self._error.add_note(
+                "AutoMicrobatch: this was with a single sample at once, so there is nothing left to cut"
+            )
+            raise self._error
+        with torch.no_grad():
+            for buffer, was in zip(given.model.buffers(), self._buffers, strict=True):
+                buffer.copy_(was)
+        if given.dls.device.type == "cuda":
+            torch.cuda.empty_cache()  # blocks of other sizes than will be asked for now
+        auto.cut_smaller(min(2 * auto.parts, self.microbatches.most_parts(state.share.num_global)))
+        self.microbatches.redo, state.last_microbatch = True, False
 
     def _watch_backward(self) -> None:
         """Notes when a callback runs a backward of its own: then the gradients are there, whatever it cancels."""
@@ -196,8 +275,12 @@ class BatchRunner:
         """Updates the parameters, unless it was decided otherwise."""
         opt, vote = self.given.opt, self.votes.vote
         self.precision.update()
+        if decision:
+            self.strategy.drop_gradients()
         if decision not in (Decision.NOTHING, Decision.CANCEL_STEP):
             opt.zero_grad()
+        if decision == Decision.CANCEL_BATCH and self.votes.out_of_memory:
+            self._begin_step_over()
         if decision > Decision.CANCEL_STEP:
             raise CANCELS[decision]
         if decision:

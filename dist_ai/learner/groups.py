@@ -109,6 +109,8 @@ def learning_rates(lr: LearningRate, count: int) -> list[float]:
         rates = spread(lr, count, "lr")
     elif isinstance(lr, int | float):
         rates = [float(lr)] * count
+    elif isinstance(lr, str) or not hasattr(lr, "__len__"):
+        raise ConfigError(f"lr={lr!r}: a learning rate is a number, such as 1e-3, a slice, or {count} numbers")
     elif len(lr) == count:
         rates = [float(rate) for rate in lr]
     else:

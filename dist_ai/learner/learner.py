@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from dist_ai.callbacks import (
+    AutoMicrobatch,
     Callback,
     Checkpointer,
     GradientAccumulation,
@@ -46,6 +47,7 @@ from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, load_export, save_export
 from dist_ai.export.artifact import load_tensors
+from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, refuse_unknown
 from dist_ai.learner.batch import Collaborators, back_propagate
 from dist_ai.learner.gather import GatherPreds
 from dist_ai.learner.groups import (
@@ -61,6 +63,7 @@ from dist_ai.learner.keeper import Beginning, Keeper, checkpoints_at, layout_of_
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop
 from dist_ai.learner.lr_finder import LRFinder, LRFinding, random_states, set_random_states
+from dist_ai.learner.overview import overview
 from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss, loss_metrics
 from dist_ai.metrics import as_metrics
@@ -79,7 +82,7 @@ class Learner:
     """Trains `model` on `dls`, the same way on one process and on many.
 
     Args:
-        dls: the data; a pair of loaders (also torch's) will do.
+        dls: the data; a pair of loaders (also torch's) will do, or one, for training alone.
         model: any module; it takes the batch's inputs.
         loss_func: (prediction, *targets) -> mean loss over the batch; by default what the target's type says. See
             `dist_ai.losses.weighted` for one that is no mean over samples.
@@ -124,7 +127,7 @@ class Learner:
 
     def __init__(
         self,
-        dls: DataLoaders | Sequence[Any],
+        dls: DataLoaders | Sequence[Any] | AnyLoader | TorchDataLoader[Any],
         model: nn.Module,
         loss_func: Callable[..., torch.Tensor] | None = None,
         *,
@@ -148,8 +151,12 @@ class Learner:
         precision: PrecisionName = "fp32",
         spec: ModelSpec | None = None,
         progress: bool = True,
+        **unknown: Never,
     ) -> None:
-        self.dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
+        refuse_unknown(unknown, Learner.__init__)
+        self.dls = as_dataloaders(dls)
+        check_model(model)
+        check_opt_func(opt_func)
         self.model = model
         self._opt: AnyOptimizer | None = None
         self._opt_is_given = False
@@ -159,7 +166,7 @@ class Learner:
         self.decisions = Decisions(self.collectives)
         self.state = TrainState()
         self.loss_func = loss_func if loss_func is not None else self._default_loss()
-        _require_mean(self.loss_func)
+        check_loss(self.loss_func)
         self.opt_func = as_opt_func(opt_func)
         self.lr: LearningRate = lr
         self.wd, self.moms = wd, moms
@@ -183,11 +190,24 @@ class Learner:
         self._num_fits = self._num_epochs = 0
         self._fitting = False
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
-        self.precision = precision_of(precision, self.device)
+        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
         if isinstance(self.loss_func, nn.Module):
             self.loss_func.to(self.device)  # its class weights
         self._require_same()
         self.strategy.prepare(model, self.device)
+
+    def __repr__(self) -> str:
+        return overview(
+            self.model,
+            self.dls,
+            self.callbacks,
+            loss=self.loss_func,
+            optimizer=self.opt_func if self._opt is None else self._opt,
+            metrics=[metric.name for metric in self.recorder.metrics],
+            precision=self.precision.name,
+            device=self._device(),
+            run_dir=self.run_dir,
+        )
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -443,7 +463,7 @@ class Learner:
         return self._to("fp16")
 
     def _to(self, precision: PrecisionName) -> Learner:
-        self.precision = precision_of(precision, self.device)
+        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
         return self
 
     # ------------------------------------------------------------------------------------------------ callbacks
@@ -817,6 +837,11 @@ class Learner:
             self._fitting = True
             try:
                 loop.fit(length, begin.cursor)
+            except KeyboardInterrupt as interrupt:
+                if not self.state.leave:
+                    raise
+                # The ranks left together, with a checkpoint: where in the loop that was is of no interest to anybody.
+                raise interrupt.with_traceback(None) from None
             finally:
                 self._fitting = False
                 # Where the clock decides, every epoch that was begun counts.
@@ -872,6 +897,7 @@ class Learner:
             events=self.callbacks if events is None else events,
             decisions=self.decisions,
             seed=self.dls.seed if self.dls.has_data else 0,  # without data nothing is drawn
+            auto_microbatch=self.callbacks.find(AutoMicrobatch),
         )
         return Loop(given, epochs_before=self._num_epochs, steps=steps, valid_every=valid_every)
 
@@ -921,7 +947,7 @@ class Learner:
         opt, precision = self._opt, self.precision
         # The optimizer itself steps aside, and a copy of it trains the same parameters.
         self._opt = copy.deepcopy(self.opt, {id(p): p for p in self.model.parameters()})
-        self.precision = precision_of(precision.name, self.device)
+        self.precision = precision_of(precision.name, self.device, self.collectives.world.world_size)
         self.precision.load_state(precision.state())
         try:
             yield
@@ -974,15 +1000,6 @@ def load_learner(directory: str | Path) -> Learner:
 
 def _no_loss(*_: Any) -> torch.Tensor:
     raise DataError("the export did not say which loss the model was trained with; set learn.loss_func")
-
-
-def _require_mean(loss_func: Any) -> None:
-    options = getattr(loss_func, "keywords", vars(loss_func) if hasattr(loss_func, "__dict__") else {})
-    if (reduction := options.get("reduction", "mean")) in ("sum", "none"):
-        raise ConfigError(
-            f"the loss function has reduction={reduction!r}; training needs the mean over the samples, which is the same on "
-            "any number of workers: give one with reduction='mean'"
-        )
 
 
 def _without_address(text: str) -> str:

@@ -58,6 +58,7 @@ class Loop:
         self.state = given.state
         self.votes = Votes(given.state, given.events, given.decisions, given.strategy.collectives)
         self.runner = BatchRunner(given, self.steps, self.votes)
+        self.microbatches = self.runner.microbatches
         self._position = Cursor()
 
     def fit(self, length: Length, start: Cursor) -> None:
@@ -70,7 +71,7 @@ class Loop:
         self.votes.begin_fit(length, start.progress)
         try:
             self.votes.agree(may_overflow=given.precision.may_overflow)
-            self.runner.module = given.strategy.wrap(given.model)
+            self.runner.module = given.strategy.wrap(given.model, can_fail=given.auto_microbatch is not None)
             with given.precision.active():
                 self.votes.stage("fit", lambda: self._epochs(start), CancelFit)
         except BaseException as error:
@@ -119,7 +120,7 @@ class Loop:
             self._evaluate(valid)
 
     def _train(self) -> None:
-        state, dls, per_step = self.state, self.given.dls, self.steps.batches
+        state, dls = self.state, self.given.dls
         self._train_mode()
         if self._position.cancel:
             raise CANCELS[self._position.cancel]
@@ -128,20 +129,19 @@ class Loop:
         if self._ends_before(before + start):  # a fit that goes on at its very end
             return
         dropped = False
-        batches = dls.train.batches(self.epochs_before + state.epoch, start * per_step)
-        for share, batch in self.runner.weighing.of_steps(batches):
-            step, microbatch = divmod(share.step, per_step)
-            if microbatch and dropped:  # a cancelled step is cancelled with all its batches
+        batches = dls.train.batches(self.epochs_before + state.epoch, start * self.steps.batches)
+        for micro in self.microbatches.of(batches):
+            if micro.position and dropped:  # a cancelled step is cancelled with all its batches
                 continue
-            if self.valid_every and step and not microbatch and (before + step) % self.valid_every == 0:
+            begins = micro.step and not micro.position and not micro.again
+            if begins and self.valid_every and (before + micro.step) % self.valid_every == 0:
                 assert dls.valid is not None  # the Learner asks for it
                 self._evaluate(dls.valid)
                 self._train_mode()
-            self.runner.begin_step(share, step, microbatch)
-            self.runner.begin(share, batch)
+            self.runner.begin_microbatch(micro)
             self.votes.stage("batch", self.runner.train, CancelBatch)
             dropped = state.last_microbatch
-            if dropped and self._ends_before(before + step + 1):
+            if dropped and self._ends_before(before + micro.step + 1):
                 break
 
     def validate(self, loader: Loader, epoch: int = 0) -> None:

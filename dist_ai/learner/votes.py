@@ -33,6 +33,8 @@ class Votes:
         may_cancel: whether any rank has a callback that may cancel; then all exchange their votes at every step.
         alone: whether there is one rank only.
         on_cancel_backward: says what a cancelled backward is, which depends on the batch: True if it was dealt with.
+        on_error: is told of an error in a part of a batch: True if it became a vote, and the batch is to end as a cancelled one.
+        out_of_memory: whether a rank had run out of memory when votes were last exchanged.
     """
 
     def __init__(self, state: TrainState, events: Callbacks, decisions: Decisions, collectives: Collectives) -> None:
@@ -41,7 +43,9 @@ class Votes:
         self._rhythm = Rhythm()
         self.alone = collectives.world.world_size == 1
         self.may_cancel = True
+        self.out_of_memory = False
         self.on_cancel_backward: Callable[[], bool] = lambda: False
+        self.on_error: Callable[[Exception], bool] = lambda _: False
 
     def begin_fit(self, length: Length, progress: float) -> None:
         """Begins to keep the time of a fit."""
@@ -68,6 +72,9 @@ class Votes:
                 part()
             except CancelException as cancel:
                 self.vote(cancel)
+            except Exception as error:
+                if not self.on_error(error):
+                    raise
 
     def vote(self, cancel: CancelException) -> None:
         """Turns a cancel into a vote.
@@ -100,6 +107,7 @@ class Votes:
         state.save |= bool(word.save)
         state.leave = state.leave or word.leave
         state.command = max(state.command, word.command)
+        self.out_of_memory = bool(word.memory)
         if word.progress:
             state.progress = word.progress / 1e6
         return word.control

@@ -6,7 +6,7 @@ its batches and all ranks, so the ranks add it up before the loss is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,23 +41,20 @@ class Weighing:
         self._steps, self._targets_of, self._strategy = steps, targets_of, strategy
         self._weights: torch.Tensor | None = None  # of this rank's share, where the loss is a weighted mean
         self._divisors: torch.Tensor | None = None  # what its totals are divided by
-        self._of_step: torch.Tensor | None = None  # over all batches and ranks, if a step takes several batches
+        self._of_step: torch.Tensor | None = None  # over all batches and ranks, where it was told of them
 
-    def of_steps(self, batches: Iterable[tuple[Share, Any]]) -> Iterator[tuple[Share, Any]]:
-        """Yields the batches; of a weighted mean over several, once the weights of all of a step are known."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it must be told of all batches of a step before the first."""
+        return self._weighted is not None and self._steps.batches > 1
+
+    def begin_step(self, batches: Sequence[tuple[Share, Any]]) -> None:
+        """Finds what all batches of a step weigh together, over all ranks. Collective, if the loss is a weighted mean."""
         self._of_step = None
-        if self._weighted is None or self._steps.batches == 1:
-            yield from batches
-            return
-        held: list[tuple[Share, Any]] = []
-        for share, batch in batches:
-            held.append((share, batch))
-            if (share.step + 1) % self._steps.batches == 0 or share.step + 1 == self._steps.num_batches:
-                found = [(self._weighted.weights(*self._targets_of(b)), s.num_local) for s, b in held]
-                weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
-                self._of_step = self._strategy.total(torch.stack(weights).sum(0)) if weights else None
-                yield from held
-                held.clear()
+        if self._weighted is not None:
+            found = [(self._weighted.weights(*self._targets_of(batch)), share.num_local) for share, batch in batches]
+            weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
+            self._of_step = self._strategy.total(torch.stack(weights).sum(0)) if weights else None
 
     def weigh(self, state: TrainState, run_model: Callable[[], Any]) -> None:
         """Finds what a weighted mean is divided by. Collective in training: a rank that cancelled takes part too.

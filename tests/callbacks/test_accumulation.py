@@ -176,3 +176,23 @@ def test_what_cannot_be_accumulated_is_refused(options: dict[str, Any], message:
     with pytest.raises(ConfigError) as refused:
         GradientAccumulation(**options)
     assert str(refused.value).startswith(message)
+
+
+def cancel_in_the_second_of_three_batches(strategy: str) -> list[float]:
+    """In the second step the second batch is cancelled; returns the losses."""
+
+    def cancel(_: Any) -> None:
+        raise CancelBatch
+
+    learn = make_learner(
+        dls=make_dls(bs=2), strategy=strategy,
+        cbs=[GradientAccumulation(batches=3), on("before_batch", cancel, once=5, training=True)],
+    )  # fmt: skip
+    learn.fit(2)
+    return learn.recorder.losses
+
+
+def test_what_a_sharded_model_accumulated_before_a_cancel_is_dropped(spawn: Any) -> None:
+    alone = cancel_in_the_second_of_three_batches("ddp")
+    for rank in spawn(2, cancel_in_the_second_of_three_batches, strategy="fsdp"):
+        assert rank == pytest.approx(alone, rel=1e-9)

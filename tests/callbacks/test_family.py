@@ -14,6 +14,7 @@ from dist_ai.callbacks import (
     EMA,
     SWA,
     ActivationStats,
+    AutoMicrobatch,
     Callback,
     CancelBatch,
     CancelEpoch,
@@ -48,6 +49,7 @@ from dist_ai.optimizer import Adam, cosine
 FAMILY: dict[str, Callable[[], Callback]] = {
     "nothing": Callback,
     "ActivationStats": lambda: ActivationStats(every=1),
+    "AutoMicrobatch": lambda: AutoMicrobatch(2),
     "CollectData": CollectData,
     "Compile": lambda: Compile(backend="eager"),
     "EMA": lambda: EMA(0.5),

@@ -82,3 +82,23 @@ def test_an_infinite_gradient_of_a_finite_loss_is_left_out_too() -> None:
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"SkipNaN\(limit=0\): expected 1 or more"):
         SkipNaN(0)
+
+
+def warned(capsys: pytest.CaptureFixture[str], *cbs: Callback) -> list[str]:
+    learn = make_learner(cbs=[spoil([4, 5, 6]), *cbs])
+    learn.fit(3)
+    learn.fit(1)
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+
+
+def test_without_a_callback_for_it_the_first_nan_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = warned(capsys)
+    assert line.startswith(
+        "warning: the loss of step 4 is nan, and training goes on. What may help: a lower learning rate"
+    )
+    assert "TerminateOnNaN() ends the fit there" in line
+
+
+@pytest.mark.parametrize("handles", [TerminateOnNaN, SkipNaN])
+def test_who_deals_with_nan_is_not_warned(capsys: pytest.CaptureFixture[str], handles: type[Callback]) -> None:
+    assert warned(capsys, handles()) == []

@@ -252,3 +252,32 @@ def test_models_that_are_not_recurrent_are_refused() -> None:
         make_learner(cbs=RNNRegularizer()).fit(1)
     with pytest.raises(ConfigError, match=r"RNNRegularizer\(alpha=-1, beta=1.0\): expected 0 or more"):
         RNNRegularizer(-1)
+
+
+def compiled_and_sharded(backend: str) -> dict[str, Any]:
+    """Trains a sharded model as it is and compiled; returns what came of both, and how many graphs were compiled."""
+    from dist_ai.distributed.sharded import gather
+    from dist_ai.distributed.strategies import FSDP
+
+    graphs: list[Any] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    found: dict[str, Any] = {}
+    for name, cbs in (("plain", []), ("compiled", [Compile(backend=counting if backend == "counting" else backend)])):
+        learn = make_learner(strategy=FSDP(min_block_parameters=10), cbs=cbs)
+        learn.fit(2)
+        weights = gather(learn.model.state_dict())
+        found[name] = [learn.recorder.losses, {key: value.tolist() for key, value in weights.items()}]
+    return {**found, "graphs": len(graphs)}
+
+
+@pytest.mark.parametrize("backend", ["counting", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_sharded_model_is_compiled_block_by_block_and_keeps_its_numbers_and_names(spawn: Any, backend: str) -> None:
+    for rank in spawn(2, compiled_and_sharded, backend=backend):
+        (losses, weights), (compiled_losses, compiled_weights) = rank["plain"], rank["compiled"]
+        assert compiled_losses == pytest.approx(losses, rel=1e-9)
+        assert list(compiled_weights) == list(weights)
+        assert rank["graphs"] > 1 or backend == "inductor"

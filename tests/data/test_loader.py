@@ -580,10 +580,12 @@ def test_batch_transforms_can_be_added_to_both_loaders_and_to_what_new_items_get
 def test_torch_loaders_are_welcome():
     dls = DataLoaders(TorchDataLoader(Squares(), batch_size=4, shuffle=True), TorchDataLoader(Squares(), batch_size=5))
     assert (type(dls.train), dls.train.shuffle, len(dls.train), len(dls.valid)) == (DataLoader, True, 3, 2)
+    assert dls.test_dl([torch.tensor([3.0])]).one_batch()[0].tolist() == [[3.0]]  # an item is an input as it is there
+    several = DataLoaders(TorchDataLoader(Squares(), batch_size=4), n_inp=2)
     with pytest.raises(
         DataError, match="these loaders were made from ready samples, so it is not known how an item becomes"
     ):
-        dls.test_dl([1])
+        several.test_dl([1])
 
 
 def test_loaders_without_data_say_so():

@@ -450,7 +450,8 @@ def test_a_transform_that_keeps_what_json_cannot_is_named(exported: Exported, tm
         model_and(exported, tmp_path, dls=dls, spec=SPEC).export(tmp_path / "model")
 
 
-def test_loaders_of_ready_samples_cannot_be_exported_and_say_why(tmp_path: Path) -> None:
+def test_loaders_of_ready_samples_with_several_inputs_cannot_be_exported_and_say_why(tmp_path: Path) -> None:
     learn = make_learner(spec=SPEC)
+    learn.dls.n_inp = 2
     with pytest.raises(DataError, match="made from ready samples, so it is not known how an item becomes one"):
         learn.export(tmp_path / "model")

@@ -358,7 +358,7 @@ def test_targets_may_be_several() -> None:
 
 
 def test_an_argument_that_is_none_of_a_learners_is_refused() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'metric'"):
+    with pytest.raises(TypeError, match="a Learner has no option 'metric'; here it is metrics"):
         Learner(make_dls(), make_model(), CrossEntropyLoss(), metric=accuracy)  # type: ignore[call-arg]
 
 

@@ -178,3 +178,31 @@ def test_on_a_gpu_the_model_computes_in_the_type(precision: Any) -> None:
     assert learn.device.type == "cuda"
     assert types.inside == {INSIDE[precision]}
     assert types.seen == {torch.float32}
+
+
+def fit_in_fp16(accumulate: int = 1, strategy: str = "ddp") -> dict[str, Any]:
+    """Trains on batches of 8, 8 and 1, of which the last is a rank's alone."""
+    from dist_ai.distributed.sharded import gather
+
+    learn = make_learner(
+        dls=make_dls(bs=8 // accumulate, dtype=torch.float32), model=make_model(torch.float32), precision="fp16",
+        strategy=strategy, cbs=[GradientAccumulation(batches=accumulate)] if accumulate > 1 else [],
+    )  # fmt: skip
+    learn.fit(2)
+    weights = gather(learn.model.state_dict()).values()
+    return {
+        "losses": learn.recorder.losses,
+        "weights": torch.cat([each.flatten() for each in weights]).tolist(),
+        "scale": learn.precision.state()["scale"],
+    }
+
+
+@pytest.mark.parametrize(("world_size", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp")])
+def test_gradients_in_fp16_are_as_large_as_in_one_process_so_they_overflow_no_sooner(
+    spawn: Any, world_size: int, strategy: str
+) -> None:
+    alone = fit_in_fp16()
+    for rank in spawn(world_size, fit_in_fp16, accumulate=4, strategy=strategy):
+        assert rank["scale"] == alone["scale"]
+        assert rank["losses"] == pytest.approx(alone["losses"], abs=5e-4)  # float16 has 11 bits
+        assert rank["weights"] == pytest.approx(alone["weights"], abs=5e-4)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.strategies.average import average_gradients
 from dist_ai.distributed.strategies.blocks import Blocks, recompute_in_backward
 from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
 from dist_ai.distributed.strategies.sync_batch_norm import (
@@ -101,6 +102,7 @@ class DDPStrategy:
         self._replaced: Replaced = []
         self._share_size = ShareSize()
         self._wrapped: Any = None  # torch's DDP, in a fit
+        self._exchanges_late = False
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Puts rank 0's model on every rank; see `Strategy`."""
@@ -110,14 +112,23 @@ class DDPStrategy:
         if self.config.activation_checkpointing:
             recompute_in_backward(model, self.config.blocks)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Returns `model` in a `DistributedDataParallel`; see `Strategy`."""
+    def wrap(self, model: nn.Module, *, can_fail: bool = False) -> nn.Module:
+        """Returns `model` in a `DistributedDataParallel`, or as it is if ranks can fail; see `Strategy`.
+
+        A backward that fails in torch's DDP has exchanged some gradients and not the others, and cannot be taken up again.
+        """
+        if can_fail and (self.config.gradient_compression or self.config.communication_hook):
+            raise ConfigError(
+                "AutoMicrobatch exchanges gradients after the backward, without DDP(gradient_compression=...) and "
+                "DDP(communication_hook=...), which act during it; leave out the one or the other"
+            )
         if self.sync_bn:
             self._replaced = replace_batch_norms(model, self._share_size)
         # Again, for what was changed since on one rank only; and torch's DDP would leave out the buffers, and all of a
         # model without gradients.
         take_rank_0s(self.collectives, model)
-        if not any(parameter.requires_grad for parameter in model.parameters()):
+        self._exchanges_late = can_fail
+        if can_fail or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
 
@@ -141,13 +152,31 @@ class DDPStrategy:
         put_back_batch_norms(self._replaced)
         self._replaced = []
         self._wrapped = None
+        self._exchanges_late = False
 
     def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:
         """Tells the BatchNorm layers how many samples count, and DDP whether to exchange; see `Strategy`."""
-        self._share_size.num_local = num_local
+        self._share_size.begin_batch(num_local)
         if self._wrapped is not None:
             # What DDP's own `no_sync` sets around its block; a loop that is not a block needs the switch itself.
             self._wrapped.require_backward_grad_sync = exchange
+
+    def begin_over(self) -> bool:
+        """Lets BatchNorm layers that exchange join in again; see `Strategy`."""
+        self._share_size.tape.rewind()
+        return bool(self._replaced)
+
+    def exchange_gradients(self, model: nn.Module) -> None:
+        """Averages the gradients, if torch's DDP did not; see `Strategy`."""
+        if self._exchanges_late:
+            average_gradients(
+                [p for p in model.parameters() if p.requires_grad],
+                bucket_bytes=self.config.bucket_cap_mb * 2**20,
+                may_be_unused=self.config.find_unused_parameters or self.config.static_graph,
+            )
+
+    def drop_gradients(self) -> None:
+        """Does nothing: parameters hold them all."""
 
     def check_gradients(self, model: nn.Module) -> None:
         """Checks that every parameter took part in the loss; see `Strategy`."""

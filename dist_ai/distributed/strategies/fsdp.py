@@ -14,7 +14,9 @@ from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.mesh import Mesh
+from dist_ai.distributed.sharded import sharded_modules
 from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute_in_backward
+from dist_ai.distributed.strategies.replay import count_exchanges, forget_unsharded_gradients
 from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
 from dist_ai.distributed.strategies.sync_batch_norm import ShareSize, replace_batch_norms
 from dist_ai.distributed.strategies.total import total_over_ranks
@@ -110,8 +112,10 @@ class FSDPStrategy:
         fully_shard(model, **options)
         model.register_forward_hook(_GiveBackAfterEvaluation([*blocks, model]))
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Returns `model`, which is sharded already."""
+    def wrap(self, model: nn.Module, *, can_fail: bool = False) -> nn.Module:
+        """Returns `model`, which is sharded already; see `Strategy`."""
+        if can_fail:
+            self._allow_to_fail(model)
         self._sharded = model
         return model
 
@@ -127,10 +131,39 @@ class FSDPStrategy:
 
         Until gradients are exchanged, each rank holds those of the whole model.
         """
-        self._share_size.num_local = num_local
+        self._share_size.begin_batch(num_local)
         if exchange != self._exchanges and self._sharded is not None:
             self._sharded.set_requires_gradient_sync(exchange)
             self._exchanges = exchange
+
+    def begin_over(self) -> bool:
+        """Gives back what the failed batch had gathered, so that the model gathers it again; see `Strategy`."""
+        self._sharded.reset_iter_state()
+        self._share_size.tape.rewind()
+        return True
+
+    def exchange_gradients(self, model: nn.Module) -> None:
+        """Does nothing: the backward did, in which also a rank that failed takes part."""
+
+    def drop_gradients(self) -> None:
+        """Forgets what was accumulated for the whole model; see `Strategy`."""
+        if self._sharded is not None:
+            forget_unsharded_gradients(self._sharded)
+
+    def _allow_to_fail(self, model: nn.Module) -> None:
+        from torch.distributed.fsdp import FSDPModule
+
+        if not hasattr(FSDPModule, "reset_iter_state"):
+            raise ConfigError(
+                f"AutoMicrobatch with FSDP needs torch 2.14 or newer, and this is {torch.__version__}; older ones cannot go on "
+                "after an error in the middle of a batch"
+            )
+        if (replicas := self.mesh.data_parallel_replicate) > 1:
+            raise ConfigError(
+                f"AutoMicrobatch does not work with FSDP(mesh=Mesh(data_parallel_replicate={replicas})): what is "
+                "exchanged between replicas cannot be taken up again; shard over all workers"
+            )
+        count_exchanges(sharded_modules(model), self._share_size.tape)
 
     def check_gradients(self, model: nn.Module) -> None:
         """Does nothing: parameters that take no part in the loss on any rank are not updated, as in one process."""

@@ -135,14 +135,19 @@ class _BFloat16:
 
 
 class _Float16:
-    """The forward pass in float16, with torch's dynamic loss scaling. Reads one flag from the device a step."""
+    """The forward pass in float16, with torch's dynamic loss scaling. Reads one flag from the device a step.
+
+    A rank's loss is that of its share times the number of ranks, since their gradients are averaged. On their way back through
+    float16 gradients have one process's size all the same: the number of ranks is taken out before, and put back in float32.
+    """
 
     name = "fp16"
     may_overflow = True
     dtype = torch.float16
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, world_size: int = 1) -> None:
         self.device = device
+        self.world_size = world_size
         self.scaler = torch.amp.GradScaler(device.type)
         self._checked = False
 
@@ -154,10 +159,13 @@ class _Float16:
         return _forward(module, inputs, self.device, self.dtype)
 
     def backward(self, loss: torch.Tensor) -> None:
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss if self.world_size == 1 else loss / self.world_size).backward()
 
     def unscale(self, params: Iterable[torch.Tensor]) -> bool:
         flag = _Flag([p for p in params if p.grad is not None])
+        grads = [p.grad for p in flag.param_groups[0]["params"] if p.grad is not None]
+        if self.world_size > 1 and grads:
+            torch._foreach_mul_(grads, self.world_size)
         self._checked = bool(flag.param_groups[0]["params"])
         if self._checked:  # the scaler refuses to look at no gradients
             self.scaler.unscale_(flag)  # type: ignore[arg-type]
@@ -187,8 +195,8 @@ class _Flag:
         self.stepped = True
 
 
-def precision_of(name: str, device: torch.device) -> Precision:
-    """Returns the precision of that name on a device.
+def precision_of(name: str, device: torch.device, world_size: int = 1) -> Precision:
+    """Returns the precision of that name on a device, for training on so many ranks.
 
     Raises:
         ConfigError: there is none of that name, or the device cannot compute in it.
@@ -201,7 +209,7 @@ def precision_of(name: str, device: torch.device) -> Precision:
         raise ConfigError(f"precision={name!r}{did_you_mean(str(name), PRECISIONS)}; expected {', '.join(PRECISIONS)}")
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(f"precision='bf16': {torch.cuda.get_device_name(device)} has none; use 'fp16'")
-    return _BFloat16(device) if name == "bf16" else _Float16(device) if name == "fp16" else _Full(name)
+    return _BFloat16(device) if name == "bf16" else _Float16(device, world_size) if name == "fp16" else _Full(name)
 
 
 def _forward(module: nn.Module, inputs: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Any:

@@ -32,7 +32,7 @@ class Single:
         if self.recompute is not None:
             recompute_in_backward(model, self.recompute)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, *, can_fail: bool = False) -> nn.Module:
         """Returns `model`."""
         return model
 
@@ -40,6 +40,16 @@ class Single:
         """Does nothing."""
 
     def begin_batch(self, *, num_local: int, exchange: bool = True) -> None:
+        """Does nothing."""
+
+    def begin_over(self) -> bool:
+        """Returns False: nobody waits."""
+        return False
+
+    def exchange_gradients(self, model: nn.Module) -> None:
+        """Does nothing."""
+
+    def drop_gradients(self) -> None:
         """Does nothing."""
 
     def check_gradients(self, model: nn.Module) -> None:

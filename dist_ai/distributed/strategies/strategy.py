@@ -41,8 +41,17 @@ class Strategy(Protocol):
         """
         ...
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Returns the module to call in training. Collective."""
+    def wrap(self, model: nn.Module, *, can_fail: bool = False) -> nn.Module:
+        """Returns the module to call in training. Collective.
+
+        Args:
+            model: the model, prepared.
+            can_fail: a rank may fail in the middle of a forward or backward and go on: then gradients are exchanged where the
+                exchange can be left out, in `exchange_gradients`, or `begin_over` lets the rank join in again.
+
+        Raises:
+            ConfigError: `can_fail`, and an option of the strategy does not allow for it.
+        """
         ...
 
     def unwrap(self) -> None:
@@ -56,6 +65,18 @@ class Strategy(Protocol):
             num_local: how many.
             exchange: whether its backward pass exchanges the gradients; once a step is enough.
         """
+        ...
+
+    def begin_over(self) -> bool:
+        """Prepares to do a batch over that failed on this rank; returns whether the others wait for it to do so."""
+        ...
+
+    def exchange_gradients(self, model: nn.Module) -> None:
+        """Averages the step's gradients over the ranks, if they `can_fail` and the backward did not. Collective."""
+        ...
+
+    def drop_gradients(self) -> None:
+        """Forgets the gradients of a step that is left out, where parameters do not hold them yet."""
         ...
 
     def check_gradients(self, model: nn.Module) -> None:

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dist_ai.distributed.strategies.replay import Tape
+
 __all__ = ["Replaced", "ShareSize", "SyncBatchNorm", "put_back_batch_norms", "replace_batch_norms"]
 
 Replaced: TypeAlias = list[tuple[nn.Module, str, nn.Module]]
@@ -21,9 +23,21 @@ Replaced: TypeAlias = list[tuple[nn.Module, str, nn.Module]]
 
 
 class ShareSize:
-    """How many samples of the current batch count on this rank; one object is shared by all layers of a model."""
+    """How many samples of the current batch count on this rank; one object is shared by all layers of a model.
 
-    num_local: int = 1
+    Attributes:
+        num_local: how many.
+        tape: counts what the layers exchange in the batch.
+    """
+
+    def __init__(self) -> None:
+        self.num_local = 1
+        self.tape = Tape()
+
+    def begin_batch(self, num_local: int) -> None:
+        """Begins a batch of which so many samples count."""
+        self.num_local = num_local
+        self.tape.begin()
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -50,7 +64,7 @@ class SyncBatchNorm(_BatchNorm):
         """Returns the normalised input."""
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        normal, mean, var, count = _Normalise.apply(x, self.eps, self.share.num_local)
+        normal, mean, var, count = _Normalise.apply(x, self.eps, self.share)
         if self.training and not _is_computed_again():
             self._track(mean, var, count)
         if self.weight is not None:
@@ -96,17 +110,17 @@ class _Normalise(torch.autograd.Function):
     """(x - mean) / std with mean and variance over the counted samples of all ranks; one exchange each way."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, eps: float, num_local: int) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, x: torch.Tensor, eps: float, share: ShareSize) -> tuple[torch.Tensor, ...]:
         dims = [d for d in range(x.dim()) if d != 1]
         wide = x.double() if x.dtype == torch.float64 else x.float()
         var_local, mean_local = torch.var_mean(wide, dims, correction=0)
-        count_local = (x.numel() // x.size(1)) * (num_local > 0)
-        mean, var, count = _combine(mean_local, var_local, count_local)
+        count_local = (x.numel() // x.size(1)) * (share.num_local > 0)
+        mean, var, count = _combine(mean_local, var_local, count_local, share.tape)
         shape = (1, -1, *[1] * (x.dim() - 2))
         inv_std = torch.rsqrt(var + eps)
         normal = (wide - mean.view(shape)) * inv_std.view(shape)
         ctx.save_for_backward(normal, inv_std, count)
-        ctx.counts, ctx.dtype = count_local > 0, x.dtype
+        ctx.counts, ctx.dtype, ctx.tape = count_local > 0, x.dtype, share.tape
         ctx.mark_non_differentiable(mean, var, count)
         return normal, mean, var, count
 
@@ -116,7 +130,8 @@ class _Normalise(torch.autograd.Function):
         grad = grads[0]
         dims = [d for d in range(grad.dim()) if d != 1]
         sums = torch.stack([grad.sum(dims), (grad * normal).sum(dims)])
-        dist.all_reduce(sums)
+        if ctx.tape.is_due():
+            dist.all_reduce(sums)
         shape = (1, -1, *[1] * (grad.dim() - 2))
         sum_grad, sum_grad_normal = (each.view(shape) / count for each in sums)
         grad_x = (grad - sum_grad - normal * sum_grad_normal) * inv_std.view(shape)
@@ -125,9 +140,13 @@ class _Normalise(torch.autograd.Function):
         return grad_x.to(ctx.dtype), None, None
 
 
-def _combine(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _combine(
+    mean: torch.Tensor, var: torch.Tensor, count: int, tape: Tape
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns mean, biased variance and count over all ranks (Chan, Golub and LeVeque's parallel formula)."""
     mine = torch.cat([mean, var, mean.new_full((1,), count)])
+    if not tape.is_due():  # the others have had it before, and this rank's results count for nothing
+        return mean, var, mine[-1:].sum()
     received = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(received, mine)
     rows = torch.stack(received)

@@ -1,0 +1,279 @@
+"""How well the same real tasks are learned in the same epochs, beside fastai, each library with its own defaults.
+
+```
+python benchmarks/quality.py            # three seeds, about a quarter of an hour on two cores
+python benchmarks/quality.py --quick    # one seed and few epochs, a minute or two: it shows that all runs, and no more
+```
+
+The images ship with dist_ai, or are those of the test kit like the tables (`python tests/kit.py --all`). On each seed both
+learn from the same training samples and are measured on the same others; of images they begin with the same weights. Goal: the
+mean error is at most fastai's, but for what the seeds make it vary: two standard errors of the difference.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import argparse
+import functools
+import io
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from harness import INSTALL, Report, Result, versions
+from PIL import Image
+from torch import nn
+
+from dist_ai.collab import CollabDataLoaders, collab_learner
+from dist_ai.data import DataLoader, DataLoaders, TensorData, sample_data
+from dist_ai.learner import Learner
+from dist_ai.losses import CrossEntropyLoss
+from dist_ai.metrics import accuracy
+from dist_ai.tabular import TabularDataLoaders, cont_cat_split, tabular_learner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import kit
+
+QUIET: dict[str, Any] = {"run_dir": None, "progress": False}
+Split = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Images and classes to learn from, and those to be measured on."""
+
+
+# ------------------------------------------------------------------------------------------------ images
+
+
+def images(name: str, seed: int) -> Split:
+    """Returns images (n, 1, 28, 28) with about mean 0 and deviation 1, and their classes."""
+    if name == "fashion":
+        return _fashion()
+    x, y = kit.mnist_5k()
+    order = np.random.default_rng(seed).permutation(len(x))
+    both = (torch.from_numpy(x[order])[:, None].float() / 255 - 0.13) / 0.31, torch.from_numpy(y[order])
+    return both[0][1000:], both[1][1000:], both[0][:1000], both[1][:1000]
+
+
+@functools.cache
+def _fashion() -> Split:
+    tensors: list[torch.Tensor] = []
+    for part in ("train", "test"):
+        files = sorted((sample_data("fashion_mnist") / part).glob("*/*.png"))
+        names = sorted({file.parent.name for file in files})
+        x = np.stack([np.asarray(Image.open(file).convert("L")) for file in files])
+        tensors += [(torch.from_numpy(x)[:, None].float() / 255 - 0.286) / 0.353]
+        tensors += [torch.tensor([names.index(file.parent.name) for file in files])]
+    return tensors[0], tensors[1], tensors[2], tensors[3]
+
+
+def network(seed: int) -> nn.Module:
+    """Returns a small convolutional network, the same for a seed."""
+    torch.manual_seed(seed)
+    sizes = [(1, 16), (16, 32), (32, 64)]
+    blocks = [nn.Sequential(nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()) for i, o in sizes]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def images_here(name: str, seed: int, epochs: int) -> float:
+    """Returns our error."""
+    x, y, valid_x, valid_y = images(name, seed)
+    dls = DataLoaders(
+        DataLoader(TensorData(x, y), 64, shuffle=True, seed=seed), DataLoader(TensorData(valid_x, valid_y), 500)
+    )
+    learn = Learner(dls, network(seed), CrossEntropyLoss(), metrics=accuracy, **QUIET)
+    learn.fit_one_cycle(epochs, 1e-2)
+    return 1 - learn.recorder.final[1]
+
+
+def images_there(name: str, seed: int, epochs: int) -> float:
+    """Returns fastai's error."""
+    from fastai.basics import CrossEntropyLossFlat
+    from fastai.basics import DataLoader as TheirLoader
+    from fastai.basics import DataLoaders as TheirLoaders
+    from fastai.basics import Learner as TheirLearner
+    from fastai.basics import accuracy as their_accuracy
+    from fastai.callback import schedule  # noqa: F401  # gives their Learner fit_one_cycle
+    from torch.utils.data import TensorDataset
+
+    x, y, valid_x, valid_y = images(name, seed)
+    model = network(seed)
+    dls = TheirLoaders(
+        TheirLoader(TensorDataset(x, y), bs=64, shuffle=True, num_workers=0),
+        TheirLoader(TensorDataset(valid_x, valid_y), bs=500, num_workers=0),
+    )
+    learn = TheirLearner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=their_accuracy)
+    return 1 - _theirs(learn, epochs, 1e-2)[1]
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@functools.cache
+def people() -> pd.DataFrame:
+    """Returns the Adult census."""
+    return pd.read_parquet(io.BytesIO(kit.table("adult"))).replace("?", None)
+
+
+@functools.cache
+def ratings() -> pd.DataFrame:
+    """Returns MovieLens-100k with columns user, film, rating."""
+    frame = pd.read_parquet(io.BytesIO(kit.table("MovieLens100k_data"))).iloc[:, :3]
+    return frame.set_axis(["user", "film", "rating"], axis=1)
+
+
+def held_out(frame: pd.DataFrame, seed: int) -> list[int]:
+    """Returns the fifth of the rows that is measured on."""
+    return sorted(np.random.default_rng(seed).permutation(len(frame))[: len(frame) // 5].tolist())
+
+
+def adult_here(seed: int, epochs: int) -> float:
+    """Returns our error."""
+    frame = people()
+    cont, cat = cont_cat_split(frame, dep_var="income")
+    torch.manual_seed(seed)
+    dls = TabularDataLoaders.from_df(
+        frame, cat_names=cat, cont_names=cont, y_names="income", valid_idx=held_out(frame, seed), bs=512, seed=seed
+    )
+    learn = tabular_learner(dls, layers=[200, 100], metrics=accuracy, **QUIET)
+    learn.fit_one_cycle(epochs, 1e-2)
+    return 1 - learn.recorder.final[1]
+
+
+def adult_there(seed: int, epochs: int) -> float:
+    """Returns fastai's error."""
+    from fastai.tabular import all as theirs
+
+    frame = people()
+    cont, cat = cont_cat_split(frame, dep_var="income")
+    torch.manual_seed(seed)
+    dls = theirs.TabularDataLoaders.from_df(
+        frame.copy(), procs=[theirs.Categorify, theirs.FillMissing, theirs.Normalize], cat_names=list(cat),
+        cont_names=list(cont), y_names="income", valid_idx=held_out(frame, seed), bs=512,
+    )  # fmt: skip
+    learn = theirs.tabular_learner(dls, layers=[200, 100], metrics=theirs.accuracy)
+    return 1 - _theirs(learn, epochs, 1e-2)[1]
+
+
+def movielens_here(seed: int, epochs: int) -> float:
+    """Returns our mean squared error."""
+    torch.manual_seed(seed)
+    dls = CollabDataLoaders.from_df(ratings(), valid_idx=held_out(ratings(), seed), bs=64, seed=seed)
+    learn = collab_learner(dls, n_factors=50, y_range=(0, 5.5), wd=0.1, **QUIET)
+    learn.fit_one_cycle(epochs, 5e-3)
+    return learn.recorder.final[0]
+
+
+def movielens_there(seed: int, epochs: int) -> float:
+    """Returns fastai's mean squared error."""
+    from fastai import collab as theirs
+    from fastai.tabular.all import Categorify, TransformBlock
+
+    frame, chosen = ratings(), held_out(ratings(), seed)
+    rest = sorted(set(range(len(frame))) - set(chosen))
+    torch.manual_seed(seed)
+    table = theirs.TabularCollab(
+        frame.copy(),
+        [Categorify],
+        ["user", "film"],
+        y_names=["rating"],
+        y_block=TransformBlock(),
+        splits=(rest, chosen),
+    )
+    learn = theirs.collab_learner(table.dataloaders(bs=64), n_factors=50, y_range=(0, 5.5), wd=0.1)
+    return _theirs(learn, epochs, 5e-3)[0]
+
+
+def _theirs(learn: Any, epochs: int, lr: float) -> list[float]:
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, lr)
+        return [float(value) for value in learn.validate()]
+
+
+# ------------------------------------------------------------------------------------------------ side by side
+
+# Ours and fastai's of (seed, epochs); the epochs; what is measured.
+TASKS: dict[str, tuple[Callable[[int, int], float], Callable[[int, int], float], int, str]] = {
+    "fashion": (functools.partial(images_here, "fashion"), functools.partial(images_there, "fashion"), 5, "error"),
+    "mnist": (functools.partial(images_here, "mnist"), functools.partial(images_there, "mnist"), 5, "error"),
+    "adult": (adult_here, adult_there, 3, "error"),
+    "movielens": (movielens_here, movielens_there, 5, "squared error"),
+}
+
+
+def main() -> None:
+    """Measures, prints, and with --save keeps the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, one epoch")
+    parser.add_argument("--save", action="store_true", help="keep the table in benchmarks/results")
+    parser.add_argument("--seeds", type=int, default=3, help="how many runs of each")
+    parser.add_argument("--only", choices=TASKS, help="measure one of them")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = 1 if args.quick else args.seeds
+    results: list[Result] = []
+    for name in [args.only] if args.only else TASKS:
+        ours, theirs, epochs, unit = TASKS[name]
+        epochs = 1 if args.quick else epochs
+        results += side_by_side(name, ours, theirs, seeds, epochs, unit)
+    about = f"Errors on held-out samples after the same epochs of 1cycle; means of {seeds} seed(s)."
+    packages = versions("dist_ai", "fastai", "torch")
+    Report(name="quality", about=about, versions=packages, results=results).publish(save=args.save)
+
+
+def side_by_side(
+    name: str,
+    ours: Callable[[int, int], float],
+    theirs: Callable[[int, int], float],
+    seeds: int,
+    epochs: int,
+    unit: str,
+) -> list[Result]:
+    """Returns a task's lines, ours first."""
+    here, here_s = measured(ours, seeds, epochs)
+    try:
+        there, there_s = measured(theirs, seeds, epochs)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("fast"):
+            raise
+        return [
+            Result(what=f"{name}, dist_ai", value=statistics.mean(here), unit=unit, note=spread(here, here_s, epochs)),
+            Result(what=f"{name}, fastai", value=None, unit=unit, note=INSTALL),
+        ]
+    mean, other = statistics.mean(here), statistics.mean(there)
+    noise = 2 * math.sqrt((variance(here) + variance(there)) / seeds)
+    goal = round(1 + noise / other, 4) if seeds > 1 else None  # one seed tells nothing of how they vary
+    return [
+        Result(
+            what=f"{name}, dist_ai", value=mean, unit=unit, against=f"{name}, fastai", ratio=mean / other, goal=goal,
+            note=spread(here, here_s, epochs),
+        ),
+        Result(what=f"{name}, fastai", value=other, unit=unit, note=spread(there, there_s, epochs)),
+    ]  # fmt: skip
+
+
+def measured(run: Callable[[int, int], float], seeds: int, epochs: int) -> tuple[list[float], float]:
+    """Returns the error of each seed, and the seconds of a run."""
+    began = time.perf_counter()
+    return [run(seed, epochs) for seed in range(seeds)], (time.perf_counter() - began) / seeds
+
+
+def variance(values: list[float]) -> float:
+    """Returns the variance between seeds; 0 of one."""
+    return statistics.variance(values) if len(values) > 1 else 0.0
+
+
+def spread(values: list[float], seconds: float, epochs: int) -> str:
+    """Returns what a line says of how it came about."""
+    return f"{epochs} epoch(s), {seconds:.0f} s; {', '.join(f'{value:.4f}' for value in values)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What a Learner is given, checked as it is made: what is a slip of the pen says so there, and not in the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader as TorchDataLoader
+
+from dist_ai.data.loaders import DataLoaders
+from dist_ai.errors import ConfigError, did_you_mean
+
+__all__ = ["as_dataloaders", "check_loss", "check_model", "check_opt_func", "refuse_unknown"]
+
+
+def as_dataloaders(given: Any) -> DataLoaders:
+    """Returns loaders as they are, and one loader, for training alone, or a pair, as `DataLoaders`.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    if isinstance(given, DataLoaders):
+        return given
+    loaders: Sequence[Any] = given if isinstance(given, tuple | list) else [given]
+    for each in loaders:
+        if not (isinstance(each, TorchDataLoader) or hasattr(each, "batches")) and each is not None:
+            hint = "; the data comes first: Learner(dls, model)" if isinstance(each, nn.Module) else ""
+            raise ConfigError(
+                f"dls: a {type(each).__name__} is no loader{hint}; give DataLoaders, a loader of dist_ai or torch, or a pair "
+                "(train, valid) of them, which gives tuples (input, target)"
+            )
+    if not 1 <= len(loaders) <= 2:
+        raise ConfigError(f"dls has {len(loaders)} loaders; give one for training, or a pair (train, valid)")
+    return DataLoaders(*loaders)
+
+
+def check_model(model: Any) -> None:
+    """Checks that it is a module.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(model, nn.Module):
+        hint = f": did you mean {model.__name__}(...)?" if isinstance(model, type) else ""
+        raise ConfigError(f"model={model!r:.100} is no torch module{hint}; give the module itself")
+
+
+def check_loss(loss_func: Any) -> None:
+    """Checks that it is a function of predictions and targets whose result is the mean over the samples.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(loss_func, type) or not callable(loss_func):
+        hint = f"did you mean {loss_func.__name__}()?" if isinstance(loss_func, type) else ""
+        raise ConfigError(
+            f"loss_func={loss_func!r} is no loss{'; ' + hint if hint else ''}; give a function of (prediction, *targets), such "
+            "as CrossEntropyLoss() of dist_ai.losses, nn.MSELoss() or F.cross_entropy"
+        )
+    options = getattr(loss_func, "keywords", vars(loss_func) if hasattr(loss_func, "__dict__") else {})
+    if (reduction := options.get("reduction", "mean")) in ("sum", "none"):
+        raise ConfigError(
+            f"the loss function has reduction={reduction!r}; training needs the mean over the samples, which is the same on "
+            "any number of workers: give one with reduction='mean'"
+        )
+
+
+def check_opt_func(opt_func: Any) -> None:
+    """Checks that it makes optimizers.
+
+    Raises:
+        ConfigError: it is an optimizer already, or something else.
+    """
+    if isinstance(opt_func, torch.optim.Optimizer) or hasattr(opt_func, "load_state"):
+        kind = type(opt_func).__name__
+        raise ConfigError(
+            f"opt_func is a {kind} that was made already; give what makes one, such as opt_func=torch.optim.AdamW or "
+            "partial(torch.optim.SGD, momentum=0.9), or assign it afterwards: learn.opt = optimizer"
+        )
+    if not callable(opt_func):
+        raise ConfigError(
+            f"opt_func={opt_func!r} makes no optimizer; give a recipe such as Adam of dist_ai.optimizer, or a class such as "
+            "torch.optim.AdamW"
+        )
+
+
+def refuse_unknown(names: Iterable[str], function: Callable[..., Any]) -> None:
+    """Refuses options that there are not, with the name that was meant.
+
+    Raises:
+        TypeError: as Python does, if there are any.
+    """
+    known = [name for name in function.__annotations__ if name not in ("return", "unknown")]
+    for name in names:
+        hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else did_you_mean(name, known)
+        raise TypeError(f"a Learner has no option {name!r}{hint}; it has {', '.join(known)}")
+
+
+_ELSEWHERE = {
+    "callbacks": "here it is cbs",
+    "criterion": "here it is loss_func",
+    "device": "the device is that of the world: a GPU for each worker where there is one, else the CPU",
+    "epochs": "they are learn.fit(epochs)",
+    "loss": "here it is loss_func",
+    "loss_fn": "here it is loss_func",
+    "metric": "here it is metrics, one or several",
+    "model_dir": "here it is run_dir, and models are in its folder models",
+    "opt": "here it is opt_func, which makes one; one that is made already is assigned: learn.opt = optimizer",
+    "optimizer": "here it is opt_func, which makes one; one that is made already is assigned: learn.opt = optimizer",
+    "path": "here it is run_dir",
+    "weight_decay": "here it is wd",
+}
+"""What others call it, and what to do instead."""

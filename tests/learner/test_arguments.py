@@ -1,0 +1,93 @@
+"""What a Learner is given by a slip of the pen, and how it introduces itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import TensorDataset
+from toy import make_data, make_dls, make_learner, make_model
+
+from dist_ai.errors import ConfigError, DistAIError
+from dist_ai.learner import Learner
+from dist_ai.metrics import accuracy
+
+quiet: dict[str, Any] = {"run_dir": None, "progress": False}
+
+
+def loader() -> TorchDataLoader[Any]:
+    return TorchDataLoader(TensorDataset(*make_data()), batch_size=7, shuffle=True)
+
+
+def test_one_loader_trains_without_validation() -> None:
+    learn = Learner(loader(), make_model(), F.cross_entropy, **quiet)
+    learn.fit(1)
+    assert len(learn.recorder.losses) == 4
+    with pytest.raises(ConfigError, match="there is no validation data"):
+        learn.validate()
+
+
+wrong: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (
+        lambda: Learner(make_model(), loader()),
+        ConfigError,
+        "a Sequential is no loader; the data comes first: Learner(dls, model)",
+    ),  # type: ignore[arg-type]
+    (lambda: Learner((1, 2, 3), make_model()), ConfigError, "dls: a int is no loader"),
+    (lambda: Learner([loader()] * 3, make_model()), ConfigError, "dls has 3 loaders; give one for training, or a pair"),
+    (lambda: Learner(make_data(), make_model()), ConfigError, "dls: a Tensor is no loader"),
+    (lambda: make_learner(model=nn.Linear), ConfigError, "is no torch module: did you mean Linear(...)?"),
+    (lambda: make_learner(loss_func="ce"), ConfigError, "loss_func='ce' is no loss; give a function of"),
+    (lambda: make_learner(loss_func=nn.MSELoss), ConfigError, "is no loss; did you mean MSELoss()?"),
+    (
+        lambda: make_learner(opt_func="adam"),
+        ConfigError,
+        "opt_func='adam' makes no optimizer; give a recipe such as Adam",
+    ),
+    (
+        lambda: make_learner(opt_func=torch.optim.SGD(make_model().parameters(), lr=0.1)),
+        ConfigError,
+        "opt_func is a SGD that was made already; give what makes one, such as opt_func=torch.optim.AdamW",
+    ),
+    (lambda: make_learner(metric=accuracy), TypeError, "no option 'metric'; here it is metrics"),
+    (lambda: make_learner(optimizer="adam"), TypeError, "no option 'optimizer'; here it is opt_func, which makes one"),
+    (lambda: make_learner(criterion=F.mse_loss), TypeError, "no option 'criterion'; here it is loss_func"),
+    (
+        lambda: make_learner(precison="bf16"),
+        TypeError,
+        "no option 'precison'; did you mean 'precision'?; it has dls, model",
+    ),
+    (lambda: make_learner().fit("3"), ConfigError, "n_epoch='3': a fit's length is a whole number"),
+    (lambda: make_learner().fit(1, "0.1"), ConfigError, "lr='0.1': a learning rate is a number, such as 1e-3"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), wrong, ids=[text[:40] for *_, text in wrong])
+def test_a_slip_of_the_pen_is_named(make: Callable[[], Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as raised:
+        make()
+    assert text in str(raised.value)
+    assert isinstance(raised.value, DistAIError) == (error is ConfigError)
+
+
+def test_a_learner_introduces_itself() -> None:
+    learn = make_learner(metrics=accuracy, opt_func=partial(torch.optim.SGD, momentum=0.9))
+    assert repr(learn) == (
+        "Learner\n"
+        "  model: Sequential with 51 parameters, on cpu, in fp32\n"
+        "  data: train: 17 samples in 3 batches of 8, shuffled; valid: 11 samples in 3 batches of 5\n"
+        "  loss: CrossEntropyLoss\n"
+        "  optimizer: SGD\n"
+        "  metrics: accuracy\n"
+        "  callbacks: Recorder, SkippedSamples\n"
+        "  run directory: none"
+    )
+    learn.model[0].requires_grad_(False)
+    assert "51 parameters, 30 of them frozen" in repr(learn)
+    assert "valid: none" in repr(make_learner(dls=[make_dls().train]))
