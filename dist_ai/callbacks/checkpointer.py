@@ -8,13 +8,17 @@ import time
 from typing import ClassVar
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.distributed.launchers.resize import Resize
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.errors import ConfigError
 
-__all__ = ["BY_COMMAND", "Checkpointer"]
+__all__ = ["BY_COMMAND", "TO_RESIZE", "Checkpointer"]
 
 BY_COMMAND = 1000
 """What stands in `state.leave` for the command to stop, instead of a signal's number."""
+
+TO_RESIZE = 1001
+"""What stands there for the command to go on with `state.workers` workers."""
 
 
 class Checkpointer(Callback):
@@ -109,6 +113,8 @@ class Checkpointer(Callback):
     def _leave(self, number: int) -> None:
         self.learn.save_checkpoint()
         self.learn.wait_for_checkpoint()
+        if number == TO_RESIZE:
+            raise Resize(self.state.workers)
         why = "the command to stop" if number == BY_COMMAND else signal.Signals(number).name
         if self.learn.collectives.world.is_main:
             print(f"{self.learn.run_dir}: {why} came; a checkpoint is written, to go on from", flush=True)

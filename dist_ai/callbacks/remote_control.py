@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dist_ai.callbacks.callback import Callback, Phase
-from dist_ai.callbacks.checkpointer import BY_COMMAND, Checkpointer
+from dist_ai.callbacks.checkpointer import BY_COMMAND, TO_RESIZE, Checkpointer
 from dist_ai.callbacks.logs import RunLog
 from dist_ai.callbacks.recorder import Recorder
 from dist_ai.distributed.environment import launch_settings
@@ -193,6 +193,8 @@ class RemoteControl(Callback):
         ok, text = True, str(command)
         if command.verb == "set":
             ok, text = self._set(command)
+        elif command.verb == "workers":
+            ok, text = self._resize(command.args["count"])
         elif command.verb == "checkpoint":
             self.state.save = True
         elif command.verb == "stop":
@@ -216,6 +218,26 @@ class RemoteControl(Callback):
             return False, str(error)
         self.overrides.update(command.args)
         return True, str(command)
+
+    def _resize(self, count: int) -> tuple[bool, str]:
+        bounds, state = launch_settings().workers, self.state
+        if bounds is None:
+            return False, (
+                "nobody can start this run again with another number of workers: only `dist-ai launch` on one machine or by "
+                "Slurm does. Stop it, and start it with so many: it goes on from its checkpoint"
+            )
+        least, most = bounds
+        if not least <= count <= most:
+            return False, (
+                f"the run was launched with --workers {least}:{most}; stop it, and launch it with --workers "
+                f"{min(least, count)}:{max(most, count)}: it goes on from its checkpoint"
+            )
+        if state.leave:
+            return False, "all ranks are leaving already"
+        if count == self.learn.collectives.world.world_size:
+            return True, f"workers {count}, as it has now"
+        state.leave, state.workers, self._held = TO_RESIZE, count, False
+        return True, f"workers {count}"
 
     def _pause(self) -> None:
         """Waits for the command to resume or to stop, or a signal. Collective; what was voted before is kept."""

@@ -58,7 +58,9 @@ class TrainState:
             is divided by the weight of the step, not by that of the share.
         loss_parts: what the loss is made of, if it is a weighted mean; otherwise None.
         save: True if the ranks agreed to write a checkpoint at the end of this step.
-        leave: why all ranks leave at the end of this step: the number of a signal, `BY_COMMAND`, or 0 for no reason.
+        leave: why all ranks leave at the end of this step: the number of a signal, `BY_COMMAND`, `TO_RESIZE`, or 0 for no
+            reason.
+        workers: on how many workers they go on, if they leave for that.
         command: the number of the newest command from outside that the ranks know of; 0 for none.
         progress: how much of the fit's time is used up, 0 to 1, equal on all ranks; for a fit that ends by the clock.
         exception: the error or interrupt that is ending the fit, in `after_fit`; None if it ends well.
@@ -87,6 +89,7 @@ class TrainState:
     loss_parts: LossParts | None = None
     save: bool = False
     leave: int = 0
+    workers: int = 0
     command: int = 0
     progress: float = 0.0
     exception: BaseException | None = None

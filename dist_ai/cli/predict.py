@@ -47,11 +47,11 @@ def predict(
         raise ConfigError(f"--picture draws images, and this model takes {reads}; leave it out")
     if recipe.reads_tables is not None:
         for file in files:
-            _print(*_of_table(predictor, _existing(file)), as_json=as_json)
+            _print(*_of_table(predictor, _existing(file)), predictor, as_json=as_json)
         return
     items = _items(files, reads_text=recipe.reads_text)
     predictions = predictor.predict_many(items)
-    _print([{"file": str(item)} for item in items], predictions, as_json=as_json)
+    _print([{"file": str(item)} for item in items], predictions, predictor, as_json=as_json)
     if picture is not None:
         from dist_ai.vision.show import save_predictions
 
@@ -108,17 +108,32 @@ def _of_table(predictor: Predictor, file: Path) -> tuple[list[dict[str, Any]], l
     return places, predictor.predict_many(frame, bs=1024)
 
 
-def _print(places: list[dict[str, Any]], predictions: list[Prediction], *, as_json: bool) -> None:
+def _print(places: list[dict[str, Any]], predictions: list[Prediction], predictor: Predictor, *, as_json: bool) -> None:
     names = [" ".join(map(str, place.values())) for place in places]
     width = min(_WIDEST, max(map(len, names)))
     for name, place, prediction in zip(names, places, predictions, strict=True):
         # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
         label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
         known = not math.isnan(prediction.confidence)
+        each = _of_each_label(prediction, predictor) if isinstance(label, list) else {}
         if as_json:
-            print(json.dumps({**place, "label": label, "confidence": prediction.confidence if known else None}))
+            row = {**place, "label": label, "confidence": prediction.confidence if known else None}
+            print(json.dumps(row | ({"confidences": each} if each else {})))
+        elif each:
+            print(f"{name:<{width}}  " + "; ".join(f"{label} {share:.1%}" for label, share in each.items()))
         else:
             print(f"{name:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
+
+
+def _of_each_label(prediction: Prediction, predictor: Predictor) -> dict[str, float]:
+    """Returns the probability of each of several labels by its name; empty where the model gives none."""
+    try:
+        vocab = list(map(str, predictor.vocab))
+    except ValueError:  # numbers have no names
+        return {}
+    if any(str(label) not in vocab for label in prediction.label):
+        return {}
+    return {str(label): float(prediction.output[vocab.index(str(label))]) for label in prediction.label}
 
 
 _WIDEST = 100  # characters of a text beside which its label stands

@@ -43,6 +43,7 @@ class CollabDataLoaders(DataLoaders):
     def from_df(
         cls,
         ratings: Any,
+        path: str | Path = ".",
         *,
         user_name: str | None = None,
         item_name: str | None = None,
@@ -58,6 +59,7 @@ class CollabDataLoaders(DataLoaders):
 
         Args:
             ratings: the rows; they are not changed.
+            path: not used; here because fastai's has it.
             user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
 
         Raises:
@@ -84,6 +86,7 @@ class CollabDataLoaders(DataLoaders):
     def from_csv(
         cls,
         csv: str | Path,
+        path: str | Path = ".",
         *,
         delimiter: str = ",",
         user_name: str | None = None,
@@ -100,6 +103,7 @@ class CollabDataLoaders(DataLoaders):
 
         Args:
             csv: the file or its address, ``.gz`` too; its first line has the columns' names.
+            path: not used; here because fastai's has it.
             delimiter: between its values.
             user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
         """

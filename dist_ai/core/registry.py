@@ -48,6 +48,24 @@ class Registry(Generic[T]):
             )
         self._things[name] = thing
 
+    def add_class(self, cls: T) -> None:
+        """Adds a class under its name; where another module's has it, under its module's name and its own.
+
+        Of two the one of dist_ai keeps the short name: a program may call a class of its own as it likes.
+        """
+        name, old = _name_of(cls), self._things.get(_name_of(cls))
+        if old is not None and old.__module__ != cls.__module__:
+            if cls.__module__.startswith("dist_ai."):
+                self._things[f"{old.__module__}.{name}"] = old
+            else:
+                name = f"{cls.__module__}.{name}"
+        self._things[name] = cls
+
+    def name_of(self, cls: T) -> str:
+        """Returns the name under which `find` gives a class that was added."""
+        name = _name_of(cls)
+        return name if self._things.get(name) is cls else f"{cls.__module__}.{name}"
+
     def register(self, name: str) -> Callable[[T], T]:
         """Returns a decorator that adds what it decorates under `name`."""
 
@@ -76,6 +94,10 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: str) -> bool:
         return name in self._things
+
+
+def _name_of(cls: object) -> str:
+    return str(cls.__name__)  # type: ignore[attr-defined]  # classes have one
 
 
 def _import_applications() -> str:

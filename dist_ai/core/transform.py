@@ -232,7 +232,7 @@ class Transform(metaclass=_TransformType):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not cls.__name__.startswith("_") and cls.__module__ != __name__:
-            transforms.add(cls.__name__, cls)
+            transforms.add_class(cls)
 
     def __call__(self, x: Any, draw: Draw | None = None) -> Any:
         """Returns `x` transformed, or `x` itself if no `encodes` is for its type."""
@@ -268,8 +268,8 @@ class Transform(metaclass=_TransformType):
         Raises:
             ConfigError: its state is not plain data, or a file cannot name its class.
         """
-        name = type(self).__name__
-        if name not in transforms:
+        name, known_as = type(self).__name__, transforms.name_of(type(self))
+        if known_as not in transforms:
             raise ConfigError(
                 f"{name} cannot be written to a file, which would not find it again; name it without the _"
             )
@@ -279,11 +279,11 @@ class Transform(metaclass=_TransformType):
                     f"{name} keeps state but is not a dataclass, so it cannot be written to a file; "
                     "decorate it with @dataclass and make its state fields"
                 )
-            return {"transform": name}
+            return {"transform": known_as}
         fields = {field.name: _plain(getattr(self, field.name), name) for field in dataclasses.fields(self)}
         if "transform" in fields:
             raise ConfigError(f"{name} has a field named 'transform', where a file has its class; give it another name")
-        return {"transform": name, **fields}
+        return {"transform": known_as, **fields}
 
     @staticmethod
     def from_plain(data: dict[str, Any]) -> Transform:

@@ -45,10 +45,11 @@ FRESH = "DIST_AI_FRESH"
 FAILURE_DIR = "DIST_AI_FAILURE_DIR"
 TIMEOUT = "DIST_AI_TIMEOUT_S"
 HANG = "DIST_AI_HANG_S"
+WORKERS = "DIST_AI_WORKERS"
 LAUNCHER = "DIST_AI_LAUNCHER_PID"
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, HANG, LAUNCHER)
+OWN_VARIABLES = (STORE, ATTEMPT, DEVICE, RUN_DIR, FRESH, FAILURE_DIR, TIMEOUT, HANG, WORKERS, LAUNCHER)
 
 
 def _cpu() -> torch.device:
@@ -117,6 +118,8 @@ class LaunchSettings:
         timeout_s: seconds after which an exchange between processes is given up.
         hang_s: seconds without progress after which a rank counts as hanging; None for `timeout_s` on several ranks, and
             for ever on one, where nobody waits.
+        workers: the least and the most workers with which the launcher can start the run again when it is told to; None if
+            nobody can.
     """
 
     run_dir: Path | None = None
@@ -125,6 +128,7 @@ class LaunchSettings:
     failure_dir: Path | None = None
     timeout_s: float = 600.0
     hang_s: float | None = None
+    workers: tuple[int, int] | None = None
 
     def hang_limit_s(self, world_size: int) -> float | None:
         """Returns seconds without progress after which a rank of so many counts as hanging; None for never."""
@@ -170,6 +174,7 @@ def launch_settings() -> LaunchSettings:
         failure_dir=Path(failure_dir) if failure_dir else None,
         timeout_s=_seconds(TIMEOUT, default=LaunchSettings.timeout_s),
         hang_s=_seconds(HANG, default=0.0) if os.environ.get(HANG) else None,
+        workers=_range(WORKERS),
     )
 
 
@@ -210,6 +215,8 @@ def settings_environment(settings: LaunchSettings) -> dict[str, str]:
     variables = {TIMEOUT: str(settings.timeout_s)}
     if settings.hang_s is not None:
         variables[HANG] = str(settings.hang_s)
+    if settings.workers is not None:
+        variables[WORKERS] = "{}:{}".format(*settings.workers)
     if settings.run_dir is not None:
         variables[RUN_DIR] = str(settings.run_dir)
     if settings.fresh:
@@ -414,6 +421,14 @@ def _integer(name: str, default: int | None = None) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{name}={text!r} is not a whole number") from None
+
+
+def _range(name: str) -> tuple[int, int] | None:
+    text = os.environ.get(name, "")
+    least, _, most = text.partition(":")
+    if text and not (least.isdigit() and most.isdigit()):
+        raise ConfigError(f"{name}={text!r} is not the least and the most workers, as in 2:16")
+    return (int(least), int(most)) if text else None
 
 
 def _seconds(name: str, default: float) -> float:

@@ -40,6 +40,8 @@ VERBS = {
     "set": "set hyper-parameters for the rest of the fit, whatever their schedule says: set lr=1e-4 mom=0.9",
     "pause": "wait after the step, on all ranks",
     "resume": "go on after a pause",
+    "workers": "write a checkpoint and go on from it with so many workers, within what `dist-ai launch --workers MIN:MAX` gave:"
+    " workers 3",
     "stacks": "write where every rank is in its code to logs/ in the run directory, at once, hanging or not",
 }
 """What a run can be told, and what it does then."""
@@ -91,7 +93,8 @@ class Command:
     Attributes:
         number: from 1; it is what the ranks agree on.
         verb: one of `VERBS`.
-        args: for ``set``, a number by hyper-parameter, or a list with one for each parameter group.
+        args: for ``set``, a number by hyper-parameter, or a list with one for each parameter group; for ``workers``, their
+            ``count``.
 
     Raises:
         ConfigError: there is no such verb, or its arguments are not of that kind.
@@ -106,6 +109,11 @@ class Command:
             raise ConfigError(
                 f"{self.verb!r} is not a command to a run: {', '.join(VERBS)}{did_you_mean(self.verb, VERBS)}"
             )
+        if self.verb == "workers":
+            count = self.args.get("count")
+            if set(self.args) != {"count"} or not isinstance(count, int) or count < 1:
+                raise ConfigError("workers needs their number, 1 or more: workers 3")
+            return
         if self.verb != "set":
             if self.args:
                 raise ConfigError(f"{self.verb} takes no arguments; it was given {', '.join(map(str, self.args))}")
@@ -120,6 +128,8 @@ class Command:
                 )
 
     def __str__(self) -> str:
+        if self.verb == "workers":
+            return f"workers {self.args['count']}"
         given = (
             f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
             for name, value in self.args.items()
@@ -156,6 +166,8 @@ def command_line(words: Iterable[str]) -> tuple[str, dict[str, Any]]:
     """
     verb, *rest = words
     args: dict[str, Any] = {}
+    if verb == "workers":  # what is no number is none of them: the command says what it needs
+        return verb, {"count": int(rest[0]) if len(rest) == 1 and rest[0].isdigit() else 0}
     for word in rest:
         name, equals, text = word.partition("=")
         try:

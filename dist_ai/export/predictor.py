@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dist_ai.core.types import plain
+from dist_ai.core.types import TensorMultiCategory, plain
 from dist_ai.data.collate import samples_of
 from dist_ai.data.device import to_device
 from dist_ai.data.loader import DataLoader
@@ -27,7 +27,8 @@ class Prediction:
 
     Attributes:
         label: the decoded prediction, such as a class name.
-        confidence: probability of that label, 0 to 1; NaN where the model gives none.
+        confidence: probability of that label, 0 to 1; of several labels that of the least certain one; NaN where the model
+            gives none, or there is no label.
         output: the model's output after the loss's activation, on the CPU: one probability a class.
     """
 
@@ -123,7 +124,11 @@ def _usable(device: torch.device | str) -> torch.device:
 
 
 def _confidence(output: Any, label: Any) -> float:
-    is_class = isinstance(label, torch.Tensor) and label.dim() == 0 and not label.is_floating_point()
-    if not is_class or not isinstance(output, torch.Tensor) or output.dim() != 1:
+    """Returns the probability of what was decided; of several labels, that of the least certain."""
+    if not isinstance(label, torch.Tensor) or not isinstance(output, torch.Tensor) or output.dim() != 1:
         return float("nan")
-    return float(output[int(label)])
+    if isinstance(label, TensorMultiCategory):
+        found = output[plain(label).cpu().bool()]
+        return float(found.min()) if len(found) else float("nan")
+    is_class = label.dim() == 0 and not label.is_floating_point()
+    return float(output[int(label)]) if is_class else float("nan")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from torch.nn import functional as F
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.core.nested import map_tensors
@@ -54,17 +55,48 @@ class GatherPreds(Callback):
 
         def of_all(name: str) -> Any:
             parts = self._rows[name]
+            if not parts:
+                return None
+            joined = _joined(parts)
+            if any(each.dim() > 1 for each in _tensors(joined)):
+                joined = self._as_wide_on_all_ranks(joined, name)
             gathered = partial(collectives.all_gather_rows, what=name)
-            return map_tensors(lambda rows: gathered(rows)[order], _joined(parts)) if parts else None
+            return map_tensors(lambda rows: gathered(rows)[order], joined)
 
         return of_all("pred"), of_all("target"), of_all("loss")
+
+    def _as_wide_on_all_ranks(self, joined: Any, name: str) -> Any:
+        """Returns rows filled up to the shape of the longest on any rank: how much a batch was padded is its rank's affair."""
+        shapes = [size for each in _tensors(joined) for size in each.shape[1:]]
+        agreed = self.learn.collectives.all_reduce(torch.tensor(shapes, dtype=torch.float64), "max", what=name)
+        sizes = iter(agreed.long().tolist())
+        return map_tensors(lambda rows: _filled(rows, [next(sizes) for _ in rows.shape[1:]]), joined)
 
 
 def _joined(parts: list[Any]) -> Any:
     """Returns the batches' rows one after the other; each batch has the same structure of tensors."""
-    columns: list[list[torch.Tensor]] = []
-    for part in parts:
-        columns.append([])
-        map_tensors(columns[-1].append, part)
-    joined = iter([torch.cat(rows) for rows in zip(*columns, strict=True)])
+    columns = [_tensors(part) for part in parts]
+    joined = iter([torch.cat(_as_wide(rows)) for rows in zip(*columns, strict=True)])
     return map_tensors(lambda _: next(joined), parts[0])
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    map_tensors(found.append, value)
+    return found
+
+
+def _as_wide(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Returns batches whose rows have the shape of the longest, zeros behind them."""
+    shapes = {each.shape[1:] for each in batches}
+    if len(shapes) == 1:
+        return list(batches)
+    sizes = [max(each) for each in zip(*shapes, strict=True)]
+    return [_filled(each, sizes) for each in batches]
+
+
+def _filled(rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Returns rows of these sizes, zeros behind what there is."""
+    # F.pad counts from the last dimension, and none of them begins earlier.
+    ends = [end for size, there in zip(sizes, rows.shape[1:], strict=True) for end in (size - there, 0)][::-1]
+    return F.pad(rows, ends) if any(ends) else rows

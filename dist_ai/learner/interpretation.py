@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
-from dist_ai.core.nested import parts
+from dist_ai.core.nested import map_tensors, parts
 from dist_ai.core.show import show_results, words
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
 from dist_ai.data.loader import DataLoader
@@ -396,10 +396,11 @@ class _Watch(Callback):
         if not state.yb:
             raise DataError("there are no targets to hold predictions against; give a loader of samples with targets")
         num = share.num_local
-        losses = sample_losses(self.learn.loss_func, state.pred[:num], *(y[:num] for y in state.yb))
+        rows = map_tensors(lambda tensor: tensor[:num], (state.pred, *state.yb))
+        losses = sample_losses(self.learn.loss_func, *rows)
         positions, indices = (torch.from_numpy(each[:num]) for each in (share.positions, share.indices))
         self.rows.append((positions, indices, losses.detach().double().cpu()))
-        self.look(state.pred.detach(), state.yb, num)
+        self.look(map_tensors(torch.Tensor.detach, state.pred), state.yb, num)
 
 
 def _watch(learn: Learner, dl: DataLoader | None, look: Callable[[Any, tuple[Any, ...], int], None]) -> Interpretation:

@@ -51,6 +51,7 @@ class TabularDataLoaders(DataLoaders):
     def from_df(
         cls,
         df: Any,
+        path: str | Path = ".",
         *,
         procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
         cat_names: Sequence[str] | str | None = None,
@@ -67,6 +68,7 @@ class TabularDataLoaders(DataLoaders):
 
         Args:
             df: the rows; they are not changed.
+            path: not used; here because fastai's has it.
             procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
 
         Raises:
@@ -85,6 +87,7 @@ class TabularDataLoaders(DataLoaders):
     def from_csv(
         cls,
         csv: str | Path,
+        path: str | Path = ".",
         *,
         delimiter: str = ",",
         text: Iterable[str] = (),
@@ -103,6 +106,7 @@ class TabularDataLoaders(DataLoaders):
 
         Args:
             csv: the file or its address, ``.gz`` too; its first line has the columns' names.
+            path: not used; here because fastai's has it.
             delimiter: between its values.
             text: columns whose values stay text: "007" is 7 otherwise.
             procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.

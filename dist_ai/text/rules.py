@@ -48,7 +48,7 @@ __all__ = [
     "text_rules",
 ]
 
-UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIALS = (
+SPECIALS = (
     "xxunk",
     "xxpad",
     "xxbos",
@@ -59,6 +59,9 @@ UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIALS = (
     "xxup",
     "xxmaj",
 )
+"""The special tokens, in the order of their ids."""
+
+UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIALS
 
 text_rules: Registry[Callable[[str], str]] = Registry(
     "text rule", "decorate the function with @dist_ai.text.text_rules.register('my_rule') before loading"

@@ -3,6 +3,7 @@
 import dist_ai.vision.show  # registers how images are shown
 import dist_ai.vision.statistics  # noqa: F401  # and what is said of them
 from dist_ai.core.vision_types import TensorBBox, TensorImage, TensorMask, TensorPoint
+from dist_ai.vision.albumentations import Albumentations
 from dist_ai.vision.annotations import get_annotations, read_voc
 from dist_ai.vision.augment import (
     Brightness,
@@ -32,7 +33,10 @@ from dist_ai.vision.augment import (
 )
 from dist_ai.vision.blocks import BBoxBlock, BBoxLblBlock, ImageBlock, MaskBlock, PointBlock
 from dist_ai.vision.data import DetectionDataLoaders, ImageDataLoaders, PointDataLoaders, SegmentationDataLoaders
+from dist_ai.vision.detection import CocoMAP, DetectionLoss, detection_learner
 from dist_ai.vision.files import download_images, resize_images, verify_images
+from dist_ai.vision.gan import GANLoss, GANTrainer, NoiseBlock, gan_learner
+from dist_ai.vision.gradcam import GradCAM, grad_cam
 from dist_ai.vision.items import (
     CropPad,
     DihedralItem,
@@ -47,24 +51,31 @@ from dist_ai.vision.models import architectures
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, Normalize, OpenImage, imagenet_stats
 
 __all__ = [
+    "Albumentations",
     "BBoxBlock",
     "BBoxLblBlock",
     "Brightness",
+    "CocoMAP",
     "Contrast",
     "CropPad",
     "DetectionDataLoaders",
+    "DetectionLoss",
     "Dihedral",
     "DihedralItem",
     "Flip",
     "FlipItem",
+    "GANLoss",
+    "GANTrainer",
     "GaussianBlur",
     "GaussianNoise",
+    "GradCAM",
     "Hue",
     "ImageBlock",
     "ImageDataLoaders",
     "ImageToFloat",
     "ImageToTensor",
     "MaskBlock",
+    "NoiseBlock",
     "Normalize",
     "OpenImage",
     "PointBlock",
@@ -92,10 +103,13 @@ __all__ = [
     "Zoom",
     "architectures",
     "aug_transforms",
+    "detection_learner",
     "dihedral_views",
     "download_images",
     "flip_views",
+    "gan_learner",
     "get_annotations",
+    "grad_cam",
     "imagenet_stats",
     "rand_augment",
     "read_voc",

@@ -30,9 +30,9 @@ def verify_images(files: Iterable[str | Path], *, max_workers: int = 8) -> list[
         file.unlink()
     ```
     """
-    files = [Path(file) for file in files]
-    readable = _at_once(_can_be_read, files, max_workers)
-    return [file for file, whole in zip(files, readable, strict=True) if not whole]
+    paths = [Path(file) for file in files]
+    readable = _at_once(_can_be_read, paths, max_workers)
+    return [path for path, whole in zip(paths, readable, strict=True) if not whole]
 
 
 def resize_images(
@@ -64,7 +64,9 @@ def resize_images(
     copies = [dest / file.relative_to(path) for file in files]
     for folder in {copy.parent for copy in copies}:
         folder.mkdir(parents=True, exist_ok=True)
-    done = _at_once(lambda both: _resized(*both, max_size), list(zip(files, copies, strict=True)), max_workers)
+    done = _at_once(
+        lambda both: _resized(both[0], both[1], max_size), list(zip(files, copies, strict=True)), max_workers
+    )
     return [copy for copy, is_there in zip(copies, done, strict=True) if is_there]
 
 

@@ -23,7 +23,7 @@ from dist_ai.vision.models.unet import unet_on_backbone
 from dist_ai.vision.models.weights import load_weights, statistics_of, weights_of
 from dist_ai.vision.transforms import Normalize, OpenImage
 
-__all__ = ["unet_learner", "vision_learner"]
+__all__ = ["Arch", "Beginning", "Pretrained", "unet_learner", "vision_learner"]
 
 Arch: TypeAlias = str | Callable[..., nn.Module]
 Pretrained: TypeAlias = bool | Literal["auto"]
@@ -85,7 +85,7 @@ def vision_learner(
         "lin_first": lin_first,
         "y_range": y_range,
     }
-    begin = _Beginning(dls, arch, n_in, pretrained, weights)
+    begin = Beginning(dls, arch, n_in, pretrained, weights)
     outputs = dls.recipe.num_outputs if n_out is None else n_out
     with begin.seeded():
         made = on_backbone(begin.classifier(), outputs, n_in=begin.n_in, cut=cut, custom_head=custom_head, **head)
@@ -138,7 +138,7 @@ def unet_learner(
         "bottle": bottle,
         "y_range": y_range,
     }
-    begin = _Beginning(dls, arch, n_in, pretrained, weights)
+    begin = Beginning(dls, arch, n_in, pretrained, weights)
     outputs = dls.recipe.num_outputs if n_out is None else n_out
     with begin.seeded():
         made = unet_on_backbone(begin.classifier(), outputs, n_in=begin.n_in, cut=cut, **shape)
@@ -146,7 +146,7 @@ def unet_learner(
     return begin.learner(made, spec, normalize=normalize, options=options)
 
 
-class _Beginning:
+class Beginning:
     """What a model is made of: a classifier with published weights, or without; and the Learner that trains it."""
 
     def __init__(

@@ -85,6 +85,9 @@ def test_commands_that_cannot_be_are_refused_before_they_are_sent(
     assert code == 2
     assert "'stpo' is not a command to a run: stop, checkpoint, " in err
     assert "did you mean 'stop'?" in err
+    for words in (["workers"], ["workers", "0"], ["workers", "count=2"]):
+        code, _, err = tell(capsys, "control", str(run), *words)
+        assert (code, err) == (2, "dist-ai: error: workers needs their number, 1 or more: workers 3\n")
     assert mailbox_at(run).commands() == []
 
 

@@ -650,14 +650,28 @@ def test_a_file_can_name_nothing_but_transforms():
             Transform.from_plain({"transform": name})
 
 
-def test_two_modules_cannot_define_transforms_of_one_name(monkeypatch: pytest.MonkeyPatch):
+def test_a_transform_may_have_the_name_of_another_modules(monkeypatch: pytest.MonkeyPatch):
     other = types.ModuleType("somebody_elses")
     monkeypatch.setitem(sys.modules, other.__name__, other)
-    code = "from dist_ai.core.transform import Transform\nclass Shift(Transform): ..."
-    message = f"transform 'Shift' of somebody_elses has the name of the one in {__name__}; files find it by that name"
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        exec(code, other.__dict__)
+    exec("from dist_ai.core.transform import Transform\nclass Shift(Transform): ...", other.__dict__)
+    theirs = other.Shift()
     assert transforms.find("Shift") is Shift
+    assert theirs.to_plain() == {"transform": "somebody_elses.Shift"}
+    assert type(Transform.from_plain(theirs.to_plain())) is other.Shift
+    assert type(Transform.from_plain(Shift(3).to_plain())) is Shift
+
+
+def test_dist_ais_own_keeps_the_short_name_whoever_comes_first(monkeypatch: pytest.MonkeyPatch):
+    @dataclass
+    class Sharpen(Transform):
+        by: int = 1
+
+    ours = types.ModuleType("dist_ai.sharpen")
+    monkeypatch.setitem(sys.modules, ours.__name__, ours)
+    exec("from dist_ai.core.transform import Transform\nclass Sharpen(Transform): ...", ours.__dict__)
+    assert transforms.find("Sharpen") is ours.Sharpen
+    assert Sharpen(2).to_plain() == {"transform": f"{__name__}.Sharpen", "by": 2}
+    assert Transform.from_plain(Sharpen(2).to_plain()) == Sharpen(2)
 
 
 def test_a_notebook_cell_may_run_again():

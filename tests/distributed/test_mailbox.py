@@ -93,8 +93,9 @@ def test_another_mailbox_can_be_provided(tmp_path: Path) -> None:
     [
         (
             ["stpo"],
-            "'stpo' is not a command to a run: stop, checkpoint, set, pause, resume, stacks; did you mean 'stop'?",
+            "'stpo' is not a command to a run: stop, checkpoint, set, pause, resume, workers, stacks; did you mean 'stop'?",
         ),
+        (["workers", "3", "4"], "workers needs their number, 1 or more: workers 3"),
         (["set"], "set needs a hyper-parameter and its value: set lr=1e-4"),
         (["set", "lr"], "'lr' is not name=number, as in: set lr=1e-4"),
         (["set", "lr=fast"], "'lr=fast' is not name=number, as in: set lr=1e-4"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from dist_ai.distributed.launchers.failures import Failure
+from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause
+from dist_ai.distributed.launchers.resize import Resize
 from dist_ai.distributed.launchers.restarts import Restarts, Verdict
 from dist_ai.distributed.pulse import Beat, Stage
 
@@ -88,6 +89,18 @@ def test_after_losing_a_worker_again_a_run_goes_on_with_fewer_if_it_may() -> Non
     assert verdicts[1].why == "it goes on with 2 workers, after losing one 2 times"
 
 
+def test_a_run_that_was_told_another_number_of_workers_goes_on_with_it_and_that_is_no_failure() -> None:
+    restarts = Restarts(limit=0, workers=3, min_workers=1)
+    left = [failure_of(Resize(2), rank=rank, script="train.py") for rank in (0, 1)]
+    killed_after = Failure(rank=2, time=0.0, exit_code=-15)  # before the others, by its clock
+    cause = first_cause([killed_after, *left])
+    assert (cause.rank, cause.kind, cause.workers, cause.exit_code) == (0, "Resize", 2, 76)
+    verdict = restarts.after(cause, HERE)
+    assert (verdict, restarts.workers, restarts.used) == (Verdict(2), 2, 0)
+    told = restarts.told(cause, HERE, verdict, world_size=3)
+    assert told == "it goes on with 2 workers instead of 3, as was asked"
+
+
 # ------------------------------------------------------------------------------------ real launches
 
 
@@ -146,6 +159,24 @@ def test_a_run_that_loses_a_worker_again_goes_on_with_fewer(lab: Lab) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("restart 2 of 3; it goes on with 1 worker, after losing one 2 times\n")
     assert done.stdout.endswith("rank 0 of 1, attempt 2, fresh False\n")
+
+
+def test_a_run_that_is_told_to_becomes_larger_and_smaller(lab: Lab) -> None:
+    script(
+        lab,
+        "from dist_ai.distributed.launchers.resize import Resize\n"
+        "print(launch_settings().workers, flush=True)\n"
+        "if attempt < 2: raise Resize((1, 2)[attempt])",
+    )
+    done = lab.launch("rank.py", "--workers", "1:2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "dist-ai: it goes on with 1 worker instead of 2, as was asked\n"
+        "dist-ai: it goes on with 2 workers instead of 1, as was asked\n"
+    )
+    assert done.stdout.endswith(
+        "rank 0 of 1, attempt 1, fresh False\n(1, 2)\nrank 0 of 2, attempt 2, fresh False\n(1, 2)\n"
+    )
 
 
 def test_a_setting_that_cannot_work_is_told_once(lab: Lab) -> None:

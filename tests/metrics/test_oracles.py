@@ -20,7 +20,7 @@ NOT_SCORES = {
     "MeanOf",
 }
 NOT_SCORES |= {"Metric", "Moments", "TorchMetric", "as_metrics", "reduce_metrics", "from_sklearn", "lower_is_better"}
-ELSEWHERE = {"CorpusBLEUMetric", "RougeMetric", "SacreBLEUMetric"}
+ELSEWHERE = {"CorpusBLEUMetric", "MRR", "NDCGAtK", "RecallAtK", "RougeMetric", "SacreBLEUMetric"}
 
 
 @pytest.mark.parametrize("name", CASES)

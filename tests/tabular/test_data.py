@@ -105,7 +105,7 @@ def test_any_kind_of_table_gives_the_same_batches(tmp_path: Path) -> None:
         people_loaders(Table.from_frame(frame)),
         people_loaders(pyarrow.Table.from_pandas(frame)),
         people_loaders(frame.to_dict("records")),
-        TabularDataLoaders.from_csv(tmp_path / "rows.csv", **names),
+        TabularDataLoaders.from_csv(tmp_path / "rows.csv", tmp_path, **names),
         TabularDataLoaders.from_parquet(tmp_path / "rows.parquet", **names),
     ):
         row, y = dls.one_batch()

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from dist_ai.distributed.launchers.resize import EXIT_RESIZE, Resize
 from dist_ai.errors import CollectiveError, DistAIError, RendezvousError, WorkerError
 
 __all__ = [
@@ -54,6 +55,7 @@ class Failure:
             dist_ai raised on purpose it holds the lines of the user's own code alone: the message says the rest.
         ours: True if dist_ai raised it on purpose, so that its message says what is wrong and how to fix it.
         waited_for_peer: True if it complains of a peer that did not answer, and so may be another rank's consequence.
+        workers: on how many workers all ranks are to be started again, where they left for that; otherwise 0.
     """
 
     rank: int
@@ -64,6 +66,7 @@ class Failure:
     traceback: str = ""
     ours: bool = False
     waited_for_peer: bool = False
+    workers: int = 0
 
 
 def failure_of(error: BaseException, *, rank: int, script: str) -> Failure:
@@ -74,6 +77,10 @@ def failure_of(error: BaseException, *, rank: int, script: str) -> Failure:
         rank: the rank that ran the script.
         script: absolute path of the script; the frames above its first one are ours.
     """
+    if isinstance(error, Resize):
+        return Failure(
+            rank=rank, time=time.time(), exit_code=EXIT_RESIZE, kind=type(error).__name__, workers=error.workers
+        )
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         message = "" if isinstance(error.code, int) or error.code is None else str(error.code)
@@ -113,14 +120,15 @@ def read_failures(folder: Path) -> list[Failure]:
 def first_cause(failures: Iterable[Failure]) -> Failure:
     """Returns the failure to show: the earliest that is not the consequence of another.
 
-    Ranks that fail alike (a mistake in the script fails on all of them) are shown as the lowest of them.
+    Where one left for the group to become larger or smaller, its checkpoint is complete: what ended others after that is
+    no failure. Ranks that fail alike (a mistake in the script fails on all of them) are shown as the lowest of them.
 
     >>> timeout = Failure(rank=0, time=1.0, exit_code=1, kind="CollectiveError", waited_for_peer=True)
     >>> mistake = Failure(rank=1, time=2.0, exit_code=1, kind="ValueError", message="no")
     >>> first_cause([timeout, mistake]).rank
     1
     """
-    ordered = sorted(failures, key=lambda failure: (failure.waited_for_peer, failure.time))
+    ordered = sorted(failures, key=lambda failure: (not failure.workers, failure.waited_for_peer, failure.time))
     first = ordered[0]
     alike = [
         failure

@@ -29,7 +29,8 @@ class Job:
         script: the Python file, as it was given: it becomes ``sys.argv[0]``.
         args: what follows it in ``sys.argv``.
         workers: number of processes, to begin with.
-        min_workers: with how many it may go on if workers are lost again and again.
+        min_workers: with how many it may go on if workers are lost again and again, or a command says so.
+        max_workers: with how many it may go on if a command says so.
         max_restarts: how often it may be started again after a failure.
         engine: who starts them.
         folder: the working directory of every process.
@@ -52,6 +53,7 @@ class Job:
     timeout_s: float
     address: str | None
     min_workers: int = 1
+    max_workers: int = 1
     max_restarts: int = 0
     hang_s: float | None = None
 
@@ -106,6 +108,7 @@ class Job:
             args=tuple(str(argument) for argument in args),
             workers=most,
             min_workers=least,
+            max_workers=most,
             max_restarts=max_restarts,
             hang_s=hang_s,
             engine="ray" if engine == "ray" else "slurm" if engine == "slurm" else "local",
@@ -133,6 +136,8 @@ class Job:
             failure_dir=failure_dir,
             timeout_s=self.timeout_s,
             hang_s=self.hang_s,
+            # Ray Train makes them more or fewer by itself, as its cluster does.
+            workers=None if self.engine == "ray" else (self.min_workers, self.max_workers),
         )
 
     def log(self, rank: int) -> Path:

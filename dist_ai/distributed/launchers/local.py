@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -25,7 +26,6 @@ from dist_ai.distributed.environment import worker_environment
 from dist_ai.distributed.launchers.failures import (
     Failure,
     first_cause,
-    headline,
     log_header,
     read_failures,
     worker_error,
@@ -64,18 +64,16 @@ def run(job: Job) -> None:
     """
     restarts = Restarts(limit=job.max_restarts, workers=job.workers, min_workers=job.min_workers)
     with noting_signals() as interruption, _private_folder() as folder:
-        while True:
-            cause, place = _attempt(job, folder / f"attempt{restarts.used}", restarts.used, interruption)
+        for number in itertools.count():
+            cause, place = _attempt(job, folder / f"attempt{number}", number, interruption)
             interruption.obey()
             if cause is None:
                 return
             verdict = restarts.after(cause, place)
-            log = job.log(cause.rank) if cause.rank > 0 else None
             if not verdict.workers:
+                log = job.log(cause.rank) if cause.rank > 0 else None
                 raise worker_error(cause, world_size=job.workers, log=log, note=verdict.why)
-            what = headline(cause, job.workers)
-            note = f"; {verdict.why}" if verdict.why else ""
-            _say(job, f"{what}, {place}; restart {restarts.used} of {job.max_restarts}{note}")
+            _say(job, restarts.told(cause, place, verdict, world_size=job.workers))
             job = replace(job, workers=verdict.workers, fresh=False)
 
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dist_ai.distributed.launchers.failures import Failure
+from dist_ai.distributed.launchers.failures import Failure, headline
 from dist_ai.distributed.mailbox import Status
 from dist_ai.distributed.pulse import Beat, Stage
 
@@ -45,7 +45,7 @@ class Restarts:
         min_workers: and at least.
 
     Attributes:
-        used: how many there have been.
+        used: how many there have been. One that was asked for, to go on with more or fewer workers, does not count.
     """
 
     limit: int
@@ -68,6 +68,9 @@ class Restarts:
         >>> [restarts.after(error, Beat(1, 0, 7)).workers for _ in range(2)]
         [2, 0]
         """
+        if cause.workers:
+            self.workers, self._last, self._losses = cause.workers, None, 0
+            return Verdict(cause.workers)
         if cause.exit_code in ASKED_TO_LEAVE and cause.kind in ("SystemExit", "KeyboardInterrupt"):
             return Verdict(0)
         if cause.kind in NEVER_AGAIN:
@@ -89,6 +92,18 @@ class Restarts:
             )
         self.used += 1
         return Verdict(self.workers, note)
+
+    def told(self, cause: Failure, place: Beat, verdict: Verdict, *, world_size: int) -> str:
+        """Returns the sentence that tells a person why a run is started again.
+
+        Args:
+            cause, place, verdict: what `after` was given, and what it returned.
+            world_size: how many workers there were.
+        """
+        if cause.workers:
+            return f"it goes on with {cause.workers} worker{'s' * (cause.workers > 1)} instead of {world_size}, as was asked"
+        note = f"; {verdict.why}" if verdict.why else ""
+        return f"{headline(cause, world_size)}, {place}; restart {self.used} of {self.limit}{note}"
 
 
 def furthest(statuses: Iterable[Status]) -> Beat:

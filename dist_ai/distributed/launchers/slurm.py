@@ -6,6 +6,7 @@ reports of ranks that fail, their logs and their statuses are in it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -21,7 +22,6 @@ from dist_ai.distributed.environment import launch_settings, launched_rank, slur
 from dist_ai.distributed.launchers.failures import (
     Failure,
     first_cause,
-    headline,
     log_header,
     read_failures,
     worker_error,
@@ -49,9 +49,9 @@ def run(job: Job) -> None:
     """
     restarts = Restarts(limit=job.max_restarts, workers=job.workers, min_workers=job.min_workers)
     with noting_signals() as interruption:
-        while True:
+        for number in itertools.count():
             with _shared_folder(job) as folder:
-                cause = _attempt(job, folder, restarts.used, interruption)
+                cause = _attempt(job, folder, number, interruption)
             interruption.obey()
             if cause is None:
                 return
@@ -60,7 +60,7 @@ def run(job: Job) -> None:
             if not verdict.workers:
                 log = job.log(cause.rank) if cause.rank > 0 else None
                 raise worker_error(cause, world_size=job.workers, log=log, note=verdict.why)
-            told = f"{headline(cause, job.workers)}, {place}; restart {restarts.used} of {job.max_restarts}"
+            told = restarts.told(cause, place, verdict, world_size=job.workers)
             print(f"dist-ai: {told}", file=sys.stderr, flush=True)
             job = replace(job, workers=verdict.workers, fresh=False)
 
