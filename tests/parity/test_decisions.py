@@ -197,8 +197,7 @@ def check(kind: str, where: dict[str, Any], did: dict[str, Any]) -> None:
         assert did["lr"] == [0.5 if where["verb"] == "set" else 0.1]
         assert trained[-1] == ((where["epoch"], where["step"]) if ends else (N_EPOCH - 1, NUM_STEPS - 1))
     if kind == "nan":
-        stepped = [(epoch, step) for name, epoch, step in log if name == "after_step"]
-        skipped = sorted({*trained} - {*stepped})
+        skipped = [(epoch, step) for name, epoch, step in log if name == "after_cancel_step"]
         assert skipped == ([(where["epoch"], where["step"])] if where["skips"] else []), where
         assert trained[-1][0] == (N_EPOCH - 1 if where["skips"] else where["epoch"])
         assert (7.0 in did["weights"]) != where["skips"]  # what was not a number
@@ -214,7 +213,7 @@ def check_all(spawn: Any, folder: Path, kinds: list[str], seed: int) -> None:
 
 
 def test_what_one_rank_decides_all_do_at_the_same_step(spawn: Any, tmp_path: Path) -> None:
-    check_all(spawn, tmp_path, [*PLACES, *KINDS] * 3, seed=1)
+    check_all(spawn, tmp_path, [*PLACES, *KINDS], seed=1)
 
 
 @pytest.mark.slow
