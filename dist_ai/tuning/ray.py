@@ -17,7 +17,7 @@ import ray
 
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.distributed.launchers.ray import connected
-from dist_ai.errors import ConfigError, RendezvousError, WorkerError
+from dist_ai.errors import ConfigError, DistAIError, RendezvousError, WorkerError
 from dist_ai.tuning.results import Results, TrialResult
 from dist_ai.tuning.space import Draw
 from dist_ai.tuning.trial import Plan, read_rows, run_trial, state_of
@@ -57,42 +57,52 @@ def search(
         WorkerError: all trials failed.
     """
     with connected(job):
-        from ray import tune  # when the cluster is there: it takes a second
-
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the search, as it ends a launch
-        need = _place(job)
-        scheduler = None
-        if patience is not None:
-            scheduler = tune.schedulers.ASHAScheduler(
-                max_t=MOST_EPOCHS, grace_period=patience, reduction_factor=REDUCTION, stop_last_trials=False
-            )
-        tuner = tune.Tuner(
-            tune.with_resources(_trainable(plan), need),
-            param_space={
-                name: getattr(tune, each.kind)(*_of_ray(each)) if isinstance(each, Draw) else each
-                for name, each in space.items()
-            },
-            tune_config=tune.TuneConfig(
-                metric=plan.metric,
-                mode="min" if plan.lower else "max",
-                num_samples=trials,
-                scheduler=scheduler,
-                search_alg=tune.search.BasicVariantGenerator(random_state=seed, max_concurrent=at_once or 0),
-            ),
-            run_config=tune.RunConfig(
-                name=time.strftime("tune-%Y%m%d-%H%M%S"),
-                storage_path=str(plan.run_dir / "ray"),
-                verbose=0,
-                callbacks=[_told(plan)],
-            ),
-        )
+        tuner = _tuner(plan, space, _place(job), trials=trials, patience=patience, at_once=at_once, seed=seed)
         with contextlib.redirect_stdout(io.StringIO()):  # Ray's banner; what there is to say, `_told` says
-            grid = tuner.fit()
-        results = _results(plan, grid)
-    plan.run_dir.mkdir(parents=True, exist_ok=True)
+            results = _results(plan, tuner.fit())
     (plan.run_dir / "trials.csv").write_text(results.csv())
     return results
+
+
+def _tuner(
+    plan: Plan,
+    space: Mapping[str, Any],
+    need: dict[str, int],
+    *,
+    trials: int,
+    patience: int | None,
+    at_once: int | None,
+    seed: int,
+) -> Any:
+    from ray import tune  # when the cluster is there: it takes a second
+
+    scheduler = None
+    if patience is not None:
+        scheduler = tune.schedulers.ASHAScheduler(
+            max_t=MOST_EPOCHS, grace_period=patience, reduction_factor=REDUCTION, stop_last_trials=False
+        )
+    return tune.Tuner(
+        tune.with_resources(_trainable(plan), need),
+        param_space={
+            name: getattr(tune, each.kind)(*_of_ray(each)) if isinstance(each, Draw) else each
+            for name, each in space.items()
+        },
+        tune_config=tune.TuneConfig(
+            metric=plan.metric,
+            mode="min" if plan.lower else "max",
+            num_samples=trials,
+            scheduler=scheduler,
+            search_alg=tune.search.BasicVariantGenerator(random_state=seed, max_concurrent=at_once or 0),
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("tune-%Y%m%d-%H%M%S"),
+            storage_path=str(plan.run_dir / "ray"),
+            verbose=0,
+            callbacks=[_told(plan)],
+        ),
+    )
 
 
 def _of_ray(draw: Draw) -> tuple[Any, ...]:
@@ -154,13 +164,13 @@ def _name(trial_id: str) -> str:
 def _results(plan: Plan, grid: Any) -> Results:
     found, errors = [], []
     for result in grid:
-        error = "" if result.error is None else str(_first(result.error))
-        errors += [_first(result.error)] if result.error is not None else []
+        error = None if result.error is None else _first(result.error)
+        errors += [] if error is None else [error]
         name = f"trial-{Path(result.path).name.split('_')[2]}"
         rows = read_rows(plan.run_dir / name)
         values = [row[plan.metric] for row in rows if not math.isnan(row.get(plan.metric, math.nan))]
         best = (min if plan.lower else max)(values, default=math.nan)
-        state = "failed" if error else state_of(plan.run_dir / name)
+        state = state_of(plan.run_dir / name) if error is None else "failed"
         found.append(
             TrialResult(
                 name=name,
@@ -169,7 +179,7 @@ def _results(plan: Plan, grid: Any) -> Results:
                 epochs=len(rows),
                 value=best,
                 run_dir=plan.run_dir / name,
-                error=error,
+                error=str(error or ""),
             )
         )
     if errors and len(errors) == len(found):
@@ -180,6 +190,8 @@ def _results(plan: Plan, grid: Any) -> Results:
 
 def _first(error: BaseException) -> BaseException:
     """Returns the error that a trial raised, out of what Ray put around it."""
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
+    while (
+        not isinstance(error, DistAIError) and (inner := getattr(error, "cause", None) or error.__cause__) is not None
+    ):
         error = inner
     return error

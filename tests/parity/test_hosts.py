@@ -68,6 +68,9 @@ def torchrun(hosts: Hosts, number: int, folder: Path) -> subprocess.Popen[bytes]
         PYTHONPATH=f"{kills.PROGRAM.parents[2]}:{os.environ.get('PYTHONPATH', '')}",
         DIST_AI_RUN_DIR=str(folder / "run"),
         DIST_AI_TIMEOUT_S=str(TIMEOUT_S),
+        # Else the agents that stay keep the address of the first round's store, and one that comes back waits for it in vain
+        # (torch 2.14, `DynamicRendezvousHandler.next_rendezvous`).
+        TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",
     )
 
 

@@ -181,6 +181,6 @@ def test_a_metric_that_nobody_reports_is_an_error(lab: Lab) -> None:
     lab.script("trains.py", TRAINS)
     wrong = ("--param", "lr=choice(0.1,0.5)", "--trials", "2", "--metric", "acuracy")
     process = lab.start("-m", "dist_ai.cli.main", "tune", "trains.py", *wrong)
-    out, err = process.communicate(timeout=PATIENCE_S)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, err
     assert "all 2 trials failed; the first: the trials report no 'acuracy'; did you mean 'accuracy'?" in err
