@@ -22,6 +22,7 @@ from dist_ai.distributed.launchers.resize import EXIT_RESIZE, Resize
 from dist_ai.errors import CollectiveError, DistAIError, RendezvousError, WorkerError
 
 __all__ = [
+    "LINES_OF_LOG",
     "Failure",
     "failure_of",
     "first_cause",

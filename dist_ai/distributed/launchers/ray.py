@@ -1,4 +1,4 @@
-"""Runs the ranks of a run on a Ray cluster, with Ray Train's `TorchTrainer`. The only file that imports Ray.
+"""Runs the ranks of a run on a Ray cluster, with Ray Train's `TorchTrainer`. Only this file and `dist_ai.tuning.ray` import Ray.
 
 Ray owns where the workers are, that they live, are replaced after a failure or become more or fewer, and their process
 group, which `dist_ai.distributed.join` adopts. What the workers and this process tell each other goes through a small
@@ -51,7 +51,7 @@ from dist_ai.distributed.mailbox import Answer, Command, Mailbox, MemoryMailbox,
 from dist_ai.distributed.pulse import Beat
 from dist_ai.errors import ConfigError, RendezvousError
 
-__all__ = ["cluster_here", "run"]
+__all__ = ["cluster_here", "connected", "run"]
 
 # What `_address` answers where that is not HOST:PORT.
 LOCAL, HERE = "local", "here"
@@ -100,6 +100,18 @@ def run(job: Job) -> None:
     interruption.obey()
     if error is not None:
         raise error
+
+
+@contextmanager
+def connected(job: Job) -> Iterator[None]:
+    """Connects this process, inside the block, to the Ray cluster that `job` asks for; without one it starts one.
+
+    Raises:
+        ConfigError: the address cannot be.
+        RendezvousError: the cluster does not answer.
+    """
+    with _connection(job, _address(job)):
+        yield
 
 
 def cluster_here() -> str | None:

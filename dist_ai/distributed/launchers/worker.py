@@ -22,7 +22,7 @@ from importlib.machinery import SourceFileLoader
 from dist_ai.distributed.environment import launch_settings, launched_rank, launcher_pid
 from dist_ai.distributed.launchers.failures import failure_of, write_failure
 
-__all__ = ["STACKS_SIGNAL", "main", "run_script"]
+__all__ = ["STACKS_SIGNAL", "die_with", "main", "run_script"]
 
 STACKS_SIGNAL = signal.SIGUSR2
 """Has a rank write where all its threads are in their code, for the launcher; also one that hangs in native code."""
@@ -58,7 +58,7 @@ def main() -> None:
     # Registered before anything else, so that it runs last: after the script's own exit handlers, but instead of the
     # interpreter's teardown, in which torch's threads now and then abort a process that had done all its work.
     atexit.register(end.now)
-    _die_with(launcher_pid())
+    die_with(launcher_pid())
     _listen_for_stacks()
     script, *args = sys.argv[1:]
     path = os.path.abspath(script)  # before the script runs: it may change the folder
@@ -94,7 +94,7 @@ class _End:
         self.now()
 
 
-def _die_with(launcher: int | None) -> None:
+def die_with(launcher: int | None) -> None:
     """Sees to it that this process ends when its launcher does, even if that is killed outright."""
     if launcher is None:
         return
