@@ -16,7 +16,7 @@ from dist_ai.data import DataLoaders
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, register_learner
 from dist_ai.losses import decodes
 from dist_ai.metrics import accuracy, mae
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
@@ -123,6 +123,7 @@ def forecast_learner(
     return ForecastLearner(dls, model, spec=spec, **options)
 
 
+@register_learner("forecast_model")
 class ForecastLearner(Learner):
     """A Learner that also forecasts: its predictions are values in the units of the data."""
 

@@ -170,7 +170,10 @@ def test_an_export_recommends_and_predicts_as_the_learner(tmp_path: Path) -> Non
     expected = learn.get_preds(learn.dls.test_dl(pairs))[0]
     found = torch.stack([p.output for p in Predictor(tmp_path / "model").predict_many(pairs)])
     torch.testing.assert_close(found, expected)
-    label, *_ = load_learner(tmp_path / "model").predict(pairs[0])
+    again = load_learner(tmp_path / "model")
+    assert isinstance(again, CollabLearner)
+    assert again.recommend("u1", 3) == learn.recommend("u1", 3, exclude_seen=False)  # an export has no rows
+    label, *_ = again.predict(pairs[0])
     assert label == pytest.approx(expected[0].item())
     assert recommender.scores("u3", ["f2"]).item() == pytest.approx(expected[0].item())
 

@@ -205,3 +205,11 @@ def test_the_command_predicts_the_rows_of_files(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.startswith(f"{tmp_path}/rows.csv 0  ")
     with pytest.raises(ConfigError, match="--picture draws images"):
         predict(tmp_path / "model", [tmp_path / "rows.csv"], picture=tmp_path / "a.png")
+
+
+def test_validation_of_rows_without_their_labels_is_refused() -> None:
+    learn = people_learner()
+    dl = learn.dls.test_dl(people(20))
+    assert learn.get_preds(dl)[1] is None
+    with pytest.raises(DataError, match=r"no targets to hold predictions against; .*with_labels=True"):
+        learn.validate(dl)
