@@ -89,6 +89,8 @@ def collab_learner(
         ConfigError: an argument of the other model, or loaders of other data.
     """
     reader = _reader_of(dls)
+    if n_factors < 1:
+        raise ConfigError(f"n_factors={n_factors}: expected at least 1 number for each user and item")
     sizes = [len(reader.classes[name]) for name in reader.seen_cats]
     given = {"layers": layers, "emb_szs": emb_szs, "config": config}
     if not use_nn and (needless := [name for name, value in given.items() if value is not None]):

@@ -142,6 +142,11 @@ class ForecastLearner(Learner):
         Raises:
             DataError: the history is too short, or has gaps; what should be known of the future is not.
         """
+        if future is not None and self.dls.n_inp == 1:
+            raise DataError(
+                "the model was trained without anything known of the future, so it can do nothing with future=; how far it "
+                "forecasts is the horizon= of its loaders"
+            )
         if not hasattr(history, "columns"):
             window = Window(history, future) if future is not None else history
             return self._forecasts([window])[0]

@@ -196,6 +196,11 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
     assert learn.bias(["f4", "f5"]).shape == (2,)
     assert learn.bias(["f4"]) > learn.bias(["f5"])  # 4 is rated 0.8 higher than 0
     assert learn.weight(["u1"], is_item=False).shape == (1, 8)
+    numbered = ratings(500).assign(user=lambda frame: frame["user"].str[1:].astype(int))
+    with pytest.raises(DataError, match=r"user '7' is none of the 20 .*; there is 7, of type int and not str"):
+        ratings_learner(numbered).bias(["7"], is_item=False)
+    with pytest.raises(ConfigError, match="n_factors=-1: expected at least 1 number"):
+        ratings_learner(n_factors=-1)
     with pytest.raises(DataError, match=r"item 'f44' is none of the 30 of the training rows; did you mean"):
         learn.weight(["f44"])
     with pytest.raises(ConfigError, match="EmbeddingNN has no biases"):

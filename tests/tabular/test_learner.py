@@ -85,6 +85,9 @@ def test_an_export_predicts_what_the_learner_did(arch: str, tmp_path: Path) -> N
     for label, number, probabilities in (learn.predict(one), load_learner(tmp_path / "model").predict(one.to_dict())):
         torch.testing.assert_close(probabilities, expected[3])
         assert label == predictor.vocab[number]
+    assert learn.predict(rows.iloc[3:4])[0] == learn.predict(one)[0]
+    with pytest.raises(DataError, match=r"a data frame of 7 rows where one row is expected; .*predict_many\(df\)"):
+        learn.predict(rows)
     assert predictor.predict({"job": "astronaut", "town": "A", "age": None, "hours": 3}).label in ("yes", "no")
 
 
