@@ -14,11 +14,13 @@ from dist_ai.data import DataLoaders, ReadRows, RowData
 from dist_ai.errors import ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.layers import embedding_size
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, register_learner
 
 __all__ = ["CollabLearner", "collab_learner"]
 
 
+@register_learner("embedding_dot_bias")
+@register_learner("embedding_nn")
 class CollabLearner(Learner):
     """A Learner that also says what its model knows of users and items; see `Recommender`, which an export has too."""
 
@@ -41,12 +43,12 @@ class CollabLearner(Learner):
         Args:
             user: one that training did not see gets what is rated best on average.
             n: how many, at most.
-            exclude_seen: leave out what the user has in the training rows.
+            exclude_seen: leave out what the user has in the training rows; a loaded Learner has none.
         """
         return self.recommender.recommend(user, n, exclude=self._seen(user) if exclude_seen else ())
 
     def _seen(self, user: Any) -> list[Any]:
-        rows = self.dls.train_ds
+        rows = self.dls.train_ds if self.dls.has_data else None
         if not isinstance(rows, RowData):
             return []
         recommender = self.recommender
@@ -87,6 +89,8 @@ def collab_learner(
         ConfigError: an argument of the other model, or loaders of other data.
     """
     reader = _reader_of(dls)
+    if n_factors < 1:
+        raise ConfigError(f"n_factors={n_factors}: expected at least 1 number for each user and item")
     sizes = [len(reader.classes[name]) for name in reader.seen_cats]
     given = {"layers": layers, "emb_szs": emb_szs, "config": config}
     if not use_nn and (needless := [name for name, value in given.items() if value is not None]):

@@ -122,7 +122,7 @@ class Recommender:
             if name not in codes:
                 raise DataError(
                     f"{'item' if is_item else 'user'} {name!r} is none of the {len(codes) - 1:,} of the training rows"
-                    f"{did_you_mean(str(name), map(str, codes))}"
+                    f"{_nearest(name, codes)}"
                 )
         return torch.tensor([codes[name] for name in names], dtype=torch.int64)
 
@@ -134,6 +134,14 @@ class Recommender:
     def _rows(self, table: nn.Embedding, names: Sequence[Any], is_item: bool) -> torch.Tensor:
         weight = table.weight.detach()
         return weight[self.codes(names, is_item=is_item).to(weight.device)].cpu()
+
+
+def _nearest(name: Any, there: Iterable[Any]) -> str:
+    """Returns what was probably meant; of the same text in another type, that it is one."""
+    for each in there:
+        if str(each) == str(name):
+            return f"; there is {each!r}, of type {type(each).__name__} and not {type(name).__name__}"
+    return did_you_mean(str(name), map(str, there))
 
 
 _AT_ONCE = 100_000  # items scored in one pass

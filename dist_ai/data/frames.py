@@ -170,6 +170,13 @@ def _values(table: Table, name: str) -> Any:
 
 
 def _as_dict(row: Any) -> dict[str, Any]:
+    if getattr(row, "ndim", 1) == 2 and hasattr(row, "iloc"):
+        if len(row) != 1:
+            raise DataError(
+                f"a data frame of {len(row)} rows where one row is expected; give one (df.iloc[0]), or predict them all: "
+                "learn.get_preds(learn.dls.test_dl(df)), and of an export Predictor.predict_many(df)"
+            )
+        row = row.iloc[0]
     if hasattr(row, "_asdict"):
         return row._asdict()
     if not isinstance(row, Mapping) and not is_row(row):

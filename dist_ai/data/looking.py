@@ -62,7 +62,7 @@ def spread_samples(loader: AnyLoader, n: int) -> Any:
     """Returns a batch of `n` samples, at most, from all over the data set: its first ones are often of one class."""
     if isinstance(loader, IterableLoader):
         return _begin(loader, n).one_batch()  # it has no middle that could be reached
-    num_samples = len(loader.dataset)
+    num_samples = getattr(loader.dataset, "num_alike", len(loader.dataset))
     n = min(n, num_samples)
     return chosen_samples(loader, np.arange(n, dtype=np.int64) * num_samples // n)
 

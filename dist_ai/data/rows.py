@@ -79,6 +79,37 @@ class RowData(Sequence[Any]):
         )
         return (row, *typed)
 
+    @property
+    def xs(self) -> Any:
+        """The inputs as a data frame, for models that take arrays: ``RandomForestClassifier().fit(to.train.xs, to.train.ys)``.
+
+        Raises:
+            DataError: it is not known which columns there are.
+        """
+        import pandas as pd
+
+        reader = next(
+            (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if hasattr(tfm, "seen_cats")), None
+        )
+        if reader is None:
+            raise DataError("these rows were made of tensors, so their columns have no names; `rows` has the tensors")
+        cats, conts = self.rows.cats.cpu().numpy(), self.rows.conts.cpu().numpy()
+        columns = {name: cats[:, i] for i, name in enumerate(reader.seen_cats)}
+        return pd.DataFrame(columns | {name: conts[:, i] for i, name in enumerate(reader.seen_conts)})
+
+    @property
+    def ys(self) -> Any:
+        """The targets, an array; of several the first.
+
+        Raises:
+            DataError: there are none.
+        """
+        if not self.targets:
+            raise DataError("there are no targets: no y_names were given")
+        return plain(self.targets[0]).cpu().numpy()
+
+    y = ys
+
     def to(self, device: torch.device | str) -> RowData:
         """Returns the same samples on another device."""
         rows = TabularRow(self.rows.cats.to(device), self.rows.conts.to(device))

@@ -83,6 +83,11 @@ class TokenStreams:
         """Number of windows in an epoch."""
         return -(-self._stream_length // self.seq_len) * self.bs
 
+    @property
+    def num_alike(self) -> int:
+        """How many windows, from the first on, have one length, so that any of them make a batch."""
+        return max(self._stream_length // self.seq_len, 1) * self.bs
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a window; those from len() on are of the shuffled epochs."""
         if index < 0:

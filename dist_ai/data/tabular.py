@@ -115,11 +115,7 @@ class TabularPandas:
     @property
     def items(self) -> Any:
         """The training rows as the procs made them, a data frame."""
-        import pandas as pd
-
-        rows = self.train.rows
-        columns = {name: rows.cats[:, i].numpy() for i, name in enumerate(self.cat_names)}
-        return pd.DataFrame(columns | {name: rows.conts[:, i].numpy() for i, name in enumerate(self.cont_names)})
+        return self.train.xs
 
     @property
     def cats(self) -> Any:
@@ -133,15 +129,13 @@ class TabularPandas:
 
     @property
     def xs(self) -> Any:
-        """The inputs of the training rows, for models that take arrays: ``RandomForestClassifier().fit(to.xs, to.ys)``."""
-        return self.items[[*self.cat_names, *self.cont_names]]
+        """The inputs of the training rows, for models that take arrays; of either part they are `train.xs`, `valid.xs`."""
+        return self.train.xs
 
     @property
     def ys(self) -> Any:
         """The targets of the training rows, an array."""
-        if not self.train.targets:
-            raise DataError("there are no targets: no y_names were given")
-        return self.train.targets[0].numpy()
+        return self.train.ys
 
     def process(self, df: Any) -> RowData:
         """Returns new rows as samples, without targets."""

@@ -6,7 +6,8 @@ from dist_ai.learner.interpretation import (
     RegressionInterpretation,
     SegmentationInterpretation,
 )
-from dist_ai.learner.learner import Learner, load_learner
+from dist_ai.learner.learner import Learner
+from dist_ai.learner.loaded import load_learner, register_learner
 from dist_ai.learner.lr_finder import LRFinding
 from dist_ai.learner.options import LearnerOptions
 from dist_ai.learner.summary import ModelSummary
@@ -21,4 +22,5 @@ __all__ = [
     "RegressionInterpretation",
     "SegmentationInterpretation",
     "load_learner",
+    "register_learner",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -38,14 +39,14 @@ from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
 from dist_ai.data.loader import known_length
 from dist_ai.data.loaders import AnyLoader, DataLoaders, as_loader
-from dist_ai.data.looking import as_target, decoded_samples, one_or_several, sized, spread_samples
+from dist_ai.data.looking import as_target, decoded_samples, first_samples, one_or_several, sized, spread_samples
 from dist_ai.distributed.collectives import join, on_main, require_same
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.environment import World
 from dist_ai.distributed.sharded import gather, is_sharded
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for_world, precision_of
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.export import ModelSpec, load_export, save_export
+from dist_ai.export import ModelSpec, save_export
 from dist_ai.export.artifact import load_tensors
 from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, refuse_unknown
 from dist_ai.learner.batch import Collaborators, back_propagate
@@ -75,7 +76,7 @@ from dist_ai.optimizer.torch_optimizer import as_opt_func
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Learner", "load_learner"]
+__all__ = ["Learner"]
 
 
 class Learner:
@@ -539,10 +540,20 @@ class Learner:
         return as_loader(dl, split_idx=1)
 
     def validate(self, dl: AnyLoader | TorchDataLoader[Any] | None = None) -> list[float]:
-        """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank."""
+        """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank.
+
+        Raises:
+            DataError: there are no targets to measure with.
+        """
         loader = self.validation_loader(dl)
         with self._set_aside():
             self._loop().validate(loader)
+        # Looked at only when no loss came out: it reads a sample.
+        if math.isnan(self.recorder.final[0]) and not parts(first_samples(loader, 1))[self.dls.n_inp :]:
+            raise DataError(
+                "there are no targets to hold predictions against; of new items with their labels the loader is "
+                "dls.test_dl(items, with_labels=True), and get_preds(dl) predicts without"
+            )
         return list(self.recorder.final)
 
     def get_preds(
@@ -984,22 +995,6 @@ class Learner:
             self.state.become(state)
             for module, training in modes:
                 module.training = training
-
-
-def load_learner(directory: str | Path) -> Learner:
-    """Returns a Learner with an exported model, ready to predict; set its `dls` to train it further.
-
-    Raises:
-        ArtifactError: the export is missing, damaged, or names what this program does not have.
-    """
-    artifact = load_export(directory)
-    dls = DataLoaders.without_data(artifact.recipe)
-    loss_func = artifact.loss_func if artifact.loss_func is not None else _no_loss
-    return Learner(dls, artifact.model, loss_func, spec=artifact.spec, run_dir=None)
-
-
-def _no_loss(*_: Any) -> torch.Tensor:
-    raise DataError("the export did not say which loss the model was trained with; set learn.loss_func")
 
 
 def _without_address(text: str) -> str:

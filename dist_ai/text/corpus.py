@@ -249,6 +249,11 @@ class LMStreams:
     def __len__(self) -> int:
         return len(self.streams)
 
+    @property
+    def num_alike(self) -> int:
+        """How many windows, from the first on, have one length; see `TokenStreams`."""
+        return self.streams.num_alike
+
     def __getitem__(self, index: int) -> tuple[TensorLMText, TensorLMText]:
         x, y = self.streams[index]
         return TensorLMText(x), TensorLMText(y)

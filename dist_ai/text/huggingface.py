@@ -26,6 +26,7 @@ from dist_ai.data import DataLoaders
 from dist_ai.errors import ArtifactError, ConfigError, MissingDependencyError
 from dist_ai.export import ModelSpec, register_builder
 from dist_ai.layers import SeededDropout
+from dist_ai.learner import register_learner
 from dist_ai.text.learner import LearnerOptions, LMLearner, TextLearner, tokenize_of
 from dist_ai.text.transforms import Tokenize
 
@@ -156,6 +157,12 @@ def hf_model(
         model = _with_lora(model, task, lora)
     _seed_dropout(model)
     return HFModel(model, pad_token, task)
+
+
+@register_learner("hf_model")
+def _loaded(dls: DataLoaders, model: HFModel, *given: Any, **options: Any) -> TextLearner:
+    """Returns the Learner of an exported model: one that writes of a language model."""
+    return (LMLearner if model.task == "lm" else TextLearner)(dls, model, *given, **options)
 
 
 def hf_splitter(model: HFModel) -> list[list[nn.Parameter]]:

@@ -15,9 +15,9 @@ from dist_ai.data import DataLoaders
 from dist_ai.distributed.sharded import is_sharded
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName
 from dist_ai.errors import ArtifactError, ConfigError
-from dist_ai.export import ModelSpec, load_export
+from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
-from dist_ai.learner import Learner
+from dist_ai.learner import Learner, load_learner, register_learner
 from dist_ai.optimizer import Adam
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
@@ -58,6 +58,7 @@ class LearnerOptions(TypedDict, total=False):
     progress: bool
 
 
+@register_learner("text_classifier")
 class TextLearner(Learner):
     """A Learner whose model has an encoder, which can be saved and loaded by itself."""
 
@@ -115,6 +116,7 @@ class TextLearner(Learner):
         return encoder
 
 
+@register_learner("text_language_model")
 class LMLearner(TextLearner):
     """A Learner of a language model."""
 
@@ -289,15 +291,16 @@ def text_classifier_learner(
 
 
 def load_text_learner(directory: str | Path) -> TextLearner:
-    """Returns a Learner with an exported model of texts: one of a language model writes, as `LMLearner.predict` does.
+    """Returns a Learner with an exported model of texts: `load_learner`, of texts alone.
 
     Raises:
         ArtifactError: the export is missing, damaged, or names what this program does not have.
+        ConfigError: it is no model of texts.
     """
-    artifact = load_export(directory)
-    dls = DataLoaders.without_data(artifact.recipe)
-    kind = LMLearner if hasattr(artifact.model, "continued") and tokenize_of(dls).is_lm else TextLearner
-    return kind(dls, artifact.model, artifact.loss_func, spec=artifact.spec, run_dir=None)
+    learn = load_learner(directory)
+    if not isinstance(learn, TextLearner):
+        raise ConfigError(f"{directory} holds no model of texts, but a {type(learn.model).__name__}; use load_learner")
+    return learn
 
 
 def _learner_options(options: LearnerOptions, own: Sequence[Callback]) -> dict[str, Any]:

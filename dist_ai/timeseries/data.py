@@ -28,6 +28,7 @@ from dist_ai.timeseries.blocks import TSBlock
 from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
 from dist_ai.timeseries.frames import labelled_series, read_frame
 from dist_ai.timeseries.items import LabelOf, SeriesOf
+from dist_ai.timeseries.transforms import ScaleRange, Standardize
 
 __all__ = ["SeriesOptions", "TSDataLoaders", "Tfms", "listed"]
 
@@ -46,7 +47,8 @@ class SeriesOptions(LoaderOptions, total=False):
         valid_pct: share of the series drawn at random for validation, where nothing else says which.
         seed: of that draw, of the order and of the augmentations; None is 0.
         item_tfms: transforms of one series.
-        batch_tfms: transforms of a batch on the device, such as `ts_tfms()`.
+        batch_tfms: transforms of a batch on the device, such as `ts_tfms()`. A `Standardize()` or `ScaleRange()` without numbers
+            is taken as `scale`, for it has to see the training series.
     """
 
     y_block: TransformBlock | Callable[[], TransformBlock] | None
@@ -283,11 +285,21 @@ def _parted(options: SeriesOptions) -> tuple[_Made, Any]:
     )
     rest = {name: value for name, value in options.items() if name not in made}
     made.update({name: value for name, value in options.items() if name in made})  # type: ignore[typeddict-item]
+    tfms = [tfm() if isinstance(tfm, type) else tfm for tfm in listed(made["batch_tfms"])]
+    learning = [tfm for tfm in tfms if isinstance(tfm, Standardize | ScaleRange) and not tfm.zero]
+    if learning and len(learning) + (made["scale"] is not None) > 1:
+        raise ConfigError(
+            f"several transforms are to learn the scale of the series, {', '.join(type(t).__name__ for t in learning)} in "
+            "batch_tfms among them; give one, as scale="
+        )
+    if learning:
+        made["scale"], made["batch_tfms"] = learning[0], [tfm for tfm in tfms if tfm is not learning[0]]
     return made, rest
 
 
 def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
     """Returns arrays of series and of labels as items."""
+    X = X.to_numpy() if hasattr(X, "iloc") else X
     if len(X) != len(y):
         raise DataError(f"{len(X)} series and {len(y)} labels; expected one label for each series")
     if not len(X):

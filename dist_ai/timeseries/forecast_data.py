@@ -107,7 +107,8 @@ class TSForecastDataLoaders(DataLoaders):
         >>> [tuple(each.shape) for each in dls.one_batch()]
         [(8, 1, 10), (8, 1, 5)]
         """
-        found = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in (X if isinstance(X, list) else [X])]
+        several = X if isinstance(X, list) and len(X) and np.ndim(X[0]) else [X]
+        found = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in several]
         if len({each.shape[0] for each in found}) != 1 or any(each.ndim != 2 for each in found):
             shapes = ", ".join(str(each.shape) for each in found[:4])
             raise DataError(f"series of shapes {shapes}; expected (channels, length), and as many channels in each")

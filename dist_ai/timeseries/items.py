@@ -78,7 +78,7 @@ class ToSeries(ItemTransform):
     def _checked(self, x: Any) -> torch.Tensor:
         expected = f"expected ({self.channels or 'channels'}, length), or (length,) of one channel"
         try:
-            values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x)))
+            values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(_numbers(x)))
             values = values.to(torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{x!r:.100} is no series: {error}; {expected}") from error
@@ -93,6 +93,11 @@ class ToSeries(ItemTransform):
                 "a series with infinite values, which a model cannot learn from; make them NaN and fill them"
             )
         return TensorSeries(values)
+
+
+def _numbers(x: Any) -> np.ndarray:
+    array = np.array(x)
+    return array.astype(np.float64) if array.dtype.kind == "O" else array  # what a frame's mixed columns give
 
 
 @dataclass

@@ -16,7 +16,7 @@ from dist_ai.data import DataLoaders
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, register_learner
 from dist_ai.losses import decodes
 from dist_ai.metrics import accuracy, mae
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
@@ -123,6 +123,7 @@ def forecast_learner(
     return ForecastLearner(dls, model, spec=spec, **options)
 
 
+@register_learner("forecast_model")
 class ForecastLearner(Learner):
     """A Learner that also forecasts: its predictions are values in the units of the data."""
 
@@ -141,6 +142,11 @@ class ForecastLearner(Learner):
         Raises:
             DataError: the history is too short, or has gaps; what should be known of the future is not.
         """
+        if future is not None and self.dls.n_inp == 1:
+            raise DataError(
+                "the model was trained without anything known of the future, so it can do nothing with future=; how far it "
+                "forecasts is the horizon= of its loaders"
+            )
         if not hasattr(history, "columns"):
             window = Window(history, future) if future is not None else history
             return self._forecasts([window])[0]

@@ -96,7 +96,7 @@ class Windows(Sequence[Window]):
         known: Sequence[int] = (),
     ) -> None:
         for name, value in (("context", context), ("horizon", horizon)):
-            if value < 1:
+            if value != int(value) or value < 1:
                 raise ConfigError(f"{name}={value}: expected a number of steps, at least 1")
         if not len(series):
             raise DataError("no series to cut windows from")

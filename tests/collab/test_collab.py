@@ -170,7 +170,10 @@ def test_an_export_recommends_and_predicts_as_the_learner(tmp_path: Path) -> Non
     expected = learn.get_preds(learn.dls.test_dl(pairs))[0]
     found = torch.stack([p.output for p in Predictor(tmp_path / "model").predict_many(pairs)])
     torch.testing.assert_close(found, expected)
-    label, *_ = load_learner(tmp_path / "model").predict(pairs[0])
+    again = load_learner(tmp_path / "model")
+    assert isinstance(again, CollabLearner)
+    assert again.recommend("u1", 3) == learn.recommend("u1", 3, exclude_seen=False)  # an export has no rows
+    label, *_ = again.predict(pairs[0])
     assert label == pytest.approx(expected[0].item())
     assert recommender.scores("u3", ["f2"]).item() == pytest.approx(expected[0].item())
 
@@ -193,6 +196,11 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
     assert learn.bias(["f4", "f5"]).shape == (2,)
     assert learn.bias(["f4"]) > learn.bias(["f5"])  # 4 is rated 0.8 higher than 0
     assert learn.weight(["u1"], is_item=False).shape == (1, 8)
+    numbered = ratings(500).assign(user=lambda frame: frame["user"].str[1:].astype(int))
+    with pytest.raises(DataError, match=r"user '7' is none of the 20 .*; there is 7, of type int and not str"):
+        ratings_learner(numbered).bias(["7"], is_item=False)
+    with pytest.raises(ConfigError, match="n_factors=-1: expected at least 1 number"):
+        ratings_learner(n_factors=-1)
     with pytest.raises(DataError, match=r"item 'f44' is none of the 30 of the training rows; did you mean"):
         learn.weight(["f44"])
     with pytest.raises(ConfigError, match="EmbeddingNN has no biases"):

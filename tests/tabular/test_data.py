@@ -163,6 +163,14 @@ def test_tabular_pandas_gives_arrays_for_other_models() -> None:
     )
     assert list(to.xs.columns) == ["job", "town", "age_na", "age", "hours"]
     assert to.ys.shape == (90,)
+    assert to.xs.equals(to.train.xs)
+    assert (to.train.ys == to.train.y).all()
+    assert to.valid is not None
+    assert list(to.valid.xs.columns) == list(to.xs.columns)
+    assert len(to.valid.xs) == len(to.valid.ys) == 30
+    unlabelled = to.process(people(5))
+    with pytest.raises(DataError, match="there are no targets: no y_names were given"):
+        _ = unlabelled.ys
     assert to.show(2)["rich"].tolist() == to.train.frame["rich"].tolist()[:2]
     assert len(to.decode()) == 90
     assert to.process(people(5, seed=3)).rows.cats.shape == (5, 3)

@@ -85,6 +85,9 @@ def test_an_export_predicts_what_the_learner_did(arch: str, tmp_path: Path) -> N
     for label, number, probabilities in (learn.predict(one), load_learner(tmp_path / "model").predict(one.to_dict())):
         torch.testing.assert_close(probabilities, expected[3])
         assert label == predictor.vocab[number]
+    assert learn.predict(rows.iloc[3:4])[0] == learn.predict(one)[0]
+    with pytest.raises(DataError, match=r"a data frame of 7 rows where one row is expected; .*predict_many\(df\)"):
+        learn.predict(rows)
     assert predictor.predict({"job": "astronaut", "town": "A", "age": None, "hours": 3}).label in ("yes", "no")
 
 
@@ -205,3 +208,11 @@ def test_the_command_predicts_the_rows_of_files(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.startswith(f"{tmp_path}/rows.csv 0  ")
     with pytest.raises(ConfigError, match="--picture draws images"):
         predict(tmp_path / "model", [tmp_path / "rows.csv"], picture=tmp_path / "a.png")
+
+
+def test_validation_of_rows_without_their_labels_is_refused() -> None:
+    learn = people_learner()
+    dl = learn.dls.test_dl(people(20))
+    assert learn.get_preds(dl)[1] is None
+    with pytest.raises(DataError, match=r"no targets to hold predictions against; .*with_labels=True"):
+        learn.validate(dl)

@@ -16,7 +16,7 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import Perplexity
-from dist_ai.text import AWD_LSTM, load_text_learner
+from dist_ai.text import AWD_LSTM, LMLearner, load_text_learner
 from dist_ai.text.awd_lstm import LSTMLayer
 from dist_ai.text.models import text_classifier, text_language_model, text_splitter
 
@@ -67,9 +67,17 @@ def test_text_written_step_by_step_is_that_of_the_whole_text(lm: Any) -> None:
 
 
 def test_an_exported_language_model_writes_what_it_wrote(lm: Any, tmp_path: Path) -> None:
-    again = load_text_learner(lm.export(tmp_path / "export"))
+    again = load_learner(lm.export(tmp_path / "export"))
+    assert type(again) is type(load_text_learner(tmp_path / "export")) is LMLearner
     assert again.predict("A film", 8) == lm.predict("A film", 8)
     assert again.tokenize == lm.tokenize
+
+
+def test_results_are_shown_where_the_last_windows_are_shorter() -> None:
+    learn = language_model(loaders(is_lm=True, bs=6, seq_len=23))
+    streams = learn.dls.valid_ds
+    assert len(streams[0][0]) == 23 > len(streams[len(streams) - 1][0])
+    assert len(learn.show_results(max_n=12).axes) >= 1
 
 
 def test_batches_and_results_are_shown_as_text(lm: Any, clas: Any, tmp_path: Path) -> None:

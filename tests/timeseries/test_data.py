@@ -14,7 +14,7 @@ from series import archive_set, labelled, uneven
 from dist_ai.core import TensorCategory, TensorRegression, TensorSeries
 from dist_ai.data import CategoryBlock, DataBlock
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.timeseries import ScaleRange, Standardize, StandardizeEach, TSBlock, TSDataLoaders
+from dist_ai.timeseries import Jitter, ScaleRange, Standardize, StandardizeEach, TSBlock, TSDataLoaders
 
 QUICK: Any = {"bs": 4, "num_workers": 0}
 
@@ -247,3 +247,26 @@ def test_a_scaling_that_has_seen_nothing_says_so() -> None:
         Standardize()(TensorSeries(torch.zeros(1, 4)))
     with pytest.raises(ConfigError, match="expected as many positive units as zeros"):
         Standardize([0.0], [0.0])
+
+
+def test_a_scale_among_the_batch_transforms_learns_from_the_training_series() -> None:
+    X, y = labelled()
+    splits = range(18), range(18, 24)
+    there = TSDataLoaders.from_arrays(
+        5 * X + 3, y, splits=splits, bs=8, num_workers=0, batch_tfms=[Standardize, Jitter(0.1)]
+    )
+    expected = TSDataLoaders.from_arrays(5 * X + 3, y, splits=splits, bs=8, num_workers=0, scale=Standardize())
+    torch.testing.assert_close(there.valid.one_batch()[0], expected.valid.one_batch()[0])
+    with pytest.raises(
+        ConfigError, match="several transforms are to learn the scale of the series, ScaleRange in batch_tfms"
+    ):
+        TSDataLoaders.from_arrays(X, y, scale=Standardize(), batch_tfms=ScaleRange())
+
+
+def test_frames_and_arrays_of_objects_are_series_too() -> None:
+    X, y = labelled(channels=1)
+    expected = TSDataLoaders.from_arrays(X, y, bs=8, num_workers=0).one_batch()[0]
+    for like in (pd.DataFrame(X[:, 0]), pd.DataFrame(X[:, 0], dtype=object), X.astype(object)):
+        torch.testing.assert_close(
+            TSDataLoaders.from_arrays(like, pd.Series(y), bs=8, num_workers=0).one_batch()[0], expected
+        )

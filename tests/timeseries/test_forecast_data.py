@@ -206,3 +206,10 @@ def test_a_new_history_that_does_not_fit_is_named() -> None:
     ):
         with pytest.raises(DataError, match=said):
             dls.test_dl([item], num_workers=0).one_batch()
+
+
+def test_a_list_of_numbers_is_one_series_and_steps_are_whole_numbers() -> None:
+    dls = TSForecastDataLoaders.from_arrays(list(range(100)), context=10, horizon=5, bs=8, num_workers=0)
+    assert len(dls.windows.series) == 1
+    with pytest.raises(ConfigError, match=r"horizon=1.5: expected a number of steps, at least 1"):
+        TSForecastDataLoaders.from_arrays(np.arange(100.0), context=10, horizon=1.5)  # type: ignore[typeddict-item]

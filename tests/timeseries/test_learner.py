@@ -181,7 +181,14 @@ def test_a_forecast_is_in_the_units_of_the_data_and_the_same_however_it_is_asked
     np.testing.assert_allclose(learn.forecast(values[100:150]), forecast, rtol=1e-6)  # the last steps are what counts
     learn.export(tmp_path / "model")
     np.testing.assert_allclose(Predictor(tmp_path / "model").predict(values[:150]).label, forecast, rtol=1e-6)
-    np.testing.assert_allclose(load_learner(tmp_path / "model").predict(values[:150])[0], forecast, rtol=1e-6)
+    with pytest.raises(DataError, match="without anything known of the future, so it can do nothing with future="):
+        learn.forecast(values, 12)
+    again = load_learner(tmp_path / "model")
+    np.testing.assert_allclose(again.predict(values[:150])[0], forecast, rtol=1e-6)
+    assert isinstance(again, ForecastLearner)
+    np.testing.assert_array_equal(again.forecast(values[:150]), learn.forecast(values[:150]))
+    with pytest.raises(DataError, match="no valid loader: this was loaded from an export"):
+        again.backtest()
 
 
 def test_a_frame_is_forecast_with_its_times_and_names() -> None:
