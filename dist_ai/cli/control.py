@@ -52,9 +52,10 @@ def mailbox_of_run(run: str) -> FileMailbox:
     mailbox = mailbox_at(folder)
     if mailbox.folder.is_dir():
         return mailbox
-    if folder.is_dir() and ((folder / "checkpoints").is_dir() or (folder / "log.jsonl").exists()):
+    if any((folder / name).exists() for name in ("log.jsonl", "checkpoints", "logs")):  # a launcher begins with logs/
         raise ConfigError(f"no fit has begun in {run} that could be watched: there is no {mailbox.folder}")
-    near = [str(each) for each in folder.parent.glob("*") if each.is_dir()] if folder.parent.is_dir() else []
+    beside = folder.parent.glob("*") if folder.parent.is_dir() else ()
+    near = [str(each) for each in beside if each.is_dir() and each != folder]
     raise ConfigError(f"{run} is no run directory{did_you_mean(run, near)}")
 
 

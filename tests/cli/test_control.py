@@ -100,6 +100,12 @@ def test_runs_that_are_not_there_have_ended_or_are_silent_are_errors(
     (run.with_name("other") / "checkpoints").mkdir(parents=True)
     _, _, err = tell(capsys, "control", str(run.with_name("other")), "stop")
     assert "no fit has begun in" in err
+    (run.with_name("starting") / "logs").mkdir(parents=True)  # the workers are there, and have not come to a fit yet
+    _, _, err = tell(capsys, "watch", str(run.with_name("starting")), "--once")
+    assert f"no fit has begun in {run.with_name('starting')} that could be watched" in err
+    run.with_name("trein").mkdir()
+    _, _, err = tell(capsys, "control", str(run.with_name("trein")), "stop")
+    assert f"{run.with_name('trein')} is no run directory; did you mean '{run}'?" in err
     mailbox_at(run).post(status(time=time.time() - 100))
     code, _, err = tell(capsys, "control", str(run), "stop")
     assert code == 1
