@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dist_ai.data.recipe import SampleRecipe
 
-__all__ = ["BaseLoader", "Tfms", "as_list"]
+__all__ = ["BaseLoader", "Tfms", "as_list", "check_batch_size"]
 
 Tfms = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform
 
@@ -37,7 +37,7 @@ class BaseLoader:
     """
 
     def __init__(self, given: dict[str, Any], *, split_idx: int) -> None:
-        _check_whole("bs", given["bs"], 1, "a batch has at least 1 sample")
+        check_batch_size("bs", given["bs"])
         if given["num_workers"] is not None:
             _check_whole("num_workers", given["num_workers"], 0, "expected 0 (load in this process) or more")
         if given["bad_samples"] not in ("raise", "skip"):
@@ -98,6 +98,11 @@ class BaseLoader:
 def as_list(tfms: Tfms) -> list[Any]:
     """Returns transforms as a list: one, or several, as a user may give them."""
     return [tfms] if isinstance(tfms, Transform) or callable(tfms) else list(tfms)
+
+
+def check_batch_size(name: str, value: Any) -> None:
+    """Raises `ConfigError` if `value` is no number of samples for a batch."""
+    _check_whole(name, value, 1, "a batch has at least 1 sample")
 
 
 def _check_whole(name: str, value: Any, least: int, otherwise: str) -> None:

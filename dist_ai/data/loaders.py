@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 
 from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline
-from dist_ai.data.base_loader import Tfms, as_list
+from dist_ai.data.base_loader import Tfms, as_list, check_batch_size
 from dist_ai.data.collate import Collate
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import Datasets, Subset
@@ -163,6 +163,9 @@ class DataLoaders:
         """
         _check_options(options)
         bs, val_bs = options.get("bs", 64), options.get("val_bs")
+        check_batch_size("bs", bs)
+        if val_bs is not None:
+            check_batch_size("val_bs", val_bs)
         item_tfms, batch_tfms = Pipeline(as_list(item_tfms)).tfms, Pipeline(as_list(batch_tfms)).tfms
         order = _order(train, n_inp, options)
         drop_last = options.get("drop_last")
