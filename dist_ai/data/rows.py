@@ -88,7 +88,7 @@ class RowData(Sequence[Any]):
         """
         import pandas as pd
 
-        reader = next(
+        reader: Any = next(
             (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if hasattr(tfm, "seen_cats")), None
         )
         if reader is None:
