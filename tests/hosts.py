@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,13 +37,17 @@ def why_not() -> str:
 
 
 class Hosts:
-    """So many hosts, from 1. None of them, and none of their processes, is left when the block is left."""
+    """So many hosts, from 1. None of them, and none of their processes, is left when the block is left.
 
-    def __init__(self, count: int) -> None:
+    What a test process left behind that was killed itself is removed by the next.
+    """
+
+    def __init__(self, count: int, *, owner: int | None = None) -> None:
         self.numbers = range(1, count + 1)
-        self._mark = f"da{os.getpid()}"
+        self._mark = f"da{os.getpid() if owner is None else owner}"
 
     def __enter__(self) -> Hosts:
+        _remove_stale()
         try:
             _ip("link", "add", self._mark, "type", "bridge")
             _ip("link", "set", self._mark, "up")
@@ -111,6 +116,13 @@ class Hosts:
 
     def _link(self, number: int) -> str:
         return f"{self._mark}v{number}"
+
+
+def _remove_stale() -> None:
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    for owner in {int(each) for each in re.findall(r"^da(\d+)h\d+", listed, re.MULTILINE)}:
+        if not Path(f"/proc/{owner}").exists():
+            Hosts(9, owner=owner).remove()
 
 
 def _ip(*words: str) -> None:

@@ -402,7 +402,7 @@ def _open_store(world: World, timeout: timedelta) -> Store:
     else:
         raise ConfigError(f"store {world.store!r} is not 'file:///path' or 'tcp://host:port'")
     # A prefix for each attempt: without it a restarted rank reads the dead attempt's gloo addresses and hangs.
-    return dist.PrefixStore(f"dist_ai/attempt_{world.attempt}", store)
+    return dist.PrefixStore(f"dist_ai/attempt_{world.attempt}" if world.keeps_store else "dist_ai", store)
 
 
 def _open_tcp_store(world: World, host: str, port: int, timeout: timedelta) -> Store:

@@ -72,6 +72,8 @@ class World:
         store: where the processes meet: ``file:///path`` or ``tcp://host:port``; None when they have met already.
         hosts_store: True if this rank opens the ``tcp://`` store rather than connecting to it.
         attempt: how often the run was restarted by its launcher; keeps one attempt's keys from another's.
+        keeps_store: False if each attempt has a store of its own. Then its keys do not hold the attempt, of which a machine that
+            came back later has another number.
         source: where these facts come from, for messages.
     """
 
@@ -84,6 +86,7 @@ class World:
     store: str | None = None
     hosts_store: bool = False
     attempt: int = 0
+    keeps_store: bool = True
     source: str = "single process"
 
     def __post_init__(self) -> None:
@@ -313,6 +316,7 @@ def _from_variables() -> World:
         store=store,
         hosts_store=hosts_store,
         attempt=_integer(ATTEMPT if own else "TORCHELASTIC_RESTART_COUNT", default=0),
+        keeps_store=own or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         source="dist-ai launch" if own else "torchrun",
     )
 

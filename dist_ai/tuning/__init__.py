@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,11 +110,10 @@ def tune(
         max_restarts=max_restarts,
     )
     plan = Plan.of(
-        replace(job, script=os.path.abspath(script)),
+        replace(job, script=str(script.absolute())),
         function=None if function is None else reference(function),
         metric=metric,
         lower=lower_is_better(metric) if lower is None else lower,
-        threads=os.environ.get("OMP_NUM_THREADS", "1"),
     )
     from dist_ai.tuning import ray  # the only part that needs it
 

@@ -53,7 +53,7 @@ class Plan:
     threads: str
 
     @classmethod
-    def of(cls, job: Job, *, function: str | None, metric: str, lower: bool, threads: str) -> Plan:
+    def of(cls, job: Job, *, function: str | None, metric: str, lower: bool) -> Plan:
         """Returns the plan for the trials of a job."""
         return cls(
             script=job.script,
@@ -67,7 +67,7 @@ class Plan:
             function=function,
             metric=metric,
             lower=lower,
-            threads=threads,
+            threads=os.environ.get("OMP_NUM_THREADS", "1"),  # of here: Ray sets another one in its processes
         )
 
 

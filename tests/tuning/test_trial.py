@@ -44,7 +44,7 @@ def plan_of(folder: Path, script: str = WRITES, **facts: Any) -> Plan:
         timeout_s=None,
         address=None,
     )
-    return Plan.of(job, function=None, metric=facts.pop("metric", "valid_loss"), lower=True, threads="1")
+    return Plan.of(job, function=None, metric=facts.pop("metric", "valid_loss"), lower=True)
 
 
 def test_each_epoch_is_told_as_it_ends_and_the_parameters_reach_every_rank(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_trials_are_told_best_first_with_those_without_a_value_last() -> None:
         _ = Results(metric="accuracy", lower=False, trials=[trial(1, math.nan)]).best
 
 
-PATIENCE_S = 280.0
+PATIENCE_S = 500.0
 
 TRAINS = """
     import sys, time
@@ -143,7 +143,7 @@ TRAINS = """
 @pytest.mark.slow
 def test_a_search_of_trials_on_two_processes_names_the_best_run(lab: Lab) -> None:
     lab.script("trains.py", TRAINS)
-    space = ("--param", "lr=loguniform(1e-6,1)", "--trials", "3", "--metric", "accuracy", "--workers", "2")
+    space = ("--param", "lr=loguniform(1e-6,1)", "--trials", "2", "--metric", "accuracy", "--workers", "2")
     process = lab.start("-m", "dist_ai.cli.main", "tune", "trains.py", *space)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
@@ -151,13 +151,13 @@ def test_a_search_of_trials_on_two_processes_names_the_best_run(lab: Lab) -> Non
     assert head.split() == ["trial", "lr", "accuracy", "epochs", "state"]
     accuracies = [float(row.split()[2]) for row in rows]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert len({row.split()[1] for row in rows}) == 3
+    assert len({row.split()[1] for row in rows}) == 2
     best = lab.folder / "runs/trains-tune" / rows[0].split()[0]
     assert last == f"the best: {best}"
     assert (best / "logs/launch.log").read_text() == "world 2\n"
     assert list((best / "checkpoints").iterdir())
-    assert err.count("begins with lr=") == 3
-    assert len((lab.folder / "runs/trains-tune/trials.csv").read_text().splitlines()) == 4
+    assert err.count("begins with lr=") == 2
+    assert len((lab.folder / "runs/trains-tune/trials.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.ray
