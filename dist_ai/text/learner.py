@@ -18,6 +18,7 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
 from dist_ai.learner import Learner, load_learner, register_learner
+from dist_ai.learner.keeper import program_directory
 from dist_ai.optimizer import Adam
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
@@ -71,9 +72,10 @@ class TextLearner(Learner):
         """Writes the encoder's weights and the vocabulary to a directory; returns it. Collective.
 
         Args:
-            name: a path, or a bare name for one in ``models`` in the run directory, as of `save`.
+            name: a path, or a bare name for one in ``models`` in the run directory of the program, which its Learners share:
+                the next one's ``load_encoder(name)`` finds it.
         """
-        directory = self._saved(name)
+        directory = self._handed_on(name)
         self.strategy.sync_buffers(self.model)
         state = {"vocab": self.tokenize.vocab, "backwards": self.tokenize.backwards}
         write_checkpoint(directory, {"encoder": self._encoder.state_dict()}, state, self.collectives)
@@ -87,7 +89,7 @@ class TextLearner(Learner):
         Raises:
             ArtifactError: it is not there, damaged, of another architecture or size, or of texts read the other way round.
         """
-        directory = self._saved(name)
+        directory = self._handed_on(name)
         saved = Checkpoint.open(directory)
         if saved.state["backwards"] != self.tokenize.backwards:
             raise ArtifactError(
@@ -107,6 +109,10 @@ class TextLearner(Learner):
         load_tensors(self._encoder, tensors, str(directory), "Load it into the architecture that it was saved of")
         self._drop_opt()
         return self
+
+    def _handed_on(self, name: str | Path) -> Path:
+        path = Path(name)
+        return path if path.parent != Path() else (program_directory(self.run_dir) or Path()) / "models" / path
 
     @property
     def _encoder(self) -> nn.Module:
