@@ -185,7 +185,7 @@ def language_model_learner(
     drop_mult: float = 1.0,
     alpha: float = 2.0,
     beta: float = 1.0,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Literal[False] | None = None,
     **options: Unpack[LearnerOptions],
 ) -> LMLearner:
     """Returns a Learner of a language model.
@@ -225,8 +225,8 @@ def language_model_learner(
         spec=ModelSpec("text_language_model", arguments),
         splitter=text_splitter,
     )
-    if pretrained is not None:
-        learn.load_encoder(Path(pretrained).absolute())
+    if encoder := _encoder_at(pretrained):
+        learn.load_encoder(encoder)
     return learn
 
 
@@ -243,7 +243,7 @@ def text_classifier_learner(
     alpha: float = 2.0,
     beta: float = 1.0,
     n_out: int | None = None,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Literal[False] | None = None,
     **options: Unpack[LearnerOptions],
 ) -> TextLearner:
     """Returns a Learner of a classifier of texts, or of a regression.
@@ -290,8 +290,8 @@ def text_classifier_learner(
         spec=ModelSpec("text_classifier", arguments),
         splitter=text_splitter,
     )
-    if pretrained is not None:
-        learn.load_encoder(Path(pretrained).absolute())
+    if encoder := _encoder_at(pretrained):
+        learn.load_encoder(encoder)
         learn.freeze()
     return learn
 
@@ -307,6 +307,15 @@ def load_text_learner(directory: str | Path) -> TextLearner:
     if not isinstance(learn, TextLearner):
         raise ConfigError(f"{directory} holds no model of texts, but a {type(learn.model).__name__}; use load_learner")
     return learn
+
+
+def _encoder_at(pretrained: Any) -> Path | None:
+    if pretrained is True:
+        raise ConfigError(
+            "pretrained=True: no weights come with dist_ai; give what save_encoder wrote of a language model, leave it out for "
+            "random weights, or take a model of transformers: hf_learner"
+        )
+    return None if pretrained is None or pretrained is False else Path(pretrained).absolute()
 
 
 def _learner_options(options: LearnerOptions, own: Sequence[Callback]) -> dict[str, Any]:

@@ -326,3 +326,11 @@ def test_the_learners_of_a_program_hand_on_an_encoder_by_its_bare_name(
     of_texts.load_encoder("encoder")
     elsewhere = classifier(run_dir=tmp_path / "mine")
     assert elsewhere.save_encoder("encoder") == tmp_path / "mine" / "models" / "encoder"
+
+
+def test_pretrained_true_says_where_weights_are_from_and_false_is_none() -> None:
+    with pytest.raises(
+        ConfigError, match="pretrained=True: no weights come with dist_ai; give what save_encoder wrote"
+    ):
+        classifier(pretrained=True)
+    assert not classifier(pretrained=False).recorder.losses
