@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, Self, Unpack
 
 from dist_ai.collab.negatives import SampleNegatives
-from dist_ai.data import Categorify, DataLoaders, LoaderOptions, RegressionBlock, Table, TabularPandas, as_frame
+from dist_ai.data import (
+    Categorify,
+    DataLoaders,
+    LoaderOptions,
+    ReadRows,
+    RegressionBlock,
+    Table,
+    TabularPandas,
+    as_frame,
+)
 from dist_ai.data.base_loader import as_list
 from dist_ai.data.frames import read_csv
 from dist_ai.data.table import no_column
@@ -38,6 +47,13 @@ class CollabDataLoaders(DataLoaders):
 
     Users and items are those of the training rows; one that only validation or new rows have is unknown.
     """
+
+    @property
+    def classes(self) -> dict[str, list[Any]]:
+        """The users and the items by the names of their columns, in the order of their codes; the first is "#na#"."""
+        reader = self.recipe.reads_tables
+        assert isinstance(reader, ReadRows)
+        return reader.classes
 
     @classmethod
     def from_df(

@@ -120,7 +120,7 @@ def collab_learner(
 
 
 def _reader_of(dls: DataLoaders) -> ReadRows:
-    reader = dls.recipe.reads_tables if dls.has_recipe else None
+    reader = dls.recipe.reads_tables if isinstance(dls, DataLoaders) and dls.has_recipe else None
     if not isinstance(reader, ReadRows) or len(reader.seen_cats) != 2 or reader.seen_conts:
         raise ConfigError("these loaders are not of users, items and ratings; make them with CollabDataLoaders")
     return reader

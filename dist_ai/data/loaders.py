@@ -163,6 +163,8 @@ class DataLoaders:
         """
         _check_options(options)
         bs, val_bs = options.get("bs", 64), options.get("val_bs")
+        if isinstance(bs, list | tuple):
+            raise ConfigError(f"bs={bs!r}: expected one number, of the training batches; that of the others is val_bs")
         check_batch_size("bs", bs)
         if val_bs is not None:
             check_batch_size("val_bs", val_bs)
@@ -171,7 +173,8 @@ class DataLoaders:
         drop_last = options.get("drop_last")
         if drop_last is None:
             num_train = len(train) if order is None else len(order)
-            drop_last = bs > 1 and num_train % bs == 1 and num_train > bs
+            # What is no whole number is refused by the DataLoader.
+            drop_last = hasattr(bs, "__index__") and bs > 1 and num_train % bs == 1 and num_train > bs
         loaders = (
             DataLoader(
                 dataset,
@@ -488,6 +491,7 @@ _ELSEWHERE = {
     "before_batch": "give collate= a function of the list of samples",
     "create_batch": "here it is collate",
     "dl_type": "an order= of dist_ai.data.orders says what comes together",
+    "tfms": "here they are item_tfms, of one item, and batch_tfms, of a batch; what the targets are is a block",
     "pin_memory": "memory is pinned by itself where batches go to a GPU",
 }
 """What fastai and torch call it, and what to do instead."""

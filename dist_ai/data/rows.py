@@ -88,10 +88,8 @@ class RowData(Sequence[Any]):
         """
         import pandas as pd
 
-        reader: Any = next(
-            (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if hasattr(tfm, "seen_cats")), None
-        )
-        if reader is None:
+        found = (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if isinstance(tfm, ReadRows))
+        if (reader := next(found, None)) is None:
             raise DataError("these rows were made of tensors, so their columns have no names; `rows` has the tensors")
         cats, conts = self.rows.cats.cpu().numpy(), self.rows.conts.cpu().numpy()
         columns = {name: cats[:, i] for i, name in enumerate(reader.seen_cats)}

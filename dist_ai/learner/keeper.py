@@ -325,6 +325,11 @@ def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
     return directory if len(_auto) == 1 else directory / f"learner-{len(_auto)}"
 
 
+def program_directory(run_dir: Path | None) -> Path | None:
+    """Returns where the Learners of a program leave what is for one another: the directory of its first, if this lies in it."""
+    return next((root for root in _auto[:1] if run_dir is not None and root in (run_dir, *run_dir.parents)), run_dir)
+
+
 def checkpoints_at(given: str | Path | None) -> str | None:
     """Returns the URI for checkpoints that a Learner's `run_dir` argument means; None if it is no URI.
 

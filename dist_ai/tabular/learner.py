@@ -85,7 +85,7 @@ def reader_of(dls: DataLoaders) -> ReadRows:
     Raises:
         ConfigError: these are loaders of other data.
     """
-    reader = dls.recipe.reads_tables if dls.has_recipe else None
+    reader = dls.recipe.reads_tables if isinstance(dls, DataLoaders) and dls.has_recipe else None
     if not isinstance(reader, ReadRows):
         raise ConfigError(
             "these loaders are not of a table's rows; make them with TabularDataLoaders, or TabularPandas.dataloaders"

@@ -18,6 +18,7 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
 from dist_ai.learner import Learner, load_learner, register_learner
+from dist_ai.learner.keeper import program_directory
 from dist_ai.optimizer import Adam
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
@@ -71,9 +72,10 @@ class TextLearner(Learner):
         """Writes the encoder's weights and the vocabulary to a directory; returns it. Collective.
 
         Args:
-            name: a path, or a bare name for one in ``models`` in the run directory, as of `save`.
+            name: a path, or a bare name for one in ``models`` in the run directory of the program, which its Learners share:
+                the next one's ``load_encoder(name)`` finds it.
         """
-        directory = self._saved(name)
+        directory = self._handed_on(name)
         self.strategy.sync_buffers(self.model)
         state = {"vocab": self.tokenize.vocab, "backwards": self.tokenize.backwards}
         write_checkpoint(directory, {"encoder": self._encoder.state_dict()}, state, self.collectives)
@@ -87,7 +89,7 @@ class TextLearner(Learner):
         Raises:
             ArtifactError: it is not there, damaged, of another architecture or size, or of texts read the other way round.
         """
-        directory = self._saved(name)
+        directory = self._handed_on(name)
         saved = Checkpoint.open(directory)
         if saved.state["backwards"] != self.tokenize.backwards:
             raise ArtifactError(
@@ -107,6 +109,10 @@ class TextLearner(Learner):
         load_tensors(self._encoder, tensors, str(directory), "Load it into the architecture that it was saved of")
         self._drop_opt()
         return self
+
+    def _handed_on(self, name: str | Path) -> Path:
+        path = Path(name)
+        return path if path.parent != Path() else (program_directory(self.run_dir) or Path()) / "models" / path
 
     @property
     def _encoder(self) -> nn.Module:
@@ -179,7 +185,7 @@ def language_model_learner(
     drop_mult: float = 1.0,
     alpha: float = 2.0,
     beta: float = 1.0,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Literal[False] | None = None,
     **options: Unpack[LearnerOptions],
 ) -> LMLearner:
     """Returns a Learner of a language model.
@@ -219,8 +225,8 @@ def language_model_learner(
         spec=ModelSpec("text_language_model", arguments),
         splitter=text_splitter,
     )
-    if pretrained is not None:
-        learn.load_encoder(Path(pretrained).absolute())
+    if encoder := _encoder_at(pretrained):
+        learn.load_encoder(encoder)
     return learn
 
 
@@ -237,7 +243,7 @@ def text_classifier_learner(
     alpha: float = 2.0,
     beta: float = 1.0,
     n_out: int | None = None,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Literal[False] | None = None,
     **options: Unpack[LearnerOptions],
 ) -> TextLearner:
     """Returns a Learner of a classifier of texts, or of a regression.
@@ -284,8 +290,8 @@ def text_classifier_learner(
         spec=ModelSpec("text_classifier", arguments),
         splitter=text_splitter,
     )
-    if pretrained is not None:
-        learn.load_encoder(Path(pretrained).absolute())
+    if encoder := _encoder_at(pretrained):
+        learn.load_encoder(encoder)
         learn.freeze()
     return learn
 
@@ -301,6 +307,15 @@ def load_text_learner(directory: str | Path) -> TextLearner:
     if not isinstance(learn, TextLearner):
         raise ConfigError(f"{directory} holds no model of texts, but a {type(learn.model).__name__}; use load_learner")
     return learn
+
+
+def _encoder_at(pretrained: Any) -> Path | None:
+    if pretrained is True:
+        raise ConfigError(
+            "pretrained=True: no weights come with dist_ai; give what save_encoder wrote of a language model, leave it out for "
+            "random weights, or take a model of transformers: hf_learner"
+        )
+    return None if pretrained is None or pretrained is False else Path(pretrained).absolute()
 
 
 def _learner_options(options: LearnerOptions, own: Sequence[Callback]) -> dict[str, Any]:

@@ -92,6 +92,8 @@ def test_too_few_columns_and_other_loaders_are_named() -> None:
     from tables import people_loaders
 
     with pytest.raises(ConfigError, match="not of users, items and ratings"):
+        collab_learner(ratings(50), run_dir=None)  # the frame itself
+    with pytest.raises(ConfigError, match="not of users, items and ratings"):
         collab_learner(people_loaders())
 
 
@@ -193,6 +195,8 @@ def test_unknown_users_are_average_ones() -> None:
 def test_biases_and_factors_are_looked_up_by_name() -> None:
     learn = ratings_learner()
     learn.fit_one_cycle(5, 0.05)
+    assert set(learn.dls.classes) == {"user", "film"}
+    assert "f4" in learn.dls.classes["film"]
     assert learn.bias(["f4", "f5"]).shape == (2,)
     assert learn.bias(["f4"]) > learn.bias(["f5"])  # 4 is rated 0.8 higher than 0
     assert learn.weight(["u1"], is_item=False).shape == (1, 8)

@@ -188,9 +188,12 @@ def test_any_two_data_sets_take_weights_and_skip_bad_samples():
         ("batch_size", "here it is bs"),
         ("after_item", "here it is item_tfms"),
         ("dl_type", "an order= of"),
+        ("tfms", "here they are item_tfms"),
     ):
         with pytest.raises(TypeError, match=f"loaders have no option '{name}'; {said}"):
             DataLoaders.from_dsets(samples, samples, **{name: 4})
+    with pytest.raises(ConfigError, match=re.escape("bs=[16, 32]: expected one number, of the training batches")):
+        DataLoaders.from_dsets(samples, samples, bs=[16, 32])
     for bs in (32.0, "32", True):
         with pytest.raises(ConfigError, match=re.escape(f"bs={bs!r}: expected a whole number")):
             DataLoaders.from_dsets(samples, samples, bs=bs)

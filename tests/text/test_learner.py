@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from toy import make_learner
 from dist_ai.callbacks import Callback, CarryState
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import Predictor
-from dist_ai.learner import load_learner
+from dist_ai.learner import keeper, load_learner
 from dist_ai.metrics import Perplexity
 from dist_ai.text import AWD_LSTM, LMLearner, load_text_learner
 from dist_ai.text.awd_lstm import LSTMLayer
@@ -308,3 +309,28 @@ def test_what_cannot_work_is_named() -> None:
         language_model(drop_mult=8.0)
     with pytest.raises(ConfigError, match=r"AWD_LSTM\(vocab_sz=3, .*n_layers=0\): expected at least 1 of each"):
         AWD_LSTM(3, n_layers=0)
+
+
+def test_the_learners_of_a_program_hand_on_an_encoder_by_its_bare_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keeper, "_auto", [])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
+    of_lm = language_model(run_dir="auto")
+    of_texts = classifier(run_dir="auto")
+    assert of_texts.run_dir == Path("runs/train/learner-2")
+    assert of_lm.save_encoder("encoder") == Path("runs/train/models/encoder")
+    assert of_texts.save_encoder("mine") == Path("runs/train/models/mine")
+    of_texts.load_encoder("encoder")
+    elsewhere = classifier(run_dir=tmp_path / "mine")
+    assert elsewhere.save_encoder("encoder") == tmp_path / "mine" / "models" / "encoder"
+
+
+def test_pretrained_true_says_where_weights_are_from_and_false_is_none() -> None:
+    with pytest.raises(
+        ConfigError, match="pretrained=True: no weights come with dist_ai; give what save_encoder wrote"
+    ):
+        classifier(pretrained=True)
+    assert not classifier(pretrained=False).recorder.losses
