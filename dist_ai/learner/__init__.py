@@ -8,7 +8,7 @@ from dist_ai.learner.interpretation import (
 )
 from dist_ai.learner.learner import Learner, load_learner
 from dist_ai.learner.lr_finder import LRFinding
-from dist_ai.learner.options import LearnerOptions
+from dist_ai.learner.options import LearnerOptions, check_options
 from dist_ai.learner.summary import ModelSummary
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "ModelSummary",
     "RegressionInterpretation",
     "SegmentationInterpretation",
+    "check_options",
     "load_learner",
 ]

@@ -109,6 +109,8 @@ def learning_rates(lr: LearningRate, count: int) -> list[float]:
         rates = spread(lr, count, "lr")
     elif isinstance(lr, int | float):
         rates = [float(lr)] * count
+    elif isinstance(lr, str):
+        raise ConfigError(f"lr={lr!r} is text; give a number, a slice or {count} values")
     elif len(lr) == count:
         rates = [float(rate) for rate in lr]
     else:

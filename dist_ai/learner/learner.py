@@ -150,6 +150,7 @@ class Learner:
         progress: bool = True,
     ) -> None:
         self.dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
+        _require_module(model)
         self.model = model
         self._opt: AnyOptimizer | None = None
         self._opt_is_given = False
@@ -974,6 +975,13 @@ def load_learner(directory: str | Path) -> Learner:
 
 def _no_loss(*_: Any) -> torch.Tensor:
     raise DataError("the export did not say which loss the model was trained with; set learn.loss_func")
+
+
+def _require_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        makes_one = isinstance(model, type) and issubclass(model, nn.Module)
+        hint = f"; did you mean {model.__name__}(...)?" if makes_one else ", an instance of torch.nn.Module"
+        raise ConfigError(f"model={model!r} is no module{hint}")
 
 
 def _require_mean(loss_func: Any) -> None:
