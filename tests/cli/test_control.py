@@ -111,7 +111,9 @@ def test_runs_that_are_not_there_have_ended_or_are_silent_are_errors(
     )
     mailbox_at(run).post(status(stage="outside", pid=ended()))
     _, _, err = tell(capsys, "control", str(run), "stop")
-    assert f"the run in {run} has ended; it last told of itself 0 s ago" in err
+    assert (
+        f"the run in {run} has ended; it last told of itself 0 s ago. If it is being started again, repeat the" in err
+    )
     assert mailbox_at(run).commands() == []
 
 
