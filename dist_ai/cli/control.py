@@ -69,7 +69,10 @@ def require_alive(run: str, statuses: list[Status]) -> None:
         raise WorldError(f"the run in {run} has not told of itself yet")
     freshest = min(statuses, key=lambda status: status.age_s)
     if freshest.stage == "outside" and is_over(freshest):
-        raise WorldError(f"the run in {run} has ended; it last told of itself {freshest.age_s:.0f} s ago")
+        raise WorldError(
+            f"the run in {run} has ended; it last told of itself {freshest.age_s:.0f} s ago. If it is being started again, "
+            "repeat the command when `dist-ai watch` shows its next step"
+        )
     if freshest.stage != "outside" and freshest.age_s > SILENT_S:
         raise WorldError(
             f"the run in {run} is not alive: it last told of itself {freshest.age_s:.0f} s ago, in fit {freshest.fit}, step "

@@ -116,11 +116,14 @@ def _print(places: list[dict[str, Any]], predictions: list[Prediction], predicto
         label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
         known = not math.isnan(prediction.confidence)
         each = _of_each_label(prediction, predictor) if isinstance(label, list) else {}
+        likeliest = _likeliest(prediction, predictor) if label == [] else ""
         if as_json:
             row = {**place, "label": label, "confidence": prediction.confidence if known else None}
             print(json.dumps(row | ({"confidences": each} if each else {})))
         elif each:
             print(f"{name:<{width}}  " + "; ".join(f"{label} {share:.1%}" for label, share in each.items()))
+        elif likeliest:
+            print(f"{name:<{width}}  none (likeliest: {likeliest})")
         else:
             print(f"{name:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
 
@@ -134,6 +137,16 @@ def _of_each_label(prediction: Prediction, predictor: Predictor) -> dict[str, fl
     if any(str(label) not in vocab for label in prediction.label):
         return {}
     return {str(label): float(prediction.output[vocab.index(str(label))]) for label in prediction.label}
+
+
+def _likeliest(prediction: Prediction, predictor: Predictor) -> str:
+    """Returns which label came nearest to being one, where none is probable enough; "" where the labels have no names."""
+    try:
+        vocab = predictor.vocab
+    except ValueError:
+        return ""
+    share, index = prediction.output.flatten().max(0)
+    return f"{vocab[int(index)]} {float(share):.1%}" if prediction.output.numel() == len(vocab) else ""
 
 
 _WIDEST = 100  # characters of a text beside which its label stands

@@ -88,6 +88,8 @@ def remark(status: Status, statuses: list[Status]) -> str:
         return "ended" if is_over(status) else ""
     if status.age_s > SILENT_S:
         return "silent"
+    if is_over(status):  # killed: it could not say so
+        return "its process is gone"
     if status.quiet_s > QUIET_S and status.stage != "paused":
         return f"no progress for {status.quiet_s:.0f} s"
     median = statistics.median_low([each.own_ms for each in statuses])

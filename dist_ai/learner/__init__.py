@@ -9,7 +9,7 @@ from dist_ai.learner.interpretation import (
 from dist_ai.learner.learner import Learner
 from dist_ai.learner.loaded import load_learner, register_learner
 from dist_ai.learner.lr_finder import LRFinding
-from dist_ai.learner.options import LearnerOptions
+from dist_ai.learner.options import LearnerOptions, check_options
 from dist_ai.learner.summary import ModelSummary
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ModelSummary",
     "RegressionInterpretation",
     "SegmentationInterpretation",
+    "check_options",
     "load_learner",
     "register_learner",
 ]

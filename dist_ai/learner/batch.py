@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from dist_ai.core.types import plain
 from dist_ai.data.device import to_device
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.data.plan import Share
+from dist_ai.data.summary import describe
 from dist_ai.distributed.coordination import Decision, Decisions
 from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import DataError
@@ -154,7 +156,11 @@ class BatchRunner:
         state = self.state
         self.events("before_batch")
         module = self.module if state.training else self.given.model
-        state.pred = self._output = self.precision.forward(module, state.xb)
+        try:
+            state.pred = self._output = self.precision.forward(module, state.xb)
+        except Exception as error:
+            _add_note(error, "in the model", self.given.model, given=state.xb)
+            raise
         self.events("after_pred")
 
     def _run_model(self) -> Any:
@@ -164,7 +170,11 @@ class BatchRunner:
         return self._output
 
     def _loss(self) -> None:
-        self.weighing.loss(self.state)
+        try:
+            self.weighing.loss(self.state)
+        except Exception as error:
+            _add_note(error, "in the loss", self.given.loss_func, prediction=self.state.pred, targets=self.state.yb)
+            raise
         self.events("after_loss")
         if self.state.training:
             if self.votes.may_cancel:
@@ -251,6 +261,13 @@ class BatchRunner:
             opt.step()
         self.events("after_step", vote)
         opt.zero_grad()
+
+
+def _add_note(error: Exception, where: str, function: Any, **values: Any) -> None:
+    """Adds to an error what went into what raised it: torch names one shape at most, and not whose it is."""
+    name = getattr(function, "__name__", type(function).__name__)
+    with contextlib.suppress(Exception):  # after some errors a device answers no more
+        error.add_note(f"{where}, {name}; " + ", ".join(f"{key} {describe(value)}" for key, value in values.items()))
 
 
 def back_propagate(loss: torch.Tensor, state: TrainState, strategy: Strategy, precision: Precision) -> None:

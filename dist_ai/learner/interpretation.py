@@ -24,7 +24,7 @@ from dist_ai.core.nested import map_tensors, parts
 from dist_ai.core.show import show_results, words
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
 from dist_ai.data.loader import DataLoader
-from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, one_or_several
+from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, one_or_several, sized
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.learner.learner import Learner
 from dist_ai.losses import decodes, sample_losses
@@ -90,12 +90,14 @@ class Interpretation:
         }
         return pd.DataFrame(rows)
 
-    def plot_top_losses(self, k: int = 9, *, largest: bool = True) -> Figure:
+    def plot_top_losses(
+        self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
+    ) -> Figure:
         """Returns a figure of the samples with the largest losses, drawn as their types say; see `Learner.show_results`."""
         losses, samples = self.top_losses(k, largest=largest)
         figure = self.show_results(samples)
         figure.suptitle("loss " + ", ".join(f"{loss:.2f}" for loss in losses.tolist()), fontsize=9)
-        return figure
+        return sized(figure, figsize)
 
     def show_results(self, samples: Sequence[int]) -> Figure:
         """Returns a figure of some samples with their targets and predictions.
@@ -204,9 +206,11 @@ class ClassificationInterpretation:
         """Returns the samples with the largest losses as a table; see `Interpretation.top_losses_table`."""
         return _of(self.samples).top_losses_table(k, largest=largest)
 
-    def plot_top_losses(self, k: int = 9, *, largest: bool = True) -> Figure:
+    def plot_top_losses(
+        self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
+    ) -> Figure:
         """Returns a figure of the samples with the largest losses; see `Interpretation.plot_top_losses`."""
-        return _of(self.samples).plot_top_losses(k, largest=largest)
+        return _of(self.samples).plot_top_losses(k, largest=largest, figsize=figsize)
 
     def confusion_matrix(self) -> np.ndarray:
         """Returns the counts [actual, predicted], int64; for several labels [class, is there, was predicted]."""
@@ -232,16 +236,19 @@ class ClassificationInterpretation:
         """Prints the report."""
         print(self.classification_report().round(3).to_string())
 
-    def plot_confusion_matrix(self, *, normalize: bool = False, cmap: str = "Blues") -> Figure:
+    def plot_confusion_matrix(
+        self, *, normalize: bool = False, cmap: str = "Blues", figsize: tuple[float, float] | None = None
+    ) -> Figure:
         """Returns a figure of the confusion matrix; for several labels, one of 2 x 2 for each class.
 
         Args:
             normalize: show shares of the actual class instead of counts.
             cmap: matplotlib's name of the colours.
+            figsize: (width, height) in inches; by default what the matrix needs.
         """
         if not self.multi_label:
-            return _plot_matrices([self._counts], [""], self.vocab, normalize, cmap)
-        return _plot_matrices(list(self._counts), self.vocab, ["no", "yes"], normalize, cmap)
+            return sized(_plot_matrices([self._counts], [""], self.vocab, normalize, cmap), figsize)
+        return sized(_plot_matrices(list(self._counts), self.vocab, ["no", "yes"], normalize, cmap), figsize)
 
     def plot_per_class(self, score: str = "f1-score") -> Figure:
         """Returns a figure of a score of each class, a column of the report, the worst on top."""
@@ -294,9 +301,11 @@ class SegmentationInterpretation:
         """Returns the largest losses and their images; see `Interpretation.top_losses`."""
         return _of(self.samples).top_losses(k, largest=largest)
 
-    def plot_top_losses(self, k: int = 9, *, largest: bool = True) -> Figure:
+    def plot_top_losses(
+        self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
+    ) -> Figure:
         """Returns a figure of the images with the largest losses; see `Interpretation.plot_top_losses`."""
-        return _of(self.samples).plot_top_losses(k, largest=largest)
+        return _of(self.samples).plot_top_losses(k, largest=largest, figsize=figsize)
 
     def confusion_matrix(self) -> np.ndarray:
         """Returns the counts of pixels [actual, predicted], int64."""
@@ -311,9 +320,11 @@ class SegmentationInterpretation:
         scores = {"iou": jaccard, "dice": f_beta, "precision": precision, "recall": recall}
         return _report(counts_of_classes(torch.from_numpy(self._counts).double()), self.vocab, scores)
 
-    def plot_confusion_matrix(self, *, normalize: bool = True, cmap: str = "Blues") -> Figure:
+    def plot_confusion_matrix(
+        self, *, normalize: bool = True, cmap: str = "Blues", figsize: tuple[float, float] | None = None
+    ) -> Figure:
         """Returns a figure of the confusion matrix of pixels, as shares of the actual class or counts."""
-        return _plot_matrices([self._counts], [""], self.vocab, normalize, cmap)
+        return sized(_plot_matrices([self._counts], [""], self.vocab, normalize, cmap), figsize)
 
     def plot_per_class(self, score: str = "iou") -> Figure:
         """Returns a figure of a score of each class, a column of `per_class`, the worst on top."""
@@ -344,9 +355,11 @@ class RegressionInterpretation:
         """Returns the largest losses and their samples; see `Interpretation.top_losses`."""
         return _of(self.samples).top_losses(k, largest=largest)
 
-    def plot_top_losses(self, k: int = 9, *, largest: bool = True) -> Figure:
+    def plot_top_losses(
+        self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
+    ) -> Figure:
         """Returns a figure of the samples with the largest losses; see `Interpretation.plot_top_losses`."""
-        return _of(self.samples).plot_top_losses(k, largest=largest)
+        return _of(self.samples).plot_top_losses(k, largest=largest, figsize=figsize)
 
     def report(self) -> DataFrame:
         """Returns the errors and correlations of each number, one row each."""

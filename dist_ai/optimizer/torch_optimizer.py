@@ -200,7 +200,16 @@ class TorchOptimizer:
 
 
 def as_opt_func(opt_func: Callable[..., Any]) -> Callable[..., AnyOptimizer]:
-    """Returns `opt_func` as a function of our groups: recipes as they are, `torch.optim` classes wrapped."""
+    """Returns `opt_func` as a function of our groups: recipes as they are, `torch.optim` classes wrapped.
+
+    Raises:
+        ConfigError: it is no function: a name, or an optimizer that is made already.
+    """
+    if not callable(opt_func):
+        raise ConfigError(
+            f"opt_func={opt_func!r} is no function; give one that makes the optimizer: dist_ai.optimizer.Adam, SGD, ..., "
+            "torch.optim.AdamW, or a partial of one. An optimizer that is made already is assigned: learn.opt = ..."
+        )
     made = opt_func.func if isinstance(opt_func, partial) else opt_func
     if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
         return partial(TorchOptimizer, opt_func)

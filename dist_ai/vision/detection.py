@@ -13,7 +13,7 @@ from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, check_options
 from dist_ai.losses import losses
 from dist_ai.vision.learner import Arch, Beginning, Pretrained
 from dist_ai.vision.models.detector import detector, detector_on_backbone, is_detector
@@ -51,6 +51,7 @@ def detection_learner(
         ConfigError: an argument that cannot work.
     """
     outputs = dls.recipe.num_outputs if n_out is None else n_out
+    check_options(detection_learner, options)
     shape = dict(detector_options or {})
     if isinstance(arch, str) and is_detector(arch):
         if pretrained is True or weights is not None:

@@ -18,7 +18,7 @@ from dist_ai.data import DataLoaders, TransformBlock
 from dist_ai.distributed.strategies import DDP
 from dist_ai.errors import ConfigError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, check_options
 from dist_ai.losses import losses
 from dist_ai.optimizer import Adam
 from dist_ai.vision.models.gan import GANModule
@@ -200,6 +200,7 @@ def gan_learner(
     learn.fit(20, 2e-4)
     ```
     """
+    check_options(gan_learner, options)
     given: LearnerOptions = {"opt_func": _adam, "wd": 0.0, "loss_func": GANLoss(kind), **options}
     if given.get("strategy", "auto") == "auto":
         given["strategy"] = DDP(find_unused_parameters=True)  # each step is of one part

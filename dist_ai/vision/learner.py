@@ -15,7 +15,7 @@ from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, check_options
 from dist_ai.vision.models.backbones import architectures, backbone
 from dist_ai.vision.models.bodies import Cut, adapt_first_convolution
 from dist_ai.vision.models.classifier import on_backbone, vision_splitter
@@ -74,6 +74,7 @@ def vision_learner(
         ConfigError: an argument that cannot work, or images that do not fit the architecture.
         ArtifactError: pretrained weights cannot be had, or are of another architecture.
     """
+    check_options(vision_learner, options)
     if dls.train.bs == 1:
         raise ConfigError("bs=1: the head's BatchNorm needs at least 2 images in a training batch; use bs=2 or more")
     head = {
@@ -130,6 +131,7 @@ def unet_learner(
     learn.fine_tune(5)
     ```
     """
+    check_options(unet_learner, options)
     shape = {
         "blur": blur,
         "blur_final": blur_final,

@@ -114,7 +114,9 @@ def test_runs_that_are_not_there_have_ended_or_are_silent_are_errors(
     )
     mailbox_at(run).post(status(stage="outside", pid=ended()))
     _, _, err = tell(capsys, "control", str(run), "stop")
-    assert f"the run in {run} has ended; it last told of itself 0 s ago" in err
+    assert (
+        f"the run in {run} has ended; it last told of itself 0 s ago. If it is being started again, repeat the" in err
+    )
     assert mailbox_at(run).commands() == []
 
 
@@ -139,6 +141,9 @@ def test_a_table_shows_every_rank_and_what_is_wrong_with_it(run: Path, capsys: p
     assert rows[1].endswith("s ago straggler: the others wait for it")
     assert rows[2].endswith("s ago no progress for 30 s")
     assert rows[3].endswith("s ago ended")
+    mailbox.post(status(2, own_ms=2.0, stage="backward", pid=ended()))
+    _, out, _ = tell(capsys, "watch", str(run), "--once")
+    assert "s ago  its process is gone" in out
     mailbox.post(status(4, host="elsewhere"))
     _, out, _ = tell(capsys, "watch", str(run), "--once")
     assert " elsewhere  " in out
@@ -192,4 +197,6 @@ def test_a_run_on_two_processes_is_watched_told_a_learning_rate_and_stopped(
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert f"{folder}: the command to stop came; a checkpoint is written, to go on from" in said
-    assert errors == "dist-ai: error: rank 0 of 2 exited with code 143\n"  # and was not started again
+    assert (
+        errors == "dist-ai: error: rank 0 of 2 ended because it was told to, with code 143\n"
+    )  # and was not started again

@@ -15,6 +15,8 @@ from PIL import Image
 from texts import classifier, loaders
 
 from dist_ai.cli.main import main
+from dist_ai.data import DataBlock, MultiCategoryBlock, get_image_files
+from dist_ai.vision import ImageBlock
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,35 @@ def test_a_picture_in_a_folder_that_is_made(predict: Any, export: Path, images: 
     assert out.splitlines()[-1] == f"drawn in {picture}"
     with Image.open(picture) as image:
         assert image.format == "PNG"
+
+
+def test_several_labels_have_a_confidence_each_and_none_says_which_came_nearest(
+    predict: Any, images: Path, tmp_path: Path
+) -> None:
+    block = DataBlock(
+        (ImageBlock, MultiCategoryBlock), get_items=get_image_files, get_y=lambda file: list(file.parent.name)
+    )
+    learn = small_learner(block.dataloaders(images, bs=4, num_workers=0), bn_final=True)
+    cat, _ = photos(images)
+    *_, last = learn.model.modules()
+    with torch.no_grad():  # whatever the image
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([3.0, -3.0, -2.0, 2.0, -1.0, 1.0]))
+    assert list(learn.dls.vocab) == ["a", "c", "d", "g", "o", "t"]
+    folder = tmp_path / "model"
+    learn.export(folder)
+    code, out, _ = predict(folder, cat)
+    assert (code, out) == (0, f"{cat}  a 95.3%; g 88.1%; t 73.1%\n")
+    record = json.loads(predict(folder, cat, "--json")[1])
+    assert record["label"] == ["a", "g", "t"]
+    assert record["confidences"] == pytest.approx({"a": 0.9526, "g": 0.8808, "t": 0.7311}, abs=1e-4)
+    assert record["confidence"] == pytest.approx(0.7311, abs=1e-4)  # of the least certain
+    with torch.no_grad():
+        last.bias.sub_(5.0)
+    learn.export(folder)
+    assert predict(folder, cat)[1] == f"{cat}  none (likeliest: a 11.9%)\n"
+    record = json.loads(predict(folder, cat, "--json")[1])
+    assert (record["label"], record["confidence"]) == ([], None)
 
 
 def test_without_a_nameable_loss_the_raw_output_is_the_label(predict: Any, images: Path, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_list_gives_each_group_its_own() -> None:
 @pytest.mark.parametrize(
     ("lr", "message"),
     [
+        ("1e-3", "lr='1e-3': a learning rate is a number, such as 1e-3, a slice, or 3 numbers"),
         ([0.1, 0.2], "lr has 2 values for 3 parameter groups; give a number, a slice or 3 values"),
         (slice(0.1, None), "lr=slice(0.1, None, None) is not slice(last) or slice(first, last)"),
         (slice(0.1, 0.2, 3), "lr=slice(0.1, 0.2, 3) is not slice(last) or slice(first, last)"),

@@ -83,6 +83,7 @@ def texts(figure: Figure) -> list[str]:
 def test_the_confusion_matrix_is_drawn_in_counts_or_shares() -> None:
     interp = made_of([[3, 1], [0, 0]], ["cat", "dog"])
     assert texts(interp.plot_confusion_matrix()) == ["3", "1", "0", "0"]
+    assert tuple(interp.plot_confusion_matrix(figsize=(12, 10)).get_size_inches()) == (12, 10)
     figure = interp.plot_confusion_matrix(normalize=True)
     assert texts(figure) == ["0.75", "0.25", "0.00", "0.00"]
     [axes] = figure.axes
@@ -223,6 +224,7 @@ def test_the_images_with_the_largest_losses_are_named_and_drawn(tmp_path: Path) 
         assert row.prediction == label
         assert row.loss == pytest.approx(-probabilities[targets[row.sample]].log().item(), rel=1e-4)
         assert Path(row.item).parent.name == row.target
+    assert tuple(interp.plot_top_losses(4, figsize=(15, 11)).get_size_inches()) == (15, 11)
     figure = interp.plot_top_losses(4)
     assert len(figure.axes) == 4
     assert figure.get_suptitle() == "loss " + ", ".join(f"{loss:.2f}" for loss in losses[:4].tolist())

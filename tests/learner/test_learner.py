@@ -362,6 +362,23 @@ def test_an_argument_that_is_none_of_a_learners_is_refused() -> None:
         Learner(make_dls(), make_model(), CrossEntropyLoss(), metric=accuracy)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": nn.Linear}, "is no torch module: did you mean Linear(...)?"),
+        ({"model": "resnet18"}, "model='resnet18' is no torch module; give the module itself"),
+        (
+            {"opt_func": "adam"},
+            "opt_func='adam' is no function; give one that makes the optimizer: dist_ai.optimizer.Adam, ",
+        ),
+    ],
+)
+def test_a_model_or_an_optimizer_that_is_none_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_learner(**options)
+    assert message in str(refused.value)
+
+
 def test_a_fit_says_what_is_misspelt_before_it_trains() -> None:
     learn = make_learner(opt_func=SGD)
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_epochs'"):

@@ -268,6 +268,18 @@ def test_a_training_batch_without_targets_is_refused() -> None:
     assert str(refused.value) == "a training batch has no targets, so there is no loss; check n_inp of the DataLoaders"
 
 
+def test_an_error_of_the_model_or_the_loss_names_both_sides_of_what_does_not_fit() -> None:
+    with pytest.raises(RuntimeError, match="shapes") as caught:
+        make_learner(model=nn.Linear(3, 2).double()).fit(1)
+    assert caught.value.__notes__ == ["in the model, Linear; given (Tensor float64 (8, 4),)"]
+    with pytest.raises(ValueError, match="must be the same") as caught:
+        make_learner(loss_func=F.binary_cross_entropy_with_logits).validate()
+    (note,) = caught.value.__notes__
+    assert note == (
+        "in the loss, binary_cross_entropy_with_logits; prediction Tensor float64 (5, 3), targets (Tensor int64 (5,),)"
+    )
+
+
 def test_a_model_whose_parameters_are_all_frozen_is_refused() -> None:
     model = make_model()
     model.requires_grad_(False)

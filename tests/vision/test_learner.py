@@ -32,6 +32,7 @@ from dist_ai.vision import (
     dihedral_views,
     flip_views,
     imagenet_stats,
+    vision_learner,
 )
 from dist_ai.vision.models import small_cnn
 from dist_ai.vision.show import save_predictions
@@ -170,6 +171,25 @@ def test_grey_images_are_normalised_for_an_architecture_that_takes_them(folder: 
 def test_arguments_that_cannot_be_are_explained(dls: ImageDataLoaders, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(text)):
         small_learner(dls, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"pretrain": True},
+            "vision_learner has no argument 'pretrain'; did you mean 'pretrained'?; it has dls, arch, ",
+        ),
+        ({"metric": accuracy}, "vision_learner has no argument 'metric'; did you mean 'metrics'?"),
+        ({"path": "."}, "vision_learner has no argument 'path'; run_dir= says where a run's files go; it has "),
+    ],
+)
+def test_arguments_that_there_are_not_are_told_before_weights_are_fetched(
+    dls: ImageDataLoaders, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], text: str
+) -> None:
+    monkeypatch.setattr(torchvision_download, "load_state_dict_from_url", None)
+    with pytest.raises(TypeError, match=re.escape(text)):
+        vision_learner(dls, "resnet18", **options)
 
 
 def test_an_architecture_of_three_channels_is_made_to_fit_grey_images(folder: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "headline",
     "log_header",
     "read_failures",
+    "was_asked_to_leave",
     "worker_error",
     "write_failure",
 ]
@@ -163,6 +164,14 @@ def log_header(text: str) -> str:
     return f"{LOG_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
 
 
+def was_asked_to_leave(failure: Failure) -> bool:
+    """Returns whether a rank ended in good order because it was told to: by a command, SIGTERM, SIGHUP or Ctrl-C."""
+    return failure.exit_code in _ASKED and failure.kind in ("SystemExit", "KeyboardInterrupt")
+
+
+_ASKED = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+
 def headline(failure: Failure, world_size: int) -> str:
     """Returns in a line which rank failed and how."""
     who = f"rank {failure.rank} of {world_size}"
@@ -179,6 +188,8 @@ def headline(failure: Failure, world_size: int) -> str:
     told = failure.message if failure.ours else failure.message.split("\n", 1)[0]
     if failure.kind == "" and failure.message:
         return f"{who} {failure.message}"
+    if failure.kind == "SystemExit" and was_asked_to_leave(failure):
+        return f"{who} ended because it was told to, with code {failure.exit_code}"
     if failure.kind in ("", "SystemExit"):
         return f"{who} exited with code {failure.exit_code}" + (f": {told}" if told else "")
     return f"{who} raised {failure.kind}" + (f": {told}" if told else "")

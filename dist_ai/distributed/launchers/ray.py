@@ -40,11 +40,12 @@ from dist_ai.distributed.launchers.failures import (
     first_cause,
     headline,
     log_header,
+    was_asked_to_leave,
     worker_error,
 )
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.distributed.launchers.machine import allowed_cores, loopback_interface, require_gpus, share_of_cores
-from dist_ai.distributed.launchers.restarts import ASKED_TO_LEAVE, Restarts, furthest
+from dist_ai.distributed.launchers.restarts import Restarts, furthest
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.distributed.launchers.worker import run_script
 from dist_ai.distributed.mailbox import Answer, Command, Mailbox, MemoryMailbox, Status, mailbox_at, provide
@@ -553,7 +554,7 @@ def _run_rank(config: dict[str, Any]) -> None:
             )
     if failure.exit_code != 0:
         ray.get(mailbox.put.remote("failure", asdict(failure)))
-        if failure.exit_code in ASKED_TO_LEAVE and failure.kind in ("SystemExit", "KeyboardInterrupt"):
+        if was_asked_to_leave(failure):
             return  # all ranks do, with a checkpoint: Ray must not start them again
         raise RuntimeError(f"rank {rank} failed")  # for Ray Train alone; the report above is what a person reads
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dist_ai.distributed.launchers.failures import Failure, headline
+from dist_ai.distributed.launchers.failures import Failure, headline, was_asked_to_leave
 from dist_ai.distributed.mailbox import Status
 from dist_ai.distributed.pulse import Beat, Stage
 
-__all__ = ["ASKED_TO_LEAVE", "Restarts", "Verdict", "furthest"]
+__all__ = ["Restarts", "Verdict", "furthest"]
 
 # How often the same end at the same step is believed to be chance: an exception is not, a kill may be.
 ERRORS_ALIKE, DEATHS_ALIKE = 2, 3
 # So many losses of a worker in a row, and the run goes on with one fewer, if it may.
 LOSSES_TO_SHRINK = 2
-ASKED_TO_LEAVE = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-"""Exit codes of a run that was asked to leave."""
 # A setting that cannot work does not work the second time either.
 NEVER_AGAIN = ("ConfigError", "MissingDependencyError", "SyntaxError", "ModuleNotFoundError")
 
@@ -71,7 +68,7 @@ class Restarts:
         if cause.workers:
             self.workers, self._last, self._losses = cause.workers, None, 0
             return Verdict(cause.workers)
-        if cause.exit_code in ASKED_TO_LEAVE and cause.kind in ("SystemExit", "KeyboardInterrupt"):
+        if was_asked_to_leave(cause):
             return Verdict(0)
         if cause.kind in NEVER_AGAIN:
             return Verdict(0, "starting it again would not help" if self.limit else "")
