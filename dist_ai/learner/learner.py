@@ -548,13 +548,14 @@ class Learner:
         loader = self.validation_loader(dl)
         with self._set_aside():
             self._loop().validate(loader)
+        final = list(self.recorder.final)  # empty where a callback cancelled
         # Looked at only when no loss came out: it reads a sample.
-        if math.isnan(self.recorder.final[0]) and not parts(first_samples(loader, 1))[self.dls.n_inp :]:
+        if final and math.isnan(final[0]) and not parts(first_samples(loader, 1))[self.dls.n_inp :]:
             raise DataError(
                 "there are no targets to hold predictions against; of new items with their labels the loader is "
                 "dls.test_dl(items, with_labels=True), and get_preds(dl) predicts without"
             )
-        return list(self.recorder.final)
+        return final
 
     def get_preds(
         self,

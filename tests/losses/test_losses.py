@@ -363,7 +363,8 @@ def a_target_for(loss: Any, logits: torch.Tensor) -> torch.Tensor:
 
 
 def test_every_registered_loss_is_among_those_tested_here() -> None:
-    assert set(losses) == set(ALL)
+    of_this_room = {name for name in losses if losses.find(name).__module__.startswith("dist_ai.losses")}
+    assert of_this_room == set(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
