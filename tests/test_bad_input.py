@@ -309,6 +309,7 @@ def test_on_ray_it_is_told_once_and_nobody_hangs(on_ray: Lab, what: str) -> None
 
 
 @pytest.mark.parametrize("what", ON_ONE_RANK)
+@pytest.mark.slow
 def test_under_torchrun_the_rank_says_it_and_nobody_hangs(lab: Lab, what: str) -> None:
     arguments = spoil(lab.folder, what)
     began = time.monotonic()

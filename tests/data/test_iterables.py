@@ -76,7 +76,16 @@ def expected() -> dict[Any, list[Any]]:
 
 @pytest.mark.parametrize("per_epoch", [None, 10])
 @pytest.mark.parametrize(
-    ("num_workers", "world_size"), [(0, 2), (0, 3), (0, 4), (1, 1), (1, 2), (2, 1), (2, 3), (4, 1), (4, 2)]
+    ("num_workers", "world_size"),
+    [
+        (0, 2),
+        (0, 3),
+        (0, 4),
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(2, 3), (4, 1), (4, 2)]),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_samples_do_not_depend_on_the_number_of_ranks_or_workers(

@@ -108,7 +108,7 @@ def test_metrics_of_torchmetrics_are_used_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("world_size", "bs"), [(2, 8), (3, 34)]
+    ("world_size", "bs"), [(2, 8), pytest.param(3, 34, marks=pytest.mark.slow)]
 )  # 34: one of three ranks has a sample in the last batch
 def test_metrics_of_torchmetrics_reduce_over_ranks_as_they_declare(spawn: Any, world_size: int, bs: int) -> None:
     alone = torchmetrics_values()
@@ -122,6 +122,7 @@ def torchmetrics_of_one_sample() -> list[float]:
     return [value_of(accuracy, pred, target), value_of(spearman(), pred[0], pred[0], bs=4)]
 
 
+@pytest.mark.slow
 def test_ranks_without_any_sample_take_part_in_the_states_of_torchmetrics(spawn: Any) -> None:
     # Of five ranks four have no sample of the first; the last has none of the second, whose states are rows.
     assert spawn(5, torchmetrics_of_one_sample) == [pytest.approx([1.0, 1.0])] * 5

@@ -40,7 +40,9 @@ def alone() -> dict[str, float]:
     return values()
 
 
-@pytest.mark.parametrize(("world_size", "bs"), [(2, 8), (3, 9), (4, 5)])  # 9: only one sample in the last batch
+@pytest.mark.parametrize(
+    ("world_size", "bs"), [(2, 8), (3, 9), pytest.param(4, 5, marks=pytest.mark.slow)]
+)  # 9: only one sample in the last batch
 def test_metrics_are_the_same_on_any_number_of_ranks(
     alone: dict[str, float], spawn: Any, world_size: int, bs: int
 ) -> None:
