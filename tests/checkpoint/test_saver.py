@@ -333,7 +333,13 @@ def test_a_run_directory_may_be_a_uri(
     assert "goes on at epoch 1, step 1" in capsys.readouterr().out
     assert torch.equal(weights_of(learn.model), weights_of(undisturbed.model))
     assert learn.run_dir == Path("runs/cats")
-    assert sorted(path.name for path in learn.run_dir.iterdir()) == [".lock", "log.jsonl", "metrics.csv", "tensorboard"]
+    assert sorted(path.name for path in learn.run_dir.iterdir()) == [
+        ".lock",
+        "control",
+        "log.jsonl",
+        "metrics.csv",
+        "tensorboard",
+    ]
     found = Checkpoint.open(f"memory://{tmp_path.name}/cats/checkpoints/fit-0001-done")
     found.verify()
     assert found.state["finished"]

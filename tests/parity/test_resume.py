@@ -99,7 +99,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pat
     return folder
 
 
-@pytest.mark.parametrize("after_step", [3, 23])
+@pytest.mark.parametrize("after_step", [3, pytest.param(23, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("workers", "kill"),
     [(1, kill_a_rank), (2, kill_a_rank), (2, kill_the_launcher)],

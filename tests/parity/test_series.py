@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from series import labelled, uneven, waves
@@ -85,6 +86,7 @@ def test_a_forecaster_with_known_inputs_agrees_on_1_2_and_3_processes(spawn: Any
     check(spawn, forecast, arch="MLP")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_started_again_ends_bit_identical(tmp_path: Path) -> None:
     def run(name: str, **variables: str) -> int:
         command = [sys.executable, str(PROGRAM), str(tmp_path / name), str(tmp_path / f"{name}.safetensors")]
