@@ -12,7 +12,7 @@ for the first batch to having the last, divided by its samples.
 - "JPEG": a folder of photographs to float tensors of 3 x 128 x 128, batch 32, one worker process. "tuned torchvision"
   decodes with torchvision's own reader and resizes with its v2 transforms, in a torch `DataLoader` with persistent
   workers. Pictures of 200 x 150 must be decoded whole; of medium ones (500 x 375) and large ones (1600 x 1200) dist_ai decodes
-  a half and an eighth, by side, which is enough for the result.
+  a half and a quarter, by side, which is enough for the result.
 - "second epoch": from asking for it to its first batch of one tiny sample, with two worker processes: what it costs to begin.
 - "growth": how much more memory the training process holds after the last of 50 such epochs than after the fifth.
 """

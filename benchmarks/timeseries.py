@@ -144,7 +144,7 @@ def electricity(seeds: int, share: float) -> list[Result]:
         )
         learn = ts_learner(dls, "MLP", config={"hidden": 512}, run_dir=None, progress=False, wd=0.1)
         learn.fit_one_cycle(epochs, 1e-3, valid_every=10**9)
-        tables.append(learn.backtest(season=168).set_index("step"))  # type: ignore[attr-defined]
+        tables.append(learn.backtest(season=168).set_index("step"))  # type: ignore[attr-defined]  # of forecasts it is a ForecastLearner
     seconds = (time.perf_counter() - began) / seeds
     last, mean, naive = (
         float(statistics.median(table.loc[step, name] for table in tables))

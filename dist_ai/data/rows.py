@@ -66,7 +66,7 @@ class RowData(Sequence[Any]):
 
     def element(self, place: int) -> Sequence[Any]:
         """Returns one element of all samples."""
-        return [self[i][0] for i in range(len(self))] if place == 0 else self.targets[place - 1]  # type: ignore[return-value]
+        return [self[i][0] for i in range(len(self))] if place == 0 else self.targets[place - 1]  # type: ignore[return-value]  # a tensor does as a sequence
 
     def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
         """Returns the batch of these samples, on the device where the tensors are."""

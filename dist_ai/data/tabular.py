@@ -155,7 +155,7 @@ class TabularPandas:
 
     def dataloaders(
         self,
-        cls: type[L] = DataLoaders,  # type: ignore[assignment]
+        cls: type[L] = DataLoaders,  # type: ignore[assignment]  # a default for a class that the caller chooses
         *,
         batch_tfms: Tfms = (),
         seed: int | None = 0,
@@ -168,7 +168,7 @@ class TabularPandas:
             batch_tfms: transforms of a batch, such as noise of your own.
             seed, options: see `DataLoader` and `LoaderOptions`.
         """
-        device = current_world().device if options.get("device") is None else torch.device(options["device"])  # type: ignore[arg-type]
+        device = current_world().device if options.get("device") is None else torch.device(options["device"])  # type: ignore[arg-type]  # it is there, and no None
         if options.get("num_workers"):  # worker processes are forked, and cannot read a GPU's memory
             device = torch.device("cpu")
         train, *others = (part.to(device) for part in self.subsets)

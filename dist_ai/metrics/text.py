@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +84,7 @@ class CorpusBLEUMetric:
         return math.exp(logs + min(0.0, 1 - wanted / length))
 
 
-class _OfTexts:
+class _OfTexts(ABC):
     """What metrics of decoded texts share: the likeliest token at each place makes the predicted text.
 
     Args:
@@ -111,9 +112,9 @@ class _OfTexts:
         """Returns the sums."""
         return self._sums
 
+    @abstractmethod
     def of_one(self, guess: str, truth: str) -> list[float]:
         """Returns what one sample adds to the sums."""
-        raise NotImplementedError
 
 
 class SacreBLEUMetric(_OfTexts):

@@ -187,7 +187,7 @@ class FTTransformer(nn.Module):
         bound = d_token**-0.5
         self.embeds = nn.ModuleList(nn.Embedding(n, d_token) for n, _ in emb_szs)
         for table in self.embeds:
-            nn.init.uniform_(table.weight, -bound, bound)  # type: ignore[arg-type]
+            nn.init.uniform_(table.weight, -bound, bound)  # type: ignore[arg-type]  # a list of modules is one of tables here
         self.weight = nn.Parameter(torch.empty(n_cont, d_token).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_cont + len(emb_szs), d_token).uniform_(-bound, bound))
         self.cls = nn.Parameter(torch.empty(d_token).uniform_(-bound, bound))

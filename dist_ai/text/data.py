@@ -266,7 +266,7 @@ def _text_block(
     if "seq_len" in of_text and of_text["seq_len"] < 1:
         raise ConfigError(f"seq_len={of_text['seq_len']}: expected at least 1 token")
     vocab = given.pop("text_vocab", None)
-    return TextBlock(vocab, getters=getters, encoding=encoding, **of_text), given  # type: ignore[return-value]
+    return TextBlock(vocab, getters=getters, encoding=encoding, **of_text), given  # type: ignore[return-value]  # names were checked above
 
 
 _OF_BLOCK = ("is_lm", "seq_len", "backwards", "tok_tfm", "min_freq", "max_vocab", "max_length", "cache")
