@@ -74,8 +74,13 @@ def name_key(name: str) -> int:
     return mix64_int(zlib.crc32(data) | (len(data) << 32))
 
 
+def sample_key(*, seed: int, epoch: int, sample: int) -> int:
+    """Returns a 64-bit key for one sample of an epoch: the root of all that is drawn for it. 2 us, `sample_keys` takes 30."""
+    return mix64_int(mix64_int(mix64_int(seed + _GOLDEN) + epoch) ^ mix64_int(sample))
+
+
 def sample_keys(*, seed: int, epoch: int, samples: npt.ArrayLike) -> UInt64Array:
-    """Returns a 64-bit key for each sample of an epoch: the root of all that is drawn for it."""
+    """Returns the `sample_key` of each sample of an epoch."""
     stream = mix64_int(mix64_int(seed + _GOLDEN) + epoch)
     return mix64(np.uint64(stream) ^ mix64(np.atleast_1d(np.asarray(samples, dtype=np.int64)).astype(np.uint64)))
 
@@ -176,9 +181,12 @@ class Draw:
         samples: int | np.integer | Sequence[int] | npt.NDArray[np.int64],
         place: int = 0,
     ) -> None:
-        self.single = np.ndim(samples) == 0  # an index out of an array is a NumPy scalar, and one sample all the same
-        keys = sample_keys(seed=seed, epoch=epoch, samples=samples)
-        self._keys: int | UInt64Array = int(keys[0]) if self.single else keys
+        self.single = isinstance(samples, int) or np.ndim(samples) == 0  # an index out of an array is a NumPy scalar
+        self._keys: int | UInt64Array = (
+            sample_key(seed=seed, epoch=epoch, sample=int(samples))  # type: ignore[arg-type]  # `single` says that it is one
+            if self.single
+            else sample_keys(seed=seed, epoch=epoch, samples=samples)
+        )
         self.place = place
         self._num_draws = 0
 

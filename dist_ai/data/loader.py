@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -32,9 +32,6 @@ from dist_ai.data.plan import EpochPlan, Order, Share
 from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError, UnknownLengthError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DataLoader", "Loader", "known_length"]
 

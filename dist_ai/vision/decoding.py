@@ -7,7 +7,6 @@ out. `OpenImage` leaves JPEGs undecoded, so that a transform which makes an imag
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from dist_ai.errors import BadSampleError, DataError
 
-__all__ = ["decoded", "decoded_in_part", "is_undecoded", "reading"]
+__all__ = ["decoded", "decoded_in_part", "is_undecoded", "part_for", "reading"]
 
 SPARE = 4 / 3
 """How many times the pixels of the result, by side, a JPEG is decoded to at least.
@@ -62,22 +61,32 @@ def decoded(image: PILImage) -> PILImage:
     return image
 
 
-def decoded_in_part(image: PILImage, shrink: float) -> PILImage:
-    """Returns an image that will be made `shrink` times smaller by side, decoded no finer than that needs.
+def part_for(shrink: float) -> int:
+    """Returns at which part of its size a JPEG is decoded that will be made `shrink` times smaller by side: 1, 2, 4 or 8.
 
-    It may be a half, a quarter or an eighth of its size. What was given keeps its size, and is not decoded by this.
+    >>> [part_for(shrink) for shrink in (1, 2.6, 2.7, 100)]
+    [1, 1, 2, 8]
+    """
+    return next((part for part in (8, 4, 2) if shrink >= part * SPARE), 1)
+
+
+def decoded_in_part(image: PILImage, shrink: float) -> PILImage:
+    """Returns an image that will be made `shrink` times smaller by side, decoded no finer than that needs; see `part_for`.
+
+    What was given keeps its size, and is not decoded by this.
 
     Raises:
         BadSampleError: there are fewer pixels than its header promised.
     """
-    if not is_undecoded(image) or shrink < 2 * SPARE:
+    part = part_for(shrink)
+    if part == 1 or not is_undecoded(image):
         return decoded(image)
     with reading(_name(image)):
         image.fp.seek(0)  # type: ignore[attr-defined]  # `is_undecoded` says that there is one
-        part = Image.open(image.fp, formats=["JPEG"])  # type: ignore[attr-defined]  # as above
-        part.draft(None, (math.ceil(image.width * SPARE / shrink), math.ceil(image.height * SPARE / shrink)))
-        part.load()
-    return part
+        smaller = Image.open(image.fp, formats=["JPEG"])  # type: ignore[attr-defined]  # as above
+        smaller.draft(None, (image.width // part, image.height // part))
+        smaller.load()
+    return smaller
 
 
 def _name(image: PILImage) -> str:

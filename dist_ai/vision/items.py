@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -28,7 +28,8 @@ from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.vision.augment.coordinates import check_movable, check_sampling
 from dist_ai.vision.augment.geometry import check_crop, check_share, dihedral, drawn_crop, size_of
 from dist_ai.vision.augment.homography import Frame, Homography, apply, apply_to_boxes, moved, scaled
-from dist_ai.vision.decoding import decoded_in_part
+from dist_ai.vision.decoding import decoded_in_part, part_for
+from dist_ai.vision.pixels import resampled
 
 __all__ = [
     "CropPad",
@@ -66,12 +67,29 @@ class Window(NamedTuple):
         """How many times smaller the image becomes, along the side where it keeps the most."""
         return min((self.right - self.left) / self.frame.width, (self.bottom - self.top) / self.frame.height)
 
+    def snapped(self, frame: Frame) -> Window:
+        """Returns the window of whole pixels next to it, whole in the JPEG decoded in part too, where it lies inside and shrinks.
+
+        That moves it by less than a pixel of the result, and then torch can read it (`dist_ai.vision.pixels`).
+        """
+        if self.shrink < 1 or _reaches_beyond(self, frame):
+            return self
+        step = part_for(self.shrink)
+        left, right = _snapped(self.left, self.right, frame.width, step)
+        top, bottom = _snapped(self.top, self.bottom, frame.height, step)
+        return self._replace(left=left, top=top, right=right, bottom=bottom)
+
     def on(self, image: Frame, part: Frame) -> Window:
-        """Returns the window in the pixels of an image that was decoded at a part of its size."""
-        across, down = part.width / image.width, part.height / image.height
-        return self._replace(
-            left=self.left * across, top=self.top * down, right=self.right * across, bottom=self.bottom * down
-        )
+        """Returns the window, snapped to an image, in the pixels of what was decoded of it."""
+        if part == image:
+            return self
+        if _reaches_beyond(self, image):
+            across, down = part.width / image.width, part.height / image.height
+            return Window(self.left * across, self.top * down, self.right * across, self.bottom * down, self.frame)
+        step = part_for(self.shrink)
+        # Rounded up, for the last pixel may stand for fewer than `step`.
+        left, top, right, bottom = (-(-edge // step) for edge in self[:4])
+        return Window(left, top, right, bottom, self.frame)
 
 
 class Cut(Transform):
@@ -93,38 +111,41 @@ class Cut(Transform):
 
     def encodes(self, x: PILImage, draw: Draw | None) -> Any:
         """Returns the image in the window."""
-        window = self.window(Frame(x.height, x.width), draw)
+        frame = Frame(x.height, x.width)
+        window = self._taken(frame, draw)
         part = decoded_in_part(x, window.shrink)
-        window = window.on(Frame(x.height, x.width), Frame(part.height, part.width))
-        return _read(part, window, Image.Resampling.BILINEAR, self.pad_mode)
+        return _read(part, window.on(frame, Frame(part.height, part.width)), resampled, self.pad_mode)
 
     def encodes(self, x: TensorMask, draw: Draw | None) -> Any:
         """Returns the mask in the window."""
-        window = self.window(Frame(*x.shape[-2:]), draw)
+        window = self._taken(Frame(*x.shape[-2:]), draw)
         if self.pad_mode == "zeros" and _reaches_beyond(window, Frame(*x.shape[-2:])):
             raise ConfigError(
                 f"{type(self).__name__} has no class for what it fills up with; give it pad_mode='reflection' or 'border' "
                 "with masks"
             )
         image = Image.fromarray(plain(x).numpy())
-        read = _read(image, window, Image.Resampling.NEAREST, self.pad_mode)
+        read = _read(image, window, _nearest, self.pad_mode)
         return x.give_type_to(torch.from_numpy(np.array(read)))
 
     def encodes(self, x: TensorPoint, draw: Draw | None) -> Any:
         """Returns the points as they lie in the window."""
-        window = self.window(Frame(*x.canvas_size), draw)
+        window = self._taken(Frame(*x.canvas_size), draw)
         points = apply(window.homography, plain(x)[None])[0]
         return TensorPoint.wrap(points, x, canvas_size=tuple(window.frame))
 
     def encodes(self, x: TensorBBox, draw: Draw | None) -> Any:
         """Returns the boxes as they lie in the window."""
-        window = self.window(Frame(*x.canvas_size), draw)
+        window = self._taken(Frame(*x.canvas_size), draw)
         boxes = apply_to_boxes(window.homography, plain(x)[None], x.format.value, window.frame)[0]
         return TensorBBox.wrap(boxes, x, canvas_size=tuple(window.frame))
 
     def encodes(self, x: tv_tensors.TVTensor) -> Any:
         """Raises `ConfigError`: what else lies in an image must not stay where it was."""
         check_movable(self, x)
+
+    def _taken(self, frame: Frame, draw: Draw | None) -> Window:
+        return self.window(frame, draw).snapped(frame)
 
 
 @dataclass
@@ -390,12 +411,25 @@ def _reaches_beyond(window: Window, frame: Frame) -> bool:
     return window.left < 0 or window.top < 0 or window.right > frame.width or window.bottom > frame.height
 
 
-def _read(image: PILImage, window: Window, resampling: Image.Resampling, pad_mode: str) -> PILImage:
+def _snapped(start: float, stop: float, length: int, step: int) -> tuple[int, int]:
+    """Returns the part of a length next to the one from `start` to `stop`, from a multiple of `step` to one or to the end."""
+    size = max(1, round((stop - start) / step)) * step
+    if size >= length:
+        return 0, length
+    start = min(round(start / step), (length - size) // step) * step
+    return start, start + size
+
+
+def _nearest(image: PILImage, box: tuple[float, float, float, float], size: tuple[int, int]) -> PILImage:
+    return image.resize(size, Image.Resampling.NEAREST, box=box)
+
+
+def _read(image: PILImage, window: Window, resample: Callable[..., PILImage], pad_mode: str) -> PILImage:
     """Returns what an image has in a window."""
     frame = Frame(image.height, image.width)
     height, width = window.frame
     if not _reaches_beyond(window, frame):
-        return image.resize((width, height), resampling, box=window[:4])
+        return resample(image, window[:4], (width, height))
     across, down = width / (window.right - window.left), height / (window.bottom - window.top)
     # What is inside, in pixels of the image and in those of the result.
     box = (
@@ -407,6 +441,6 @@ def _read(image: PILImage, window: Window, resampling: Image.Resampling, pad_mod
     left, top = round((box[0] - window.left) * across), round((box[1] - window.top) * down)
     inner_width, inner_height = max(1, round((box[2] - box[0]) * across)), max(1, round((box[3] - box[1]) * down))
     left, top = min(left, width - inner_width), min(top, height - inner_height)
-    inner = np.asarray(image.resize((inner_width, inner_height), resampling, box=box))
+    inner = np.asarray(resample(image, box, (inner_width, inner_height)))
     sides = [(top, height - inner_height - top), (left, width - inner_width - left)]
     return Image.fromarray(np.pad(inner, [*sides, (0, 0)][: inner.ndim], _FILLS[pad_mode]))  # type: ignore[call-overload]

@@ -1,0 +1,76 @@
+"""A PIL image's pixels as a tensor and back, and its resampling by torch, which takes half the time of Pillow's.
+
+Pillow keeps RGB in four bytes a pixel and shows them through Arrow's interface without a copy; so torch reads them in place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from PIL.Image import Image as PILImage
+
+__all__ = ["image_of", "pixels_of", "resampled"]
+
+_BYTES = {"L": 1, "RGB": 4}
+
+
+def pixels_of(image: PILImage) -> torch.Tensor:
+    """Returns (channels, height, width), uint8, with memory of its own.
+
+    >>> pixels_of(Image.new("RGB", (4, 2), "red"))[:, 0, 0]
+    tensor([255,   0,   0], dtype=torch.uint8)
+    """
+    stored = _stored(image)
+    if stored is None:
+        pixels = np.array(image, dtype=np.uint8)
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    else:
+        pixels = stored.numpy()[..., : len(image.getbands())]
+    # NumPy's copy, which takes half the time of torch's for so few pixels.
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def image_of(stored: torch.Tensor) -> PILImage:
+    """Returns the image whose bytes are `stored`: uint8 (height, width, 1) for grey, (height, width, 4) for RGB and one unused.
+
+    The image shares its memory with an Arrow array, and is copied by Pillow when somebody draws into it.
+
+    >>> image_of(torch.zeros(2, 3, 4, dtype=torch.uint8))
+    <PIL.Image.Image image mode=RGB size=3x2 at ...>
+    """
+    height, width, size = stored.shape
+    array = pa.Array.from_buffers(pa.uint8(), stored.numel(), [None, pa.py_buffer(stored.contiguous().numpy())])
+    if size == 1:
+        return Image.fromarrow(array, "L", (width, height))
+    return Image.fromarrow(pa.FixedSizeListArray.from_arrays(array, size), "RGB", (width, height))
+
+
+def resampled(image: PILImage, box: tuple[float, float, float, float], size: tuple[int, int]) -> PILImage:
+    """Returns what an image has in a box (left, top, right, bottom; in pixels), at a size (width, height).
+
+    Bilinear, and where the image shrinks, the average over what comes together in a pixel. A box of whole pixels torch reads,
+    and sees nothing beyond it; another Pillow reads, which looks at the pixels next to it too.
+    """
+    whole = tuple(round(edge) for edge in box)
+    stored = _stored(image) if whole == box else None
+    if stored is None:
+        return image.resize(size, Image.Resampling.BILINEAR, box=box)
+    left, top, right, bottom = whole
+    part = stored[None, top:bottom, left:right].permute(0, 3, 1, 2)  # channels last, as they come out again
+    width, height = size
+    taken = torch.nn.functional.interpolate(part, (height, width), mode="bilinear", antialias=True)
+    return image_of(taken[0].permute(1, 2, 0))
+
+
+def _stored(image: PILImage) -> torch.Tensor | None:
+    """Returns Pillow's own bytes (height, width, bytes of a pixel), not to be written; None where they are not in one piece."""
+    if image.mode not in _BYTES:
+        return None
+    try:
+        array = pa.array(image)
+    except ValueError:  # more than 16 MiB, which Pillow keeps in several pieces
+        return None
+    flat = array if image.mode == "L" else array.values
+    return torch.from_dlpack(flat).view(image.height, image.width, _BYTES[image.mode])
