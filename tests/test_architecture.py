@@ -69,7 +69,7 @@ def test_no_room_is_a_drawer_for_odds_and_ends() -> None:
 @pytest.mark.parametrize(
     ("library", "adapters"),
     [
-        ("ray", {"distributed/launchers/ray.py", "tuning/ray.py"}),
+        ("ray", {"data/prepared.py", "distributed/launchers/ray.py", "tuning/ray.py"}),
         ("accelerate", {"distributed/strategies/accelerate.py"}),
         ("torch.utils.tensorboard", {"callbacks/tensorboard.py"}),
         ("tensorboard", set()),  # torch's writer brings it

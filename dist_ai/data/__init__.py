@@ -29,6 +29,7 @@ from dist_ai.data.orders import (
 )
 from dist_ai.data.parquet import ParquetData
 from dist_ai.data.plan import EpochPlan, Order, Share
+from dist_ai.data.prepared import prepared
 from dist_ai.data.procs import Categorify, TabularProc
 from dist_ai.data.rows import ReadRows, RowData
 from dist_ai.data.samples import sample_data
@@ -132,6 +133,7 @@ __all__ = [
     "get_text_files",
     "parent_label",
     "plot_class_balance",
+    "prepared",
     "sample_data",
     "untar_data",
 ]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 
-__all__ = ["ParquetFiles"]
+__all__ = ["ParquetFiles", "resolved"]
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class ParquetFiles:
             raise ConfigError(f"columns={columns!r} is one name; expected a list of them: [{columns!r}]")
         self.retry_s = retry_s
         self._process = os.getpid()
-        self._filesystem, given = _resolved(source, filesystem)
+        self._filesystem, given = resolved(source, filesystem)
         wanted = None if columns is None else list(columns)
         found = self._patiently(lambda: _found(self._filesystem, given), f"the files of {_shown(given)}")
         self.skipped: dict[str, str] = {}
@@ -268,7 +268,7 @@ _CHANGED = "it changed since this program began to read it; write new data to ne
 _LEAVE_OUT = "mend or remove it, or leave such files out with bad_files='skip'"
 
 
-def _resolved(source: Any, filesystem: Any) -> tuple[Any, list[str]]:
+def resolved(source: Any, filesystem: Any) -> tuple[Any, list[str]]:
     """Returns the file system and the paths in it."""
     from pyarrow import fs
 

@@ -17,6 +17,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -107,7 +108,7 @@ class GroupCollectives:
         self.name = name
         self._group = group
         self._store = store
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._calls = 0
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
@@ -186,7 +187,7 @@ class GroupCollectives:
         missing = set(range(self.world.world_size)) - {self.world.rank}
         try:
             self._store.set(f"{answers}{self.world.rank}", "1")
-            deadline = time.monotonic() + min(2.0, self._timeout_s)
+            deadline = time.monotonic() + min(2.0, self.timeout_s)
             while missing and time.monotonic() < deadline:
                 missing = {rank for rank in missing if not self._store.check([f"{answers}{rank}"])}
                 time.sleep(0.02)
@@ -198,28 +199,62 @@ class GroupCollectives:
         return f"rank(s) {ranks} did not take part (ended, or busy elsewhere)"
 
 
-def on_main(collectives: Collectives, action: Callable[[], object], *, what: str) -> None:
-    """Runs `action` on rank 0 while the others wait; where it fails, it fails on all ranks. Collective.
+def on_main(collectives: Collectives, action: Callable[[], Any], *, what: str) -> Any:
+    """Runs `action` on rank 0 while the others wait, however long it takes; where it fails, it fails on all ranks. Collective.
 
     Args:
         collectives: the ranks.
-        action: what rank 0 does, such as writing files.
+        action: what rank 0 does, such as writing files; nothing collective.
         what: a name for it, for messages.
+
+    Returns:
+        What `action` returned, plain data, on all ranks.
 
     Raises:
         WorldError: on the other ranks, with rank 0's message; rank 0 raises the error itself.
+
+    >>> on_main(join(), lambda: [1, 2], what="counting")
+    [1, 2]
     """
+    if not collectives.world.is_main:
+        while (word := collectives.broadcast_json(None, what=what)) is None:
+            pass  # rank 0 is still at it
+        if word["problem"]:
+            raise WorldError(f"rank {collectives.world.rank}: {what} failed on rank 0: {word['problem']}")
+        return word["result"]
     failure: Exception | None = None
-    if collectives.world.is_main:
-        try:
-            action()
-        except Exception as error:
-            failure = error
-    problem = collectives.broadcast_json(f"{type(failure).__name__}: {failure}" if failure else "", what=what)
+    result = None
+    try:
+        with _signs_of_life(collectives, what):
+            result = action()
+    except Exception as error:
+        failure = error
+    problem = f"{type(failure).__name__}: {failure}" if failure else ""
+    collectives.broadcast_json({"problem": problem, "result": result}, what=what)
     if failure is not None:
         raise failure
-    if problem:
-        raise WorldError(f"rank {collectives.world.rank}: {what} failed on rank 0: {problem}")
+    return result
+
+
+@contextlib.contextmanager
+def _signs_of_life(collectives: Collectives, what: str) -> Iterator[None]:
+    """Tells the ranks that wait for this one, from a thread, that it is still at it, before they give it up."""
+    if not isinstance(collectives, GroupCollectives):
+        yield
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(collectives.timeout_s / 4):
+            collectives.broadcast_json(None, what=what)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="signs of life") as pool:
+        telling = pool.submit(tell)
+        try:
+            yield
+        finally:
+            done.set()
+    telling.result()  # a rank that went away meanwhile is an error here
 
 
 def require_same(collectives: Collectives, facts: Mapping[str, object], *, what: str, remedy: str) -> None:

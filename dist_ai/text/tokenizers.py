@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from dist_ai.data.cache import alone, cache_folder
 from dist_ai.distributed import join
+from dist_ai.distributed.collectives import on_main
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.text.rules import PAD, SPECIALS, UNK
 
@@ -86,9 +87,8 @@ def shared_tokenizer(texts: Iterable[str], kind: Kind = "word", *, max_vocab: in
     """
     if kind != "unigram":
         return train_tokenizer(texts, kind, max_vocab=max_vocab, min_freq=min_freq)
-    ranks = join()
-    state = ""
-    if ranks.world.is_main:
+
+    def make() -> str:
         digest = hashlib.blake2b(f"{kind} {max_vocab} {min_freq}".encode(), digest_size=16)
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -99,8 +99,9 @@ def shared_tokenizer(texts: Iterable[str], kind: Kind = "word", *, max_vocab: in
                 partial = file.with_suffix(".partial")
                 partial.write_text(made, encoding="utf-8")
                 partial.replace(file)
-            state = file.read_text(encoding="utf-8")
-    return ranks.broadcast_json(state, what="tokenizer")
+            return file.read_text(encoding="utf-8")
+
+    return str(on_main(join(), make, what="making a tokenizer"))
 
 
 def word_tokenizer(vocab: Sequence[str]) -> str:

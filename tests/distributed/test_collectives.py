@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 
 from dist_ai.distributed import join
-from dist_ai.distributed.collectives import beside, gather_json, require_same
-from dist_ai.errors import ConfigError
+from dist_ai.distributed.collectives import beside, gather_json, on_main, require_same
+from dist_ai.errors import ConfigError, WorldError
 
 
 @pytest.mark.world_size(3)
@@ -43,6 +44,23 @@ def test_plain_data_of_all_ranks_is_gathered_in_their_order_whatever_its_size() 
     mine = {"rank": ranks.world.rank, "more": ["ü" * 100] * ranks.world.rank}
     expected = [{"rank": rank, "more": ["ü" * 100] * rank} for rank in range(3)]
     assert gather_json(ranks, mine, what="facts") == expected
+
+
+@pytest.mark.world_size(2)
+def test_what_rank_0_does_is_known_to_all_and_may_take_longer_than_an_exchange() -> None:
+    ranks = beside(join(), "patient", timeout_s=2)
+
+    def slow() -> dict[str, int]:
+        assert ranks.world.is_main
+        time.sleep(3)
+        return {"rows": 7}
+
+    assert on_main(ranks, slow, what="counting rows") == {"rows": 7}
+    assert on_main(ranks, lambda: None, what="nothing") is None
+    with pytest.raises((ZeroDivisionError, WorldError)) as raised:
+        on_main(ranks, lambda: 1 // 0, what="dividing")
+    if not ranks.world.is_main:
+        assert str(raised.value).startswith("rank 1: dividing failed on rank 0: ZeroDivisionError:")
 
 
 @pytest.mark.world_size(2)
