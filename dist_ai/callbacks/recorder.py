@@ -47,7 +47,6 @@ class Recorder(Callback):
 
     def __init__(self, metrics: Sequence[Metric | GatheredMetric], *, flush_every: int = 50) -> None:
         self.valid_loss = ValidLoss()
-        self.metrics = metrics
         self.flush_every = flush_every
         self.losses: list[float] = []
         self.lrs: list[float] = []
@@ -64,17 +63,27 @@ class Recorder(Callback):
         self._train_seconds = 0.0
         self._has_warned = False
         self._running = self._cancelled = self._validated = self._row_is_due = False
-        if len(set(self.names)) < len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
+        self.measure(metrics)
+
+    def measure(self, metrics: Sequence[Metric | GatheredMetric]) -> None:
+        """Has validations compute these metrics from now on.
+
+        Raises:
+            ConfigError: two have the same name.
+        """
+        names = _columns(metrics)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(
-                f"two columns of the epoch's row are called {twice!r}: {', '.join(self.names)}; "
+                f"two columns of the epoch's row are called {twice!r}: {', '.join(names)}; "
                 "give one metric another name, as in Mean(function, 'name')"
             )
+        self.metrics = metrics
 
     @property
     def names(self) -> list[str]:
         """The columns of an epoch's row."""
-        return ["epoch", "train_loss", "valid_loss", *(metric.name for metric in self.metrics), "samples_per_s", "time"]
+        return _columns(self.metrics)
 
     @property
     def smooth_loss(self) -> float:
@@ -270,3 +279,7 @@ class Recorder(Callback):
         self.epochs, self.final = list(state["epochs"]), list(state["final"])
         self._epoch_began, self._spent = state["epoch_began"], state["spent"]
         self._pending = []
+
+
+def _columns(metrics: Sequence[Metric | GatheredMetric]) -> list[str]:
+    return ["epoch", "train_loss", "valid_loss", *(metric.name for metric in metrics), "samples_per_s", "time"]

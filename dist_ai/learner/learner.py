@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Never
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ from dist_ai.callbacks import (
 from dist_ai.callbacks.callback import Callbacks
 from dist_ai.callbacks.picture import training_loop
 from dist_ai.checkpoint import Checkpoint, KeepBest, Run, write_checkpoint
+from dist_ai.core.names import known_arguments, missing_attribute
 from dist_ai.core.nested import map_tensors, parts
 from dist_ai.core.show import show_results
 from dist_ai.core.transform import Transform
@@ -48,9 +49,10 @@ from dist_ai.distributed.strategies import AnyConfig, PrecisionName, choose, for
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec, save_export
 from dist_ai.export.artifact import load_tensors
-from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, refuse_unknown
+from dist_ai.learner.application import LearnerOptions
+from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, listed
 from dist_ai.learner.batch import Collaborators, back_propagate
-from dist_ai.learner.gather import GatherPreds
+from dist_ai.learner.gather import GatherPreds, Predictions
 from dist_ai.learner.groups import (
     LearningRate,
     Splitter,
@@ -67,7 +69,7 @@ from dist_ai.learner.lr_finder import LRFinder, LRFinding, random_states, set_ra
 from dist_ai.learner.overview import overview
 from dist_ai.learner.summary import ModelSummary, summarize
 from dist_ai.losses import activation, decodes, default_loss, loss_metrics
-from dist_ai.metrics import as_metrics
+from dist_ai.metrics import GatheredMetric, Metric, as_metrics
 from dist_ai.optimizer import Adam, exponential, flat_cos, one_cycle, sgdr
 from dist_ai.optimizer.optimizer import AnyOptimizer
 from dist_ai.optimizer.schedules import Schedule
@@ -126,6 +128,7 @@ class Learner:
     ```
     """
 
+    @known_arguments(LearnerOptions)
     def __init__(
         self,
         dls: DataLoaders | Sequence[Any] | AnyLoader | TorchDataLoader[Any],
@@ -152,9 +155,7 @@ class Learner:
         precision: PrecisionName = "fp32",
         spec: ModelSpec | None = None,
         progress: bool = True,
-        **unknown: Never,
     ) -> None:
-        refuse_unknown(unknown, Learner.__init__)
         self.dls = as_dataloaders(dls)
         check_model(model)
         check_opt_func(opt_func)
@@ -183,7 +184,7 @@ class Learner:
                 every_s=checkpoint_every_s, every_steps=checkpoint_every_steps, every_epoch=keep_best is not None
             )
             self.callbacks.add([RunLog(), TensorBoard(), RemoteControl(), every])
-        self.callbacks.add(_listed(cbs))
+        self.callbacks.add(listed(cbs))
         self._keeper = None
         if self.run_dir is not None:
             run = Run(self.run_dir, checkpoints_at(run_dir), keep=keep_last, keep_best=keep_best)
@@ -196,6 +197,9 @@ class Learner:
             self.loss_func.to(self.device)  # its class weights
         self._require_same()
         self.strategy.prepare(model, self.device)
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def __repr__(self) -> str:
         return overview(
@@ -212,6 +216,7 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------ training
 
+    @known_arguments()
     def fit(
         self,
         n_epoch: int | None = None,
@@ -239,8 +244,9 @@ class Learner:
             reset_opt: begin with a fresh optimizer; otherwise its moments go on from the last fit.
         """
         length = Length(n_epoch=n_epoch, steps=steps, samples=samples, time=time)
-        self._fit("fit", length, lr, wd, _listed(cbs), reset_opt, valid_every)
+        self._fit("fit", length, lr, wd, listed(cbs), reset_opt, valid_every)
 
+    @known_arguments()
     def fit_one_cycle(
         self,
         n_epoch: int | None = None,
@@ -279,9 +285,10 @@ class Learner:
         if self.opt.has_hyper("mom") and (moms or any(self.opt.get_hyper("mom"))):
             schedules["mom"] = one_cycle(first, peak, last, pct_start)
         facts = {"lr_max": peaks, "div": div, "div_final": div_final, "pct_start": pct_start}
-        scheduled = [ParamScheduler(schedules), *_listed(cbs)]
+        scheduled = [ParamScheduler(schedules), *listed(cbs)]
         self._fit("fit_one_cycle", length, peaks, wd, scheduled, False, valid_every, **facts)
 
+    @known_arguments()
     def fit_flat_cos(
         self,
         n_epoch: int | None = None,
@@ -313,9 +320,10 @@ class Learner:
         rates = learning_rates(self.lr if lr is None else lr, len(self.opt.groups))
         falls = [flat_cos(rate, rate / div_final, pct_start) for rate in rates]
         facts = {"div_final": div_final, "pct_start": pct_start}
-        scheduled = [ParamScheduler({"lr": falls}), *_listed(cbs)]
+        scheduled = [ParamScheduler({"lr": falls}), *listed(cbs)]
         self._fit("fit_flat_cos", length, rates, wd, scheduled, False, valid_every, **facts)
 
+    @known_arguments()
     def fit_sgdr(
         self,
         n_cycles: int,
@@ -344,9 +352,10 @@ class Learner:
         lengths = [cycle_len * cycle_mult**cycle for cycle in range(n_cycles)]
         cycles = [sgdr(peak, num_cycles=n_cycles, mult=cycle_mult) for peak in peaks]
         facts = {"n_cycles": n_cycles, "cycle_len": cycle_len, "cycle_mult": cycle_mult}
-        scheduled = [ParamScheduler({"lr": cycles}), *_listed(cbs)]
+        scheduled = [ParamScheduler({"lr": cycles}), *listed(cbs)]
         self._fit("fit_sgdr", Length(n_epoch=sum(lengths)), peaks, wd, scheduled, False, valid_every, **facts)
 
+    @known_arguments()
     def fine_tune(
         self,
         epochs: int,
@@ -375,6 +384,7 @@ class Learner:
         self.unfreeze()
         self.fit_one_cycle(epochs, slice(base_lr / lr_mult, base_lr), pct_start=pct_start, div=div, wd=wd, cbs=cbs)
 
+    @known_arguments()
     def lr_find(
         self,
         start_lr: float = 1e-7,
@@ -471,7 +481,7 @@ class Learner:
 
     def add_cbs(self, cbs: Callback | Iterable[Callback]) -> Learner:
         """Attaches callbacks to all fits from now on; returns the Learner."""
-        self.callbacks.add(_listed(cbs))
+        self.callbacks.add(listed(cbs))
         return self
 
     def add_cb(self, cb: Callback) -> Learner:
@@ -498,15 +508,24 @@ class Learner:
         """Detaches a callback, or all of a class; see `remove_cbs`."""
         return self.remove_cbs([cb])
 
+    @property
+    def metrics(self) -> Sequence[Metric | GatheredMetric]:
+        """What validation computes beside the loss; assign others, as they are given to a Learner."""
+        return self.recorder.metrics
+
+    @metrics.setter
+    def metrics(self, given: Any) -> None:
+        self.recorder.measure([*as_metrics(given), *loss_metrics(self.loss_func)])
+
     @contextlib.contextmanager
     def added_cbs(self, cbs: Callback | Iterable[Callback]) -> Iterator[Learner]:
         """Attaches callbacks for the block, and detaches them on every way out of it."""
-        listed = _listed(cbs)
-        self.callbacks.add(listed)
+        added = listed(cbs)
+        self.callbacks.add(added)
         try:
             yield self
         finally:
-            self.callbacks.remove(listed)
+            self.callbacks.remove(added)
 
     @contextlib.contextmanager
     def removed_cbs(self, cbs: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Iterator[Learner]:
@@ -529,24 +548,53 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------ evaluation
 
-    def validation_loader(self, dl: AnyLoader | TorchDataLoader[Any] | None) -> AnyLoader:
-        """Returns the loader that a method was given, or else that of the validation data."""
+    def evaluation_loader(self, dl: AnyLoader | TorchDataLoader[Any] | None = None, ds_idx: int = 1) -> AnyLoader:
+        """Returns the loader that a method was given, or else that of one part of the data.
+
+        Args:
+            dl: the loader.
+            ds_idx: otherwise, 1 for the validation data, 0 for the training data as validation would see it: in order, all
+                of it and not augmented.
+
+        Raises:
+            ConfigError: it is no loader, or there is no such part.
+        """
         if dl is None:
+            if ds_idx not in (0, 1):
+                raise ConfigError(f"ds_idx={ds_idx!r}: expected 0 for the training data or 1 for the validation data")
+            if ds_idx == 0:
+                return self.dls.train.in_order()
             if self.dls.valid is None:
                 raise ConfigError(
                     "there is no validation data; give DataLoaders(train, valid), or a loader to this method"
                 )
             return self.dls.valid
+        if not isinstance(dl, TorchDataLoader) and not hasattr(dl, "batches"):
+            hint = f"; the parts of the data are ds_idx={dl}" if isinstance(dl, int) else ""
+            raise ConfigError(
+                f"dl: a {type(dl).__name__} is no loader{hint}; of new items dls.test_dl(items) makes one"
+            )
         return as_loader(dl, split_idx=1)
 
-    def validate(self, dl: AnyLoader | TorchDataLoader[Any] | None = None) -> list[float]:
+    @known_arguments()
+    def validate(
+        self,
+        dl: AnyLoader | TorchDataLoader[Any] | None = None,
+        *,
+        ds_idx: int = 1,
+        cbs: Callback | Iterable[Callback] = (),
+    ) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank.
+
+        Args:
+            dl, ds_idx: what to validate on; see `evaluation_loader`.
+            cbs: callbacks for this only.
 
         Raises:
             DataError: there are no targets to measure with.
         """
-        loader = self.validation_loader(dl)
-        with self._set_aside():
+        loader = self.evaluation_loader(dl, ds_idx)
+        with self._set_aside(), self.added_cbs(cbs):
             self._loop().validate(loader)
         final = list(self.recorder.final)  # empty where a callback cancelled
         # Looked at only when no loss came out: it reads a sample.
@@ -557,33 +605,49 @@ class Learner:
             )
         return final
 
+    @known_arguments()
     def get_preds(
         self,
         dl: AnyLoader | TorchDataLoader[Any] | None = None,
         *,
+        ds_idx: int = 1,
+        with_input: bool = False,
         with_decoded: bool = False,
         with_loss: bool = False,
+        act: Callable[[Any], Any] | None = None,
+        cbs: Callback | Iterable[Callback] = (),
     ) -> tuple[Any, ...]:
         """Returns (predictions, targets) for the validation data or `dl`, in the order of the data, all on every rank.
 
         Args:
-            dl: what to predict; by default the validation loader. It must not be shuffled.
-            with_decoded: also return the decoded predictions (class indices).
-            with_loss: also return the loss of each sample.
+            dl, ds_idx: what to predict; see `evaluation_loader`. A loader must not be shuffled.
+            with_input: also return, before all else, what the model was given.
+            with_decoded: also return the decoded predictions (class indices), after the targets.
+            with_loss: also return the loss of each sample, last.
+            act: makes of the model's raw output what is returned; by default the loss's activation (probabilities).
+            cbs: callbacks for this only.
 
-        Predictions have gone through the loss's activation (probabilities). Targets are None where there are none.
-        All are on the CPU, one row a sample. Several outputs, or targets, come as the model, or the data, has them: a tuple,
-        a list or a dict of tensors.
+        Targets are None where there are none. All are on the CPU, one row a sample. Several inputs, outputs, or targets, come
+        as the data, or the model, has them: a tuple, a list or a dict of tensors.
+
+        ```python
+        logits, targets = learn.get_preds(ds_idx=0, act=lambda raw: raw)  # of the training data
+        ```
         """
-        raw, targets, losses = self._predictions(self.validation_loader(dl), with_loss=with_loss)
-        result: tuple[Any, ...] = (activation(self.loss_func, raw), targets)
-        result += (plain(decodes(self.loss_func, raw)),) if with_decoded else ()
-        return result + ((losses,) if with_loss else ())
+        with self.added_cbs(cbs):
+            found = self._predictions(self.evaluation_loader(dl, ds_idx), with_loss=with_loss, with_input=with_input)
+        preds = activation(self.loss_func, found.raw) if act is None else act(found.raw)
+        result: list[Any] = [found.inputs] if with_input else []
+        result += [preds, found.targets]
+        result += [plain(decodes(self.loss_func, found.raw))] if with_decoded else []
+        return (*result, found.losses) if with_loss else tuple(result)
 
+    @known_arguments()
     def tta(
         self,
         dl: AnyLoader | TorchDataLoader[Any] | None = None,
         *,
+        ds_idx: int = 1,
         n: int = 4,
         beta: float = 0.25,
         use_max: bool = False,
@@ -592,7 +656,7 @@ class Learner:
         """Returns (predictions, targets), averaged over augmented versions of each sample (test-time augmentation).
 
         Args:
-            dl: what to predict; by default the validation loader. It must not be shuffled.
+            dl, ds_idx: what to predict; see `evaluation_loader`. A loader must not be shuffled.
             n: augmented versions, made by the transforms of training.
             beta: how much the prediction for the sample itself counts beside their mean.
             use_max: take the largest of the two instead.
@@ -601,10 +665,11 @@ class Learner:
 
         Predictions have gone through the loss's activation. The same on any number of ranks.
         """
-        loader = self.validation_loader(dl)
+        loader = self.evaluation_loader(dl, ds_idx)
         if n < 1:
             raise ConfigError(f"tta(n={n}): expected 1 or more")
-        raw, targets, _ = self._predictions(loader)
+        found = self._predictions(loader)
+        raw = found.raw
         if not isinstance(raw, torch.Tensor):
             raise ConfigError(f"tta: the model returns a {type(raw).__name__}; expected one tensor, to average")
         itself = activation(self.loss_func, raw)
@@ -617,10 +682,11 @@ class Learner:
             raise ConfigError("tta(views=[]): expected at least one transform")
         total = torch.zeros_like(itself)
         for version, epoch in versions:
-            total += activation(self.loss_func, self._predictions(version, epoch=epoch)[0])
+            total += activation(self.loss_func, self._predictions(version, epoch=epoch).raw)
         mean = total / len(versions)
-        return (torch.maximum(mean, itself) if use_max else torch.lerp(mean, itself, beta)), targets
+        return (torch.maximum(mean, itself) if use_max else torch.lerp(mean, itself, beta)), found.targets
 
+    @known_arguments()
     def predict(self, item: Any) -> tuple[Any, Any, Any]:
         """Returns (label, decoded output, output after activation) for one item, such as an image's path.
 
@@ -637,11 +703,13 @@ class Learner:
         first = partial(map_tensors, lambda tensor: tensor[0].cpu())
         return one_or_several(labels), first(plain(decoded)), first(activation(self.loss_func, raw))
 
+    @known_arguments()
     def show_results(
         self,
         max_n: int = 9,
         *,
         dl: AnyLoader | None = None,
+        ds_idx: int = 1,
         figsize: tuple[float, float] | None = None,
     ) -> Figure:
         """Returns a figure of validation samples from all over the data, each with its target and its prediction.
@@ -651,7 +719,7 @@ class Learner:
 
         Args:
             max_n: how many samples, at most.
-            dl: another loader, with targets; by default that of validation.
+            dl, ds_idx: another loader, with targets, or another part of the data; see `evaluation_loader`.
             figsize: (width, height) in inches; by default what the pictures need.
 
         Raises:
@@ -660,7 +728,7 @@ class Learner:
         """
         if max_n < 1:
             raise ConfigError(f"show_results(max_n={max_n}): expected at least 1 sample to show")
-        batch = parts(spread_samples(self.validation_loader(dl), max_n))
+        batch = parts(spread_samples(self.evaluation_loader(dl, ds_idx), max_n))
         inputs, targets = batch[: self.dls.n_inp], batch[self.dls.n_inp :]
         if not targets:
             raise DataError(
@@ -706,6 +774,7 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------ saving
 
+    @known_arguments()
     def save(self, name: str | Path, *, with_opt: bool = True) -> Path:
         """Writes the weights, and the optimizer's state, to a directory; returns it. Collective.
 
@@ -723,6 +792,7 @@ class Learner:
         write_checkpoint(directory, groups, state, self.collectives)
         return directory
 
+    @known_arguments()
     def load(self, name: str | Path, *, with_opt: bool = True) -> Learner:
         """Reads the weights, and the optimizer's state if it was saved, from what `save` wrote; returns the Learner.
 
@@ -742,6 +812,7 @@ class Learner:
         path = Path(name)
         return path if path.parent != Path() else (self.run_dir or Path()) / "models" / path
 
+    @known_arguments()
     def export(self, directory: str | Path = "export") -> Path:
         """Writes the model and all that is needed to predict with it to one directory; returns it.
 
@@ -923,13 +994,15 @@ class Learner:
         if not self._opt_is_given:  # what was assigned stays; it leaves alone what has no gradient
             self._opt = None
 
-    def _predictions(self, loader: AnyLoader, *, with_loss: bool = False, epoch: int = 0) -> tuple[Any, Any, Any]:
-        """Returns raw predictions, targets and losses for the samples of `loader`, in order."""
+    def _predictions(
+        self, loader: AnyLoader, *, with_loss: bool = False, with_input: bool = False, epoch: int = 0
+    ) -> Predictions:
+        """Returns what the model makes of the samples of `loader`, in order."""
         if loader.shuffle:
             raise ConfigError(
                 "get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False"
             )
-        gather = GatherPreds(self.loss_func, with_loss=with_loss)
+        gather = GatherPreds(self.loss_func, with_loss=with_loss, with_input=with_input)
         with self._set_aside(), self.added_cbs(gather):
             self._loop().validate(loader, epoch)
         return gather.result()
@@ -1000,7 +1073,3 @@ class Learner:
 
 def _without_address(text: str) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
-
-
-def _listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
-    return [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)

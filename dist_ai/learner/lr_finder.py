@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.event import CancelFit, CancelValidate
+from dist_ai.core.names import missing_attribute
 from dist_ai.errors import DataError
 
 __all__ = ["LRFinder", "LRFinding", "minimum", "slide", "steep", "valley"]
@@ -122,6 +123,9 @@ class LRFinding:
         first, last = min(num_it // 10, len(lrs) // 4), len(lrs) - min(5, len(lrs) // 4)
         inner = lrs[first:last], losses[first:last]
         return cls(lrs, losses, **{name: rule(*inner) for name, rule in _RULES.items()})
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def plot(self) -> Any:
         """Returns a figure of the curve with the suggestions."""
