@@ -10,10 +10,12 @@ from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from dist_ai.callbacks import Callback
+from dist_ai.core.nested import parts
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.errors import ConfigError
+from dist_ai.losses import default_loss
 
-__all__ = ["as_dataloaders", "check_loss", "check_model", "check_opt_func", "listed"]
+__all__ = ["as_dataloaders", "check_loss", "check_model", "check_opt_func", "listed", "loss_of"]
 
 
 def as_dataloaders(given: Any) -> DataLoaders:
@@ -66,6 +68,23 @@ def check_loss(loss_func: Any) -> None:
             f"the loss function has reduction={reduction!r}; training needs the mean over the samples, which is the same on "
             "any number of workers: give one with reduction='mean'"
         )
+
+
+def loss_of(dls: DataLoaders) -> Any:
+    """Returns the default loss of what the targets are.
+
+    Raises:
+        ConfigError: there are no data, or no default for them.
+    """
+    if not dls.has_data:
+        raise ConfigError("no loss_func was given and there is no data to infer it from")
+    target = parts(dls.one_batch())[dls.n_inp]
+    if default_loss.find(type(target)) is None:
+        raise ConfigError(
+            f"no loss_func was given, and targets of type {type(target).__name__} have no default one; "
+            "give Learner(..., loss_func=...)"
+        )
+    return default_loss(target)
 
 
 def check_opt_func(opt_func: Any) -> None:

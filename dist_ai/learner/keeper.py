@@ -14,23 +14,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from dist_ai.callbacks import Recorder
-from dist_ai.callbacks.callback import Callback, Callbacks
+from dist_ai.callbacks.callback import Callback
 from dist_ai.checkpoint import Checkpoint, Growing, Part, Run, Saver, ranks_for_saving
-from dist_ai.data.loaders import DataLoaders
-from dist_ai.distributed.collectives import Collectives, on_main
+from dist_ai.distributed.collectives import on_main
 from dist_ai.distributed.coordination import Decision
 from dist_ai.distributed.environment import how_to_begin_anew, launch_settings
 from dist_ai.distributed.sharded import is_sharded
-from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ArtifactError, ConfigError, DistAIError
-from dist_ai.export.artifact import ModelSpec, describe, load_tensors
+from dist_ai.export.artifact import describe, load_tensors
 from dist_ai.learner.loop import Cursor
+from dist_ai.learner.parts import LearnerParts
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
 __all__ = ["Beginning", "Keeper", "checkpoints_at", "layout_of_state", "run_directory"]
@@ -44,21 +41,6 @@ class Beginning:
     done: bool = False
 
 
-class Kept(Protocol):
-    """What a keeper keeps: the parts of a Learner that change in training."""
-
-    model: nn.Module
-    opt: AnyOptimizer
-    precision: Precision
-    dls: DataLoaders
-    callbacks: Callbacks
-    collectives: Collectives
-    strategy: Strategy
-    recorder: Recorder
-    spec: ModelSpec | None
-    loss_func: Any
-
-
 class Keeper:
     """Saves and restores a Learner's fits.
 
@@ -68,7 +50,7 @@ class Keeper:
         fresh: begin anew there.
     """
 
-    def __init__(self, learn: Kept, run: Run, *, fresh: bool) -> None:
+    def __init__(self, learn: LearnerParts, run: Run, *, fresh: bool) -> None:
         self.learn = learn
         self.run = run
         self.fresh = fresh or launch_settings().fresh

@@ -18,7 +18,9 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
 from dist_ai.learner import Learner, LearnerOptions, first_weights, load_learner, register_learner, with_defaults
+from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.keeper import program_directory
+from dist_ai.learner.saving import place_of
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
 from dist_ai.text.models import name_of, text_classifier, text_language_model, text_splitter
@@ -85,12 +87,11 @@ class TextLearner(Learner):
         if not same:
             tensors = _of_vocabulary(tensors, saved.state["vocab"], self.tokenize.vocab)
         load_tensors(self._encoder, tensors, str(directory), "Load it into the architecture that it was saved of")
-        self._drop_opt()
+        self.own_optimizer.drop()
         return self
 
     def _handed_on(self, name: str | Path) -> Path:
-        path = Path(name)
-        return path if path.parent != Path() else (program_directory(self.run_dir) or Path()) / "models" / path
+        return place_of(name, program_directory(self.run_dir))
 
     @property
     def _encoder(self) -> nn.Module:
@@ -132,12 +133,13 @@ class LMLearner(TextLearner):
             ConfigError: an argument that cannot work; or a model that reads backwards.
         """
         tokenize = self.tokenize
-        ids = torch.tensor(next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=self._device())
+        ids = torch.tensor(
+            next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=device_of(self.model)
+        )
         begin = ids[-1:] if only_last_word else ids
         never = {i for i in (tokenize.unknown_id if no_unk else None, tokenize.pad_id) if i is not None}
         forbidden = tuple(never)
-        with self._set_aside(), self.precision.active(), torch.inference_mode():
-            self.model.eval()
+        with self.evaluating(), self.precision.active():
             if beam is None:
                 new = generate(
                     self.model,  # type: ignore[arg-type]  # a module's attributes are not in its type

@@ -18,6 +18,7 @@ from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner, with_defaults
+from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.groups import one_group
 from dist_ai.losses import decodes
 from dist_ai.metrics import accuracy, mae
@@ -223,12 +224,10 @@ class ForecastLearner(Learner):
             known = future[columns.known].to_numpy(dtype=np.float64).T
         return Window(series.values, known), _following(past, columns.time, windows.horizon)
 
-    @torch.inference_mode()
     def _forecasts(self, items: list[Any]) -> list[np.ndarray]:
-        loader = self.dls.test_dl(items, num_workers=0, world=World(device=self._device()))
+        loader = self.dls.test_dl(items, num_workers=0, world=World(device=device_of(self.model)))
         found: list[np.ndarray] = []
-        with self._set_aside():
-            self.model.eval()
+        with self.evaluating():
             for batch in loader:
                 raw = self.precision.forward(self.model, tuple(map(plain, parts(batch))))
                 told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
