@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import torch
 
@@ -25,6 +24,7 @@ from dist_ai.checkpoint import KeepBest
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName
 from dist_ai.learner.arguments import listed
+from dist_ai.learner.run_places import RunDir
 
 __all__ = ["LearnerOptions", "first_weights", "with_defaults"]
 
@@ -43,7 +43,7 @@ class LearnerOptions(TypedDict, total=False):
     train_bn: bool
     sync_bn: bool
     strategy: AnyConfig
-    run_dir: str | Path | Literal["auto"] | None
+    run_dir: RunDir
     checkpoint_every_s: float | None
     checkpoint_every_steps: int | None
     keep_last: int

@@ -111,11 +111,13 @@ class Fits:
         self.running = True
         try:
             loop.fit(length, begin)
-        except KeyboardInterrupt as interrupt:
-            if not self.learn.state.leave:
-                raise
-            # The ranks left together, with a checkpoint: where in the loop that was is of no interest to anybody.
-            raise interrupt.with_traceback(None) from None
+        except BaseException as error:
+            if self.keeper is not None:
+                self.keeper.failed(error)
+            if isinstance(error, KeyboardInterrupt) and self.learn.state.leave:
+                # The ranks left together, with a checkpoint: where in the loop that was is of no interest to anybody.
+                raise error.with_traceback(None) from None
+            raise
         finally:
             self.running = False
             self.num_epochs += (n_epoch := self.learn.state.epoch + 1 if n_epoch is None else n_epoch)

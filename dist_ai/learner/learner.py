@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -50,12 +50,13 @@ from dist_ai.learner.groups import (
     one_group,
     param_groups,
 )
-from dist_ai.learner.keeper import Keeper, checkpoints_at, run_directory
+from dist_ai.learner.keeper import Keeper
 from dist_ai.learner.length import Length
 from dist_ai.learner.lr_finder import LRFinding, find_lr
 from dist_ai.learner.overview import overview
 from dist_ai.learner.own_optimizer import OwnOptimizer
 from dist_ai.learner.policies import Policy, flat_cos_policy, one_cycle_policy, sgdr_policy
+from dist_ai.learner.run_places import RunDir, claimed
 from dist_ai.learner.summary import ModelSummary, summary_of
 from dist_ai.losses import activation, decodes, loss_metrics
 from dist_ai.metrics import GatheredMetric, Metric, as_metrics
@@ -93,7 +94,8 @@ class Learner:
             ``learn.strategy.why`` says why.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
-            written. With a URI such as ``s3://bucket/cats`` checkpoints go there, and the rest to ``runs/cats``.
+            written. With a URI such as ``s3://bucket/cats`` checkpoints go there, and the rest to ``runs/cats``. A program's
+            second Learner on the same one has ``learner-2`` in it, and so on.
         checkpoint_every_s: seconds between checkpoints.
         checkpoint_every_steps: training steps between checkpoints.
         keep_last: how many checkpoints of an unfinished fit stay; those at the ends of fits always do.
@@ -135,7 +137,7 @@ class Learner:
         train_bn: bool = True,
         sync_bn: bool = True,
         strategy: AnyConfig = "auto",
-        run_dir: str | Path | Literal["auto"] | None = "auto",
+        run_dir: RunDir = "auto",
         checkpoint_every_s: float | None = 30.0,
         checkpoint_every_steps: int | None = None,
         keep_last: int = 2,
@@ -166,23 +168,23 @@ class Learner:
         self.state = TrainState()
         self.recorder = Recorder([*as_metrics(metrics), *loss_metrics(self.loss_func)])
         self.callbacks = Callbacks([self.recorder, SkippedSamples(), *([ProgressBar()] if progress else [])], self)
-        self.run_dir = run_directory(run_dir)
-        keeper = None
-        if self.run_dir is not None:
-            saves = Checkpointer(
-                every_s=checkpoint_every_s, every_steps=checkpoint_every_steps, every_epoch=keep_best is not None
-            )
-            self.callbacks.add([RunLog(), TensorBoard(), RemoteControl(), saves])
-            run = Run(self.run_dir, checkpoints_at(run_dir), keep=keep_last, keep_best=keep_best)
-            keeper = Keeper(self, run, fresh=fresh)
-        self.callbacks.add(listed(cbs))
-        self._fits = Fits(self, keeper)
-        self._evaluation = Evaluation(self, self._fits)
+        with claimed(run_dir) as place:
+            keeper = None
+            self.run_dir = None if place is None else place.directory
+            if place is not None:
+                saves = Checkpointer(
+                    every_s=checkpoint_every_s, every_steps=checkpoint_every_steps, every_epoch=keep_best is not None
+                )
+                self.callbacks.add([RunLog(), TensorBoard(), RemoteControl(), saves])
+                keeper = Keeper(self, Run(*place, keep=keep_last, keep_best=keep_best), fresh=fresh)
+            self.callbacks.add(listed(cbs))
+            self._fits = Fits(self, keeper)
+            self._evaluation = Evaluation(self, self._fits)
 
-        self._fits.require_same()
-        if isinstance(self.loss_func, nn.Module):
-            self.loss_func.to(self.device)  # its class weights
-        self.strategy.prepare(model, self.device)
+            self._fits.require_same()
+            if isinstance(self.loss_func, nn.Module):
+                self.loss_func.to(self.device)  # its class weights
+            self.strategy.prepare(model, self.device)
 
     if not TYPE_CHECKING:  # for a type checker any name would be there
         __getattr__ = missing_attribute
@@ -709,6 +711,14 @@ class Learner:
         """Waits until the checkpoint that is being written, if one is, is complete on all ranks, or given up."""
         if self._fits.keeper is not None:
             self._fits.keeper.wait()
+
+    def close(self) -> None:
+        """Gives the run directory free: another process, or another Learner of this one, may go on there with the fits.
+
+        A program that ends does it by itself. This Learner trains no more; it still predicts, saves and exports.
+        """
+        if self._fits.keeper is not None:
+            self._fits.keeper.close()
 
     # ------------------------------------------------------------------------------------------------ inside
 

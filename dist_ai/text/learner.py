@@ -19,7 +19,7 @@ from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
 from dist_ai.learner import Learner, LearnerOptions, first_weights, load_learner, register_learner, with_defaults
 from dist_ai.learner.evaluation import device_of
-from dist_ai.learner.keeper import program_directory
+from dist_ai.learner.run_places import program_directory
 from dist_ai.learner.saving import place_of
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
