@@ -62,6 +62,7 @@ class Recorder(Callback):
         self._spent = 0.0
         self._train_seconds = 0.0
         self._has_warned = False
+        self._num_left_out = 0  # steps of this epoch
         self._running = self._cancelled = self._validated = self._row_is_due = False
         self.measure(metrics)
 
@@ -139,6 +140,7 @@ class Recorder(Callback):
         """Starts the epoch's clock."""
         self._began = time.perf_counter()
         self._train_seconds = 0.0
+        self._num_left_out = 0
         self._validated, self._row_is_due = False, True
 
     def after_cancel_backward(self) -> None:
@@ -148,6 +150,7 @@ class Recorder(Callback):
     def after_cancel_step(self) -> None:
         """Leaves the batch out."""
         self._cancelled = True
+        self._num_left_out += 1
 
     def after_cancel_batch(self) -> None:
         """Leaves the batch out."""
@@ -222,6 +225,8 @@ class Recorder(Callback):
                 "time": time.perf_counter() - self._began + self._spent,
             }
         )
+        if not total and self._num_left_out:
+            self._warn_of_nothing_taken()
         self._epoch_began, self._spent = len(self.losses), 0.0
         self._began, self._validated, self._row_is_due = time.perf_counter(), False, False
 
@@ -257,6 +262,17 @@ class Recorder(Callback):
                 f"warning: the loss of step {step} is {self.losses[step]}, and training goes on. What may help: a lower learning "
                 "rate (learn.lr_find() suggests one), GradientClip(1.0), inputs and targets without NaN, precision='bf16' "
                 "instead of 'fp16'. SkipNaN() leaves such steps out, TerminateOnNaN() ends the fit there",
+                flush=True,
+            )
+
+    def _warn_of_nothing_taken(self) -> None:
+        """Says, on rank 0, why an epoch has no training loss where gradients may overflow."""
+        precision = self.learn.precision
+        if precision.may_overflow and self.learn.collectives.world.is_main:
+            print(
+                f"warning: epoch {self.state.epoch} has no train_loss, and nothing was learned: all of its {self._num_left_out} "
+                f"step(s) were left out, because gradients overflowed in {precision.name}. The loss is scaled by half as much "
+                "after each, so a few at the beginning are usual; longer epochs or precision='bf16' avoid it",
                 flush=True,
             )
 
