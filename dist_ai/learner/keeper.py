@@ -27,7 +27,7 @@ from dist_ai.errors import ArtifactError, ConfigError, DistAIError
 from dist_ai.export.artifact import describe, load_tensors
 from dist_ai.learner.loop import Cursor
 from dist_ai.learner.parts import LearnerParts
-from dist_ai.learner.run_places import give_back
+from dist_ai.learner.run_places import give_back, take_again
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
 __all__ = ["Beginning", "Keeper", "layout_of_state"]
@@ -56,7 +56,7 @@ class Keeper:
         self.fresh = fresh or launch_settings().fresh
         self._fits: list[dict[str, Any]] = []
         self._asked: Counter[str] = Counter()
-        self._begun = self._tries_again = self._closed = False
+        self._begun = self._tries_again = self._closed = self._given_back = False
         self._latest: Checkpoint | None = None
         self._saver: Saver | None = None
 
@@ -65,7 +65,8 @@ class Keeper:
         self.wait()
         self.run.close()
         self._closed = True
-        give_back(self.run.directory)
+        if not self._given_back:  # else another may have it by now
+            give_back(self.run.directory)
 
     def begin(self, facts: dict[str, Any]) -> Beginning:
         """Returns where the next fit begins, with the Learner's state restored. Collective.
@@ -148,8 +149,14 @@ class Keeper:
         return f"in fit {number + 1}, " + ", ".join(changed) if changed else ""
 
     def failed(self, error: BaseException) -> None:
-        """Notes that the fit under way ended with an error, for the checkpoints of those that may come after it."""
+        """Notes that the fit under way ended with an error, for the checkpoints of those that may come after it.
+
+        An interrupt gives the directory back: whoever runs a notebook's cell again wants its new Learner to go on there.
+        """
         self._fits[-1][_ERROR] = f"a {type(error).__name__}"
+        if not isinstance(error, Exception):
+            self._given_back = True
+            give_back(self.run.directory)
 
     @property
     def saving(self) -> bool:
@@ -228,6 +235,9 @@ class Keeper:
     def _open(self) -> None:
         if self._closed:
             raise ConfigError(f"learn.close() gave {self.run.directory} free; make another Learner to train")
+        if self._given_back:
+            take_again(self.run.directory)
+            self._given_back = False
         if self._saver is not None:
             return
         ranks, problem = self.learn.collectives, ""

@@ -95,7 +95,7 @@ class Learner:
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
             written. With a URI such as ``s3://bucket/cats`` checkpoints go there, and the rest to ``runs/cats``. A program's
-            second Learner on the same one has ``learner-2`` in it, and so on.
+            second Learner on the same one has ``learner-2`` in it, and so on; one made after an interrupt goes on there.
         checkpoint_every_s: seconds between checkpoints.
         checkpoint_every_steps: training steps between checkpoints.
         keep_last: how many checkpoints of an unfinished fit stay; those at the ends of fits always do.

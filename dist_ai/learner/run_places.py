@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from dist_ai.distributed.environment import launch_settings
+from dist_ai.errors import ConfigError
 
-__all__ = ["RunDir", "RunPlace", "checkpoints_at", "claimed", "give_back", "program_directory"]
+__all__ = ["RunDir", "RunPlace", "checkpoints_at", "claimed", "give_back", "program_directory", "take_again"]
 
 RunDir: TypeAlias = str | Path | Literal["auto"] | None
 """What a Learner's `run_dir` may be."""
@@ -50,6 +51,20 @@ def claimed(given: RunDir) -> Iterator[RunPlace | None]:
     except BaseException:
         give_back(place.directory)
         raise
+
+
+def take_again(directory: Path) -> None:
+    """Takes a directory that was given back.
+
+    Raises:
+        ConfigError: another Learner has it since.
+    """
+    if directory.resolve() in _in_use:
+        raise ConfigError(
+            f"another Learner of this program has gone on in {directory} since this one's fit was interrupted; train that one, "
+            "or make another Learner"
+        )
+    _in_use.add(directory.resolve())
 
 
 def give_back(directory: Path) -> None:

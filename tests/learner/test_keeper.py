@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from toy import NUM_STEPS, Stop, StopAt, give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback
+from dist_ai.callbacks import Callback, on
 from dist_ai.checkpoint import Run
 from dist_ai.core import Transform
 from dist_ai.data import DataLoaders
@@ -438,6 +438,27 @@ def test_two_learners_with_the_same_run_dir_have_fits_of_their_own_also_when_the
     assert first[0][2] != first[1][2]
     assert two() == first
     assert checkpoints(tmp_path) == checkpoints(tmp_path / "learner-2") == ["fit-0001-done"]
+
+
+def test_a_learner_made_after_an_interrupt_goes_on_and_the_interrupted_one_does_not_beside_it(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def cell(*cbs: Callback) -> Learner:
+        made.append(make_learner(run_dir=tmp_path, checkpoint_every_s=None, checkpoint_every_steps=1, cbs=cbs))
+        made[-1].fit(2, 0.1)
+        return made[-1]
+
+    made: list[Learner] = []
+    with pytest.raises(KeyboardInterrupt):
+        cell(on("after_epoch", lambda learn: interrupt()))
+    again = cell()
+    assert again.run_dir == tmp_path
+    assert again.recorder.losses[:NUM_STEPS] == made[0].recorder.losses
+    with pytest.raises(
+        ConfigError, match=f"another Learner of this program has gone on in {re.escape(str(tmp_path))} since"
+    ):
+        made[0].fit(1)
 
 
 def test_a_learner_that_could_not_be_made_has_no_directory_and_one_that_was_closed_trains_no_more(
