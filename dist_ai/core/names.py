@@ -40,9 +40,9 @@ def refuse_unknown(subject: str, given: Iterable[str], known: Iterable[str], *pl
     Raises:
         TypeError: as Python does for an argument that a function does not have.
 
-    >>> refuse_unknown("loaders have no option", {"bz": 4}, ["bs", "seed"])
+    >>> refuse_unknown("loaders have no option", {"sede": 4}, ["bs", "seed"])
     Traceback (most recent call last):
-    TypeError: loaders have no option 'bz'; did you mean 'bs'? There are bs, seed
+    TypeError: loaders have no option 'sede'; did you mean 'seed'? There are bs, seed
     """
     there = list(known)
     for name in given:
@@ -60,10 +60,10 @@ def known_arguments(options: type | None = None) -> Callable[[Callable[P, R]], C
             the function does anything.
 
     >>> @known_arguments()
-    ... def train(n_epoch, lr=0.1): ...
-    >>> train(1, rl=0.2)
+    ... def train(n_epoch, rate=0.1): ...
+    >>> train(1, rtae=0.2)
     Traceback (most recent call last):
-    TypeError: train has no argument 'rl'; did you mean 'lr'? There are n_epoch, lr
+    TypeError: train has no argument 'rtae'; did you mean 'rate'? There are n_epoch, rate
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
