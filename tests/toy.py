@@ -61,8 +61,7 @@ _made: list[Learner] = []
 def give_back_run_directories() -> None:
     """Closes the runs of the learners made so far: each holds its directory's lock for as long as its process lives."""
     while _made:
-        if (keeper := _made.pop()._keeper) is not None:
-            keeper.run.close()
+        _made.pop().close()
 
 
 def weights_of(model: nn.Module) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Two-way callbacks: the events of the loop, the base class, and those that ship."""
 
+from typing import TYPE_CHECKING
+
 from dist_ai.callbacks.accumulation import GradientAccumulation
 from dist_ai.callbacks.activation_stats import ActivationStats
 from dist_ai.callbacks.auto_microbatch import AutoMicrobatch
@@ -44,6 +46,7 @@ from dist_ai.callbacks.state import TrainState
 from dist_ai.callbacks.swa import SWA
 from dist_ai.callbacks.tensorboard import TensorBoard
 from dist_ai.callbacks.throughput import MemoryMonitor, Throughput
+from dist_ai.core.names import missing_name
 
 __all__ = [
     "EMA",
@@ -95,3 +98,6 @@ __all__ = [
     "on",
     "when",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

@@ -19,13 +19,14 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from dist_ai.callbacks.event import EVENTS, CancelException
 from dist_ai.callbacks.state import TrainState
+from dist_ai.core.names import missing_attribute, other_words
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.coordination import Decisions
@@ -119,9 +120,14 @@ class Callback:
         """Binds the callback to a Learner.
 
         Raises:
-            ConfigError: it has a method that looks like an event and is none, or a phase that is none.
+            ConfigError: it has a method that looks like an event and is none, or a phase that is none; or it defines what
+                other libraries' callbacks do and nothing reads here.
         """
         kind = type(self).__name__
+        others = other_words("a callback defines")
+        for name in dir(type(self)):
+            if name in others:
+                raise ConfigError(f"{kind}.{name} is read by nothing; {others[name]}")
         for name in dir(self):
             if name not in EVENTS and _looks_like_an_event(self, name):
                 raise ConfigError(
@@ -150,6 +156,9 @@ class Callback:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
 
 def _looks_like_an_event(callback: Callback, name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.event import CancelFit
 from dist_ai.callbacks.monitor import Monitor
+from dist_ai.core.names import known_arguments
 from dist_ai.errors import ConfigError
 
 __all__ = ["EarlyStopping"]
@@ -34,6 +35,7 @@ class EarlyStopping(Callback):
     phase: ClassVar[Phase] = Phase.RECORD  # after the Recorder, which is attached first
     cancels_alike: ClassVar[bool] = True
 
+    @known_arguments()
     def __init__(
         self, monitor: str = "valid_loss", patience: int = 1, *, min_delta: float = 0.0, lower: bool | None = None
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.monitor import Monitor
 from dist_ai.callbacks.schedule import ParamScheduler
+from dist_ai.core.names import known_arguments
 from dist_ai.errors import ConfigError
 
 __all__ = ["ReduceLROnPlateau"]
@@ -36,6 +37,7 @@ class ReduceLROnPlateau(Callback):
     phase: ClassVar[Phase] = Phase.RECORD  # after the Recorder, which is attached first
     may_cancel: ClassVar[bool] = False
 
+    @known_arguments()
     def __init__(
         self,
         monitor: str = "valid_loss",

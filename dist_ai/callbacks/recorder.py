@@ -47,7 +47,6 @@ class Recorder(Callback):
 
     def __init__(self, metrics: Sequence[Metric | GatheredMetric], *, flush_every: int = 50) -> None:
         self.valid_loss = ValidLoss()
-        self.metrics = metrics
         self.flush_every = flush_every
         self.losses: list[float] = []
         self.lrs: list[float] = []
@@ -63,18 +62,29 @@ class Recorder(Callback):
         self._spent = 0.0
         self._train_seconds = 0.0
         self._has_warned = False
+        self._num_left_out = 0  # steps of this epoch
         self._running = self._cancelled = self._validated = self._row_is_due = False
-        if len(set(self.names)) < len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
+        self.measure(metrics)
+
+    def measure(self, metrics: Sequence[Metric | GatheredMetric]) -> None:
+        """Has validations compute these metrics from now on.
+
+        Raises:
+            ConfigError: two have the same name.
+        """
+        names = _columns(metrics)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(
-                f"two columns of the epoch's row are called {twice!r}: {', '.join(self.names)}; "
+                f"two columns of the epoch's row are called {twice!r}: {', '.join(names)}; "
                 "give one metric another name, as in Mean(function, 'name')"
             )
+        self.metrics = metrics
 
     @property
     def names(self) -> list[str]:
         """The columns of an epoch's row."""
-        return ["epoch", "train_loss", "valid_loss", *(metric.name for metric in self.metrics), "samples_per_s", "time"]
+        return _columns(self.metrics)
 
     @property
     def smooth_loss(self) -> float:
@@ -130,6 +140,7 @@ class Recorder(Callback):
         """Starts the epoch's clock."""
         self._began = time.perf_counter()
         self._train_seconds = 0.0
+        self._num_left_out = 0
         self._validated, self._row_is_due = False, True
 
     def after_cancel_backward(self) -> None:
@@ -139,6 +150,7 @@ class Recorder(Callback):
     def after_cancel_step(self) -> None:
         """Leaves the batch out."""
         self._cancelled = True
+        self._num_left_out += 1
 
     def after_cancel_batch(self) -> None:
         """Leaves the batch out."""
@@ -213,6 +225,8 @@ class Recorder(Callback):
                 "time": time.perf_counter() - self._began + self._spent,
             }
         )
+        if not total and self._num_left_out:
+            self._warn_of_nothing_taken()
         self._epoch_began, self._spent = len(self.losses), 0.0
         self._began, self._validated, self._row_is_due = time.perf_counter(), False, False
 
@@ -251,6 +265,17 @@ class Recorder(Callback):
                 flush=True,
             )
 
+    def _warn_of_nothing_taken(self) -> None:
+        """Says, on rank 0, why an epoch has no training loss where gradients may overflow."""
+        precision = self.learn.precision
+        if precision.may_overflow and self.learn.collectives.world.is_main:
+            print(
+                f"warning: epoch {self.state.epoch} has no train_loss, and nothing was learned: all of its {self._num_left_out} "
+                f"step(s) were left out, because gradients overflowed in {precision.name}. The loss is scaled by half as much "
+                "after each, so a few at the beginning are usual; longer epochs or precision='bf16' avoid it",
+                flush=True,
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what was recorded; collective."""
         self.flush()
@@ -270,3 +295,7 @@ class Recorder(Callback):
         self.epochs, self.final = list(state["epochs"]), list(state["final"])
         self._epoch_began, self._spent = state["epoch_began"], state["spent"]
         self._pending = []
+
+
+def _columns(metrics: Sequence[Metric | GatheredMetric]) -> list[str]:
+    return ["epoch", "train_loss", "valid_loss", *(metric.name for metric in metrics), "samples_per_s", "time"]

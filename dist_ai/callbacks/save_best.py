@@ -8,6 +8,7 @@ import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.monitor import Monitor
+from dist_ai.core.names import known_arguments
 from dist_ai.distributed.sharded import is_sharded
 
 __all__ = ["SaveBest"]
@@ -38,6 +39,7 @@ class SaveBest(Callback):
     phase: ClassVar[Phase] = Phase.RECORD  # after the Recorder, which is attached first
     may_cancel: ClassVar[bool] = False
 
+    @known_arguments()
     def __init__(self, monitor: str = "valid_loss", *, min_delta: float = 0.0, lower: bool | None = None) -> None:
         self.monitor = Monitor(monitor, lower=lower, min_delta=min_delta)
         self._best: dict[str, torch.Tensor] = {}

@@ -20,7 +20,7 @@ def checkpoints(
 ) -> None:
     """Lists the checkpoints of RUN, oldest first, and verifies each. Ends with 1 if one is damaged."""
     from dist_ai.checkpoint import Run
-    from dist_ai.learner.keeper import checkpoints_at
+    from dist_ai.learner.run_places import checkpoints_at
 
     directory = Path(run)
     if checkpoints_at(run) is None and not (directory / "checkpoints").is_dir():

@@ -10,11 +10,12 @@ from torch import nn
 
 from dist_ai.collab.models import EmbeddingDotBias, EmbeddingNN
 from dist_ai.collab.recommender import Recommender
+from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders, ReadRows, RowData
 from dist_ai.errors import ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.layers import embedding_size
-from dist_ai.learner import Learner, LearnerOptions, register_learner
+from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner
 
 __all__ = ["CollabLearner", "collab_learner"]
 
@@ -58,6 +59,7 @@ class CollabLearner(Learner):
         return [recommender.items[code] for code in found.tolist()]
 
 
+@known_arguments(LearnerOptions)
 def collab_learner(
     dls: DataLoaders,
     n_factors: int = 50,
@@ -112,8 +114,7 @@ def collab_learner(
     else:
         arguments = {"n_factors": n_factors, "n_users": sizes[0], "n_items": sizes[1], "y_range": y_range_plain}
         arguments |= {"sparse": True} if sparse else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
+    with first_weights(dls):
         model: nn.Module = (EmbeddingNN if use_nn else EmbeddingDotBias)(**arguments)
     builder = "embedding_nn" if use_nn else "embedding_dot_bias"
     return CollabLearner(dls, model, spec=ModelSpec(builder, arguments), **options)

@@ -59,7 +59,13 @@ class BaseLoader:
 
     def new(self, **changes: Any) -> Self:
         """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`."""
-        return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
+        made = type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
+        made.recipe, made.n_inp = self.recipe, self.n_inp
+        return made
+
+    @abstractmethod
+    def in_order(self) -> Self:
+        """Returns a loader of the same samples as validation sees them: in order, all of them and not augmented."""
 
     def __iter__(self) -> Iterator[Any]:
         """Yields this rank's batches of the next epoch, on the device."""

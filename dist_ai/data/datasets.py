@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import torch
 
+from dist_ai.core.names import missing_attribute
 from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
 from dist_ai.data.plan import Order
@@ -87,6 +88,18 @@ class _Parts:
         return self.subsets[0]
 
     @property
+    def vocab(self) -> list[str]:
+        """The classes, from the last transform that has any: those of the targets.
+
+        Raises:
+            DataError: none has.
+        """
+        vocabs = [getattr(tfm, "vocab", None) for pipeline in self.train.pipelines for tfm in pipeline.tfms]
+        if not any(vocabs):
+            raise DataError("this data has no classes: no transform has a vocabulary")
+        return next(filter(None, reversed(vocabs)))
+
+    @property
     def valid(self) -> Subset:
         """The validation part.
 
@@ -130,6 +143,9 @@ class _Parts:
             seed=seed,
             **options,
         )
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def weighted_dataloaders(self, wgts: Weights, bs: int = 64) -> DataLoaders:
         """Returns `dataloaders` with `weights`, under the name that fastai has for it."""

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from dist_ai.core.randomness import OwnGenerators, borrowed_generators, mix64_int, name_key, seed_generators
-from dist_ai.core.transform import Pipeline
+from dist_ai.core.transform import VALID, Pipeline
 from dist_ai.data.base_loader import BaseLoader, Tfms
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.fetcher import Excerpt, Fetched, Fetcher, received
@@ -32,9 +32,6 @@ from dist_ai.data.plan import EpochPlan, Indices, Permutation, Share, epoch_key
 from dist_ai.data.workers import Workers, default_num_workers
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError, UnknownLengthError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["IterableLoader", "first_of"]
 
@@ -106,6 +103,10 @@ class IterableLoader(BaseLoader):
         self._places: dict[int, Share] = {}  # by the size of a batch: how it is dealt out
         self._lengths: dict[int, int] = {}  # of the rounds through the stream that were gone through to the end
         self._going: _Samples | None = None  # where the last epoch ended, for the next one to go on
+
+    def in_order(self) -> IterableLoader:
+        """Returns a loader of the whole stream as validation sees it: in its order and not augmented."""
+        return self.new(shuffle_buffer=0, num_samples=None, drop_last=False, split_idx=VALID)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_going": None}  # an iterator cannot be copied; a copy goes through the source anew

@@ -14,6 +14,7 @@ that a worker makes a complete batch.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -23,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
+from dist_ai.core.transform import VALID
 from dist_ai.data.base_loader import BaseLoader, Tfms
 from dist_ai.data.collate import collate as stack
 from dist_ai.data.datasets import TensorData
@@ -148,6 +150,14 @@ class DataLoader(BaseLoader):
         self.in_pairs = False
         self._workers: OwnWorkers[Share] = OwnWorkers()
         self._check()
+
+    def in_order(self) -> DataLoader:
+        """Returns a loader of the same samples as validation sees them: in order, all of them and not augmented."""
+        dataset: Any = self.dataset
+        if getattr(dataset, "split_idx", VALID) != VALID:
+            dataset = copy.copy(dataset)
+            dataset.split_idx = VALID
+        return self.new(dataset=dataset, shuffle=False, order=None, drop_last=False, split_idx=VALID)
 
     @classmethod
     def from_torch(cls, loader: TorchDataLoader[Any], *, seed: int = 0) -> DataLoader:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset
 
+from dist_ai.core.names import missing_attribute, refuse_unknown
 from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline
 from dist_ai.data.base_loader import Tfms, as_list, check_batch_size
@@ -28,7 +29,7 @@ from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.data.statistics import DatasetStats, dataset_stats
 from dist_ai.distributed.environment import World
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,7 +162,7 @@ class DataLoaders:
         >>> next(iter(dls.valid))
         (tensor([3.]), tensor([4]))
         """
-        _check_options(options)
+        refuse_unknown("loaders have no option", options, LoaderOptions.__annotations__, "LoaderOptions")
         bs, val_bs = options.get("bs", 64), options.get("val_bs")
         if isinstance(bs, list | tuple):
             raise ConfigError(f"bs={bs!r}: expected one number, of the training batches; that of the others is val_bs")
@@ -238,12 +239,14 @@ class DataLoaders:
         loaders._recipe, loaders.n_inp = recipe, len(recipe.inputs)
         return loaders
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("train", "valid"):
-            raise DataError(
-                f"there is no {name} loader: this was loaded from an export; set learn.dls to train on data"
-            )
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("train", "valid"):
+                raise DataError(
+                    f"there is no {name} loader: this was loaded from an export; set learn.dls to train on data"
+                )
+            return missing_attribute(self, name)
 
     @property
     def has_data(self) -> bool:
@@ -473,28 +476,6 @@ _SHOWN = 10  # classes
 
 def _data_of(loader: AnyLoader) -> Any:
     return loader.source if isinstance(loader, IterableLoader) else loader.dataset
-
-
-def _check_options(options: LoaderOptions) -> None:
-    """Raises `TypeError`, as Python does, for an option that there is not."""
-    names = list(LoaderOptions.__annotations__)
-    for name in options:
-        if name not in names:
-            hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else did_you_mean(name, names)
-            raise TypeError(f"loaders have no option {name!r}{hint}; they have {', '.join(names)}")
-
-
-_ELSEWHERE = {
-    "after_batch": "here it is batch_tfms",
-    "after_item": "here it is item_tfms",
-    "batch_size": "here it is bs, counted over all ranks",
-    "before_batch": "give collate= a function of the list of samples",
-    "create_batch": "here it is collate",
-    "dl_type": "an order= of dist_ai.data.orders says what comes together",
-    "tfms": "here they are item_tfms, of one item, and batch_tfms, of a batch; what the targets are is a block",
-    "pin_memory": "memory is pinned by itself where batches go to a GPU",
-}
-"""What fastai and torch call it, and what to do instead."""
 
 
 def _recipe_of(train: Any, n_inp: int, item_tfms: list[Any], batch_tfms: list[Any]) -> SampleRecipe | None:

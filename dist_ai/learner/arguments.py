@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader as TorchDataLoader
 
+from dist_ai.callbacks import Callback
+from dist_ai.core.nested import parts
 from dist_ai.data.loaders import DataLoaders
-from dist_ai.errors import ConfigError, did_you_mean
+from dist_ai.errors import ConfigError
+from dist_ai.losses import default_loss
 
-__all__ = ["as_dataloaders", "check_loss", "check_model", "check_opt_func", "refuse_unknown"]
+__all__ = ["as_dataloaders", "check_loss", "check_model", "check_opt_func", "listed", "loss_of"]
 
 
 def as_dataloaders(given: Any) -> DataLoaders:
@@ -67,6 +70,23 @@ def check_loss(loss_func: Any) -> None:
         )
 
 
+def loss_of(dls: DataLoaders) -> Any:
+    """Returns the default loss of what the targets are.
+
+    Raises:
+        ConfigError: there are no data, or no default for them.
+    """
+    if not dls.has_data:
+        raise ConfigError("no loss_func was given and there is no data to infer it from")
+    target = parts(dls.one_batch())[dls.n_inp]
+    if default_loss.find(type(target)) is None:
+        raise ConfigError(
+            f"no loss_func was given, and targets of type {type(target).__name__} have no default one; "
+            "give Learner(..., loss_func=...)"
+        )
+    return default_loss(target)
+
+
 def check_opt_func(opt_func: Any) -> None:
     """Checks that it makes optimizers.
 
@@ -86,30 +106,6 @@ def check_opt_func(opt_func: Any) -> None:
         )
 
 
-def refuse_unknown(names: Iterable[str], function: Callable[..., Any]) -> None:
-    """Refuses options that there are not, with the name that was meant.
-
-    Raises:
-        TypeError: as Python does, if there are any.
-    """
-    known = [name for name in function.__annotations__ if name not in ("return", "unknown")]
-    for name in names:
-        hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else did_you_mean(name, known)
-        raise TypeError(f"a Learner has no option {name!r}{hint}; it has {', '.join(known)}")
-
-
-_ELSEWHERE = {
-    "callbacks": "here it is cbs",
-    "criterion": "here it is loss_func",
-    "device": "the device is that of the world: a GPU for each worker where there is one, else the CPU",
-    "epochs": "they are learn.fit(epochs)",
-    "loss": "here it is loss_func",
-    "loss_fn": "here it is loss_func",
-    "metric": "here it is metrics, one or several",
-    "model_dir": "here it is run_dir, and models are in its folder models",
-    "opt": "here it is opt_func, which makes one; one that is made already is assigned: learn.opt = optimizer",
-    "optimizer": "here it is opt_func, which makes one; one that is made already is assigned: learn.opt = optimizer",
-    "path": "here it is run_dir",
-    "weight_decay": "here it is wd",
-}
-"""What others call it, and what to do instead."""
+def listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
+    """Returns one callback, or several, as a list; a class by mistake is refused where it is attached."""
+    return [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)

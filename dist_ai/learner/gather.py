@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -13,7 +13,23 @@ from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.core.nested import map_tensors
 from dist_ai.losses import sample_losses
 
-__all__ = ["GatherPreds"]
+__all__ = ["GatherPreds", "Predictions"]
+
+
+class Predictions(NamedTuple):
+    """What a model made of samples, in their order, on the CPU: a row a sample.
+
+    Attributes:
+        raw: its output.
+        targets: None where there are none.
+        losses: (samples,), and None where they were not asked for.
+        inputs: what it was given, and None where they were not asked for.
+    """
+
+    raw: Any
+    targets: Any
+    losses: torch.Tensor | None
+    inputs: Any
 
 
 class GatherPreds(Callback):
@@ -22,16 +38,17 @@ class GatherPreds(Callback):
     Args:
         loss_func: for the loss of each sample.
         with_loss: whether to compute it.
+        with_input: whether to keep what the model is given.
     """
 
     phase: ClassVar[Phase] = Phase.RECORD
     may_cancel: ClassVar[bool] = False
 
-    def __init__(self, loss_func: Callable[..., torch.Tensor], *, with_loss: bool) -> None:
+    def __init__(self, loss_func: Callable[..., torch.Tensor], *, with_loss: bool, with_input: bool = False) -> None:
         self.loss_func = loss_func
-        self.with_loss = with_loss
+        self.with_loss, self.with_input = with_loss, with_input
         self._indices: list[torch.Tensor] = []
-        self._rows: dict[str, list[Any]] = {"pred": [], "target": [], "loss": []}
+        self._rows: dict[str, list[Any]] = {"pred": [], "target": [], "loss": [], "input": []}
 
     def after_batch(self) -> None:
         """Keeps the batch's rows that count."""
@@ -41,6 +58,9 @@ class GatherPreds(Callback):
         count = share.num_local
         self._indices.append(torch.from_numpy(share.keys[:count]))
         self._rows["pred"].append(map_tensors(lambda t: t[:count].detach().cpu(), state.pred))
+        if self.with_input:
+            inputs = map_tensors(lambda t: t[:count].cpu(), state.xb)
+            self._rows["input"].append(inputs[0] if len(inputs) == 1 else inputs)
         if state.yb:
             targets = tuple(y[:count].cpu() for y in state.yb)
             self._rows["target"].append(targets[0] if len(targets) == 1 else targets)
@@ -48,8 +68,8 @@ class GatherPreds(Callback):
                 rows = [map_tensors(lambda t: t[:count], value) for value in (state.pred, *state.yb)]
                 self._rows["loss"].append(sample_losses(self.loss_func, *rows).detach().cpu())
 
-    def result(self) -> tuple[Any, Any, torch.Tensor | None]:
-        """Returns raw predictions, targets and losses of all samples, in order. Collective."""
+    def result(self) -> Predictions:
+        """Returns what was kept of all samples, in order. Collective."""
         collectives = self.learn.collectives
         order = collectives.all_gather_rows(torch.cat(self._indices), what="indices").argsort()
 
@@ -63,7 +83,7 @@ class GatherPreds(Callback):
             gathered = partial(collectives.all_gather_rows, what=name)
             return map_tensors(lambda rows: gathered(rows)[order], joined)
 
-        return of_all("pred"), of_all("target"), of_all("loss")
+        return Predictions(of_all("pred"), of_all("target"), of_all("loss"), of_all("input"))
 
     def _as_wide_on_all_ranks(self, joined: Any, name: str) -> Any:
         """Returns rows filled up to the shape of the longest on any rank: how much a batch was padded is its rank's affair."""

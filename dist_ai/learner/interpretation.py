@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.core.names import known_arguments, missing_attribute
 from dist_ai.core.nested import map_tensors, parts
 from dist_ai.core.show import show_results, words
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
 from dist_ai.data.loader import DataLoader
-from dist_ai.data.looking import as_target, chosen_samples, decoded_samples, one_or_several, sized
+from dist_ai.data.looking import AnyLoader, as_target, chosen_samples, decoded_samples, one_or_several, sized
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.learner.learner import Learner
 from dist_ai.losses import decodes, sample_losses
@@ -64,9 +65,13 @@ class Interpretation:
         self.indices = indices
 
     @classmethod
-    def from_learner(cls, learn: Learner, dl: DataLoader | None = None) -> Interpretation:
-        """Returns the interpretation of the validation data, or of `dl`. Collective."""
-        return _watch(learn, dl, lambda pred, targets, num: None)
+    @known_arguments()
+    def from_learner(cls, learn: Learner, dl: DataLoader | None = None, *, ds_idx: int = 1) -> Interpretation:
+        """Returns the interpretation of `dl`, or of a part of the data; see `Learner.evaluation_loader`. Collective."""
+        return _watch(learn, learn.evaluation_loader(dl, ds_idx), lambda pred, targets, num: None)
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def top_losses(self, k: int | None = None, *, largest: bool = True) -> tuple[torch.Tensor, list[int]]:
         """Returns the `k` largest losses (all, if None), or the smallest, and the numbers of their samples."""
@@ -168,8 +173,11 @@ class ClassificationInterpretation:
         self._counts = counts
 
     @classmethod
-    def from_learner(cls, learn: Learner, dl: DataLoader | None = None) -> ClassificationInterpretation:
-        """Returns the interpretation of the validation data, or of `dl`. Collective.
+    @known_arguments()
+    def from_learner(
+        cls, learn: Learner, dl: DataLoader | None = None, *, ds_idx: int = 1
+    ) -> ClassificationInterpretation:
+        """Returns the interpretation of `dl`, or of a part of the data; see `Learner.evaluation_loader`. Collective.
 
         Raises:
             DataError: the loss function decodes predictions to something other than classes.
@@ -188,7 +196,7 @@ class ClassificationInterpretation:
                     "there is RegressionInterpretation"
                 )
 
-        samples = _watch(learn, dl, count)
+        samples = _watch(learn, learn.evaluation_loader(dl, ds_idx), count)
         local = of_labels.matrices if of_labels.matrices is not None else matrix.matrix
         counts = learn.collectives.all_reduce(local, what="confusion").long().numpy()
         return cls(samples, _vocab(learn, len(counts)), counts)
@@ -197,6 +205,9 @@ class ClassificationInterpretation:
     def multi_label(self) -> bool:
         """Whether each class is there or not by itself."""
         return self._counts.ndim == 3
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def top_losses(self, k: int | None = None, *, largest: bool = True) -> tuple[torch.Tensor, list[int]]:
         """Returns the largest losses and their samples; see `Interpretation.top_losses`."""
@@ -274,14 +285,15 @@ class SegmentationInterpretation:
         self._counts = counts
 
     @classmethod
+    @known_arguments()
     def from_learner(
-        cls, learn: Learner, dl: DataLoader | None = None, *, ignore_index: int | None = None
+        cls, learn: Learner, dl: DataLoader | None = None, *, ds_idx: int = 1, ignore_index: int | None = None
     ) -> SegmentationInterpretation:
-        """Returns the interpretation of the validation data, or of `dl`. Collective.
+        """Returns the interpretation of `dl`, or of a part of the data; see `Learner.evaluation_loader`. Collective.
 
         Args:
             learn: the Learner.
-            dl: what to predict.
+            dl, ds_idx: what to predict.
             ignore_index: the target that counts nothing; by default what the loss function ignores.
         """
         if ignore_index is None:
@@ -292,7 +304,7 @@ class SegmentationInterpretation:
             decoded = plain(decodes(learn.loss_func, pred))
             matrix.count(decoded, targets[0], pred.numel() // decoded.numel(), num)
 
-        samples = _watch(learn, dl, count)
+        samples = _watch(learn, learn.evaluation_loader(dl, ds_idx), count)
         counts = learn.collectives.all_reduce(matrix.matrix, what="confusion").long().numpy()
         target = samples.dl.one_batch()[learn.dls.n_inp]
         return cls(samples, getattr(target, "codes", None) or _vocab(learn, len(counts)), counts)
@@ -345,10 +357,14 @@ class RegressionInterpretation:
         self.targets = targets
 
     @classmethod
-    def from_learner(cls, learn: Learner, dl: DataLoader | None = None) -> RegressionInterpretation:
-        """Returns the interpretation of the validation data, or of `dl`. Collective. Keeps the numbers, not the inputs."""
-        predictions, targets = learn.get_preds(dl)
-        samples = Interpretation.from_learner(learn, dl)
+    @known_arguments()
+    def from_learner(cls, learn: Learner, dl: DataLoader | None = None, *, ds_idx: int = 1) -> RegressionInterpretation:
+        """Returns the interpretation of `dl`, or of a part of the data; see `Learner.evaluation_loader`. Collective.
+
+        It keeps the numbers, not the inputs.
+        """
+        predictions, targets = learn.get_preds(dl, ds_idx=ds_idx)
+        samples = Interpretation.from_learner(learn, dl, ds_idx=ds_idx)
         return cls(samples, predictions.reshape(len(predictions), -1), targets.reshape(len(targets), -1))
 
     def top_losses(self, k: int | None = None, *, largest: bool = True) -> tuple[torch.Tensor, list[int]]:
@@ -416,8 +432,7 @@ class _Watch(Callback):
         self.look(map_tensors(torch.Tensor.detach, state.pred), state.yb, num)
 
 
-def _watch(learn: Learner, dl: DataLoader | None, look: Callable[[Any, tuple[Any, ...], int], None]) -> Interpretation:
-    loader = learn.validation_loader(dl)
+def _watch(learn: Learner, loader: AnyLoader, look: Callable[[Any, tuple[Any, ...], int], None]) -> Interpretation:
     if not isinstance(loader, DataLoader):
         raise ConfigError(
             f"an interpretation looks at samples by their number, and a {type(loader).__name__} has none; give a DataLoader of "

@@ -2,38 +2,35 @@
 
 A program's fits are numbered in the order it calls them. Run again in the same directory, the program repeats the same
 calls: a fit that was finished is not trained again but its result restored, and the one that was interrupted goes on
-from its last checkpoint. So any script can be killed and started again.
+from its last checkpoint. So any script can be killed and started again. A fit that ended with an error, which the program
+caught, was not finished: it is tried again, and raises again, before the fits after it are restored.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
-from torch import nn
 
-from dist_ai.callbacks import Recorder
-from dist_ai.callbacks.callback import Callback, Callbacks
+from dist_ai.callbacks.callback import Callback
 from dist_ai.checkpoint import Checkpoint, Growing, Part, Run, Saver, ranks_for_saving
-from dist_ai.data.loaders import DataLoaders
-from dist_ai.distributed.collectives import Collectives, on_main
+from dist_ai.distributed.collectives import on_main
 from dist_ai.distributed.coordination import Decision
 from dist_ai.distributed.environment import how_to_begin_anew, launch_settings
 from dist_ai.distributed.sharded import is_sharded
-from dist_ai.distributed.strategies import Precision, Strategy
 from dist_ai.errors import ArtifactError, ConfigError, DistAIError
-from dist_ai.export.artifact import ModelSpec, describe, load_tensors
+from dist_ai.export.artifact import describe, load_tensors
 from dist_ai.learner.loop import Cursor
+from dist_ai.learner.parts import LearnerParts
+from dist_ai.learner.run_places import give_back, take_again
 from dist_ai.optimizer.optimizer import AnyOptimizer
 
-__all__ = ["Beginning", "Keeper", "checkpoints_at", "layout_of_state", "run_directory"]
+__all__ = ["Beginning", "Keeper", "layout_of_state"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +39,6 @@ class Beginning:
 
     cursor: Cursor
     done: bool = False
-
-
-class Kept(Protocol):
-    """What a keeper keeps: the parts of a Learner that change in training."""
-
-    model: nn.Module
-    opt: AnyOptimizer
-    precision: Precision
-    dls: DataLoaders
-    callbacks: Callbacks
-    collectives: Collectives
-    strategy: Strategy
-    recorder: Recorder
-    spec: ModelSpec | None
-    loss_func: Any
 
 
 class Keeper:
@@ -68,15 +50,23 @@ class Keeper:
         fresh: begin anew there.
     """
 
-    def __init__(self, learn: Kept, run: Run, *, fresh: bool) -> None:
+    def __init__(self, learn: LearnerParts, run: Run, *, fresh: bool) -> None:
         self.learn = learn
         self.run = run
         self.fresh = fresh or launch_settings().fresh
         self._fits: list[dict[str, Any]] = []
         self._asked: Counter[str] = Counter()
-        self._begun = False
+        self._begun = self._tries_again = self._closed = self._given_back = False
         self._latest: Checkpoint | None = None
         self._saver: Saver | None = None
+
+    def close(self) -> None:
+        """Gives the directory free, for another process or another Learner of this one."""
+        self.wait()
+        self.run.close()
+        self._closed = True
+        if not self._given_back:  # else another may have it by now
+            give_back(self.run.directory)
 
     def begin(self, facts: dict[str, Any]) -> Beginning:
         """Returns where the next fit begins, with the Learner's state restored. Collective.
@@ -89,6 +79,7 @@ class Keeper:
         """
         number, facts = len(self._fits), json.loads(json.dumps(facts, default=str))  # as they will come back
         self._open()
+        self._tries_again = False
         if self._latest is not None:
             start = self._resume(number, facts, self._latest)
         else:
@@ -124,11 +115,14 @@ class Keeper:
 
     def _resume(self, number: int, facts: dict[str, Any], latest: Checkpoint) -> Beginning:
         state = latest.state
-        if number < len(state["fits"]) and state["fits"][number] != facts:
-            raise ConfigError(
-                f"{self.run.directory} holds another program's run: {_difference(number, state['fits'][number], facts)}. "
-                f"{how_to_begin_anew()}"
-            )
+        then = dict(state["fits"][number]) if number < len(state["fits"]) else facts
+        error = then.pop(_ERROR, None)
+        if difference := self._difference(number, state["fits"], then, facts):
+            raise ConfigError(f"{self.run.directory} holds another program's run: {difference}. {how_to_begin_anew()}")
+        if number < state["fit"] and error is not None:
+            self._say(f"fit {number + 1} ended with {error} when this program ran before; it is tried again")
+            self._tries_again = True
+            return Beginning(Cursor())
         done = number < state["fit"] or state["finished"]
         if done:
             state = self._restore_finished(number, latest)
@@ -142,6 +136,28 @@ class Keeper:
         cursor = Cursor(state["epoch"], state["step"], state["progress"], Decision(state["cancel"]))
         return Beginning(cursor, done)
 
+    def _difference(self, number: int, fits: list[dict[str, Any]], then: dict[str, Any], now: dict[str, Any]) -> str:
+        """Returns what is otherwise than when the program ran before; "" if nothing is."""
+        for i, (kept, own) in enumerate(zip(fits, self._fits, strict=False)):
+            if _ERROR in kept and _ERROR not in own:
+                return f"fit {i + 1} ended with {kept[_ERROR]}, and now it ended well"
+        changed = [
+            f"{key} was {then.get(key)} and is {now.get(key)}"
+            for key in {**then, **now}
+            if then.get(key) != now.get(key)
+        ]
+        return f"in fit {number + 1}, " + ", ".join(changed) if changed else ""
+
+    def failed(self, error: BaseException) -> None:
+        """Notes that the fit under way ended with an error, for the checkpoints of those that may come after it.
+
+        An interrupt gives the directory back: whoever runs a notebook's cell again wants its new Learner to go on there.
+        """
+        self._fits[-1][_ERROR] = f"a {type(error).__name__}"
+        if not isinstance(error, Exception):
+            self._given_back = True
+            give_back(self.run.directory)
+
     @property
     def saving(self) -> bool:
         """Whether a checkpoint is being written in the background."""
@@ -153,8 +169,18 @@ class Keeper:
             self._saver.wait()
 
     def save(self, next_batch: Cursor, *, finished: bool = False) -> None:
-        """Begins to write a checkpoint of the fit under way; one of its end is complete when this returns. Collective."""
+        """Begins to write a checkpoint of the fit under way; one of its end is complete when this returns. Collective.
+
+        Not while a fit is tried again that ended with an error: the run is further than that.
+        """
         assert self._saver is not None, "a fit begins before it is saved"
+        if self._tries_again:
+            if finished:
+                self._say(
+                    f"fit {len(self._fits)} ended well this time, which is not kept: the run has what was trained after its "
+                    f"error. {how_to_begin_anew()}"
+                )
+            return
         learn, number = self.learn, len(self._fits) - 1
         learn.strategy.sync_buffers(learn.model)
         tensors, plain_opt = learn.opt.state()
@@ -207,6 +233,11 @@ class Keeper:
             return None
 
     def _open(self) -> None:
+        if self._closed:
+            raise ConfigError(f"learn.close() gave {self.run.directory} free; make another Learner to train")
+        if self._given_back:
+            take_again(self.run.directory)
+            self._given_back = False
         if self._saver is not None:
             return
         ranks, problem = self.learn.collectives, ""
@@ -303,46 +334,6 @@ def layout_of_state(checkpoint: Checkpoint, opt: AnyOptimizer) -> dict[str, torc
     return layout
 
 
-def run_directory(given: str | Path | Literal["auto"] | None) -> Path | None:
-    """Returns the directory on this machine that a Learner's `run_dir` argument means; None for none.
-
-    ``"auto"`` is what the launching command said, else ``runs/<script>`` if a script runs, else none. The second
-    Learner of a program gets ``learner-2`` inside it, and so on: each has its own fits.
-    """
-    if given is not None and checkpoints_at(given):
-        return Path("runs") / str(given).partition("?")[0].rstrip("/").rpartition("/")[-1]
-    if given != "auto":
-        return None if given is None else Path(given)
-    directory = launch_settings().run_dir
-    if directory is None:
-        main = sys.modules.get("__main__")
-        script = Path(getattr(main, "__file__", None) or "")
-        # Not for `python -m tool` or an interactive session: what trains there is not named by its file.
-        if script.suffix != ".py" or getattr(main, "__spec__", None) is not None:
-            return None
-        directory = Path("runs") / script.stem
-    _auto.append(directory)
-    return directory if len(_auto) == 1 else directory / f"learner-{len(_auto)}"
-
-
-def program_directory(run_dir: Path | None) -> Path | None:
-    """Returns where the Learners of a program leave what is for one another: the directory of its first, if this lies in it."""
-    return next((root for root in _auto[:1] if run_dir is not None and root in (run_dir, *run_dir.parents)), run_dir)
-
-
-def checkpoints_at(given: str | Path | None) -> str | None:
-    """Returns the URI for checkpoints that a Learner's `run_dir` argument means; None if it is no URI.
-
-    >>> checkpoints_at("s3://bucket/cats")
-    's3://bucket/cats/checkpoints'
-    """
-    uri, _, options = str(given).partition("?")
-    return f"{uri.rstrip('/')}/checkpoints{'?' * bool(options)}{options}" if "://" in uri else None
-
-
-_auto: list[Path] = []  # the directories given out in this process
-
-
 def _named(callbacks: Iterable[Callback]) -> dict[str, Callback]:
     """Returns the callbacks by class, in their order; a second one of a class is called ``Class-2``, and so on."""
     named: dict[str, Callback] = {}
@@ -354,8 +345,5 @@ def _named(callbacks: Iterable[Callback]) -> dict[str, Callback]:
     return named
 
 
-def _difference(number: int, then: dict[str, Any], now: dict[str, Any]) -> str:
-    changed = [
-        f"{key} was {then.get(key)} and is {now.get(key)}" for key in {**then, **now} if then.get(key) != now.get(key)
-    ]
-    return f"in fit {number + 1}, " + ", ".join(changed)
+_ERROR = "ended with"
+"""In what is kept of a fit: the error that ended it, if one did."""

@@ -6,18 +6,25 @@ A rate is suggested by rule; look at the picture too. Source of the idea: Smith,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
-from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.callbacks import ParamScheduler
+from dist_ai.callbacks.callback import Callback, Callbacks, Phase
 from dist_ai.callbacks.event import CancelFit, CancelValidate
-from dist_ai.errors import DataError
+from dist_ai.core.names import missing_attribute
+from dist_ai.errors import ConfigError, DataError
+from dist_ai.learner.fits import Fits
+from dist_ai.learner.length import Length
+from dist_ai.learner.loop import Cursor
+from dist_ai.learner.parts import LearnerParts
+from dist_ai.learner.rehearsal import nothing_happened
+from dist_ai.optimizer import exponential
 
-__all__ = ["LRFinder", "LRFinding", "minimum", "slide", "steep", "valley"]
+__all__ = ["LRFinder", "LRFinding", "find_lr", "minimum", "slide", "steep", "valley"]
 
 _BETA = 0.98  # of the average that smooths the curve, as in fastai
 _DIVERGED = 4.0  # times the best smoothed loss
@@ -123,6 +130,9 @@ class LRFinding:
         inner = lrs[first:last], losses[first:last]
         return cls(lrs, losses, **{name: rule(*inner) for name, rule in _RULES.items()})
 
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
+
     def plot(self) -> Any:
         """Returns a figure of the curve with the suggestions."""
         from matplotlib.figure import Figure
@@ -181,21 +191,33 @@ class LRFinder(Callback):
         raise CancelValidate
 
 
-def random_states() -> tuple[Any, ...]:
-    """Returns the states of all generators that a model or its data may draw from; `set_random_states` puts them back."""
-    import random
+def find_lr(
+    learn: LearnerParts,
+    fits: Fits,
+    start_lr: float,
+    end_lr: float,
+    num_it: int,
+    *,
+    stop_div: bool,
+    cbs: Sequence[Callback],
+) -> LRFinding:
+    """Returns what the loss does while the rate grows, and leaves everything as it was; see `Learner.lr_find`. Collective."""
+    if not 0 < start_lr < end_lr:
+        raise ConfigError(f"lr_find({start_lr}, {end_lr}): expected 0 < start_lr < end_lr")
+    if num_it < 2:
+        raise ConfigError(f"lr_find(num_it={num_it}): expected 2 or more")
+    if fits.running:
+        raise ConfigError("lr_find was called in the middle of a fit; call it before or after one")
 
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+    def find() -> dict[str, Any]:
+        finder = LRFinder(stop_div=stop_div)
+        with learn.added_cbs(cbs), nothing_happened(learn):
+            taking_part = [each for each in learn.callbacks if each.phase < Phase.RECORD]
+            grows = ParamScheduler({"lr": exponential(start_lr, end_lr)})
+            events = Callbacks([*taking_part, grows, finder], learn)
+            fits.loop(fits.steps(), events=events).fit(Length(steps=num_it), Cursor())
+        return {"lrs": finder.lrs, "losses": finder.losses}
 
-
-def set_random_states(states: tuple[Any, ...]) -> None:
-    """Puts back what `random_states` returned."""
-    import random
-
-    cpu, cuda, numpy, python = states
-    torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
-    np.random.set_state(numpy)
-    random.setstate(python)
+    facts = {"start_lr": start_lr, "end_lr": end_lr, "num_it": num_it, "stop_div": stop_div}
+    curve = fits.remembered("lr_find", facts, find)
+    return LRFinding.of(curve["lrs"], curve["losses"], num_it)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dist_ai.core.nested import tensors_in
+from dist_ai.core.types import plain
 from dist_ai.distributed.strategies import Precision
+from dist_ai.learner.fits import Fits
+from dist_ai.learner.parts import LearnerParts
 
-__all__ = ["LayerSummary", "ModelSummary", "summarize"]
+__all__ = ["LayerSummary", "ModelSummary", "summarize", "summary_of"]
 
 
 @dataclass(frozen=True)
@@ -107,26 +111,8 @@ def summarize(
     notes: dict[str, str] | None = None,
 ) -> ModelSummary:
     """Returns the summary of a model that is run on a batch of inputs, without training it."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    activation_bytes = 0
-
-    def note(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            nonlocal activation_bytes
-            tensors = tensors_in(output)
-            activation_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-            shapes.setdefault(name, tuple(tensors[0].shape) if len(tensors) == 1 else ())
-
-        return hook
-
     parts = {name: module for name, module in model.named_modules() if _stands_alone(module)}
-    hooks = [module.register_forward_hook(note(name)) for name, module in parts.items()]
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            precision.forward(model, inputs)
-    finally:
-        for each in hooks:
-            each.remove()
+    shapes, activation_bytes, counter = _seen_in_forward(parts, lambda: precision.forward(model, inputs))
     flops = counter.get_flop_counts()
     root = type(model).__name__
     order = [*shapes, *(name for name in parts if name not in shapes)]
@@ -157,6 +143,52 @@ def summarize(
         activation_bytes=activation_bytes,
         notes=notes or {},
     )
+
+
+def summary_of(learn: LearnerParts, fits: Fits) -> ModelSummary:
+    """Returns the summary of a Learner's model and of what trains it; see `Learner.summary`."""
+    opt = learn.own_optimizer.now
+    notes = {
+        "loss": getattr(learn.loss_func, "__name__", type(learn.loss_func).__name__),
+        "optimizer": opt.kind if opt is not None else "none yet",
+        "precision": learn.precision.name,
+        "callbacks": ", ".join(type(each).__name__ for each in learn.callbacks),
+    }
+    state_bytes = _bytes(list(opt.state()[0].values()) if opt is not None else [])
+    inputs = plain(learn.dls.one_batch()[: learn.dls.n_inp])
+    with fits.set_aside():
+        modes = [(module, module.training) for module in learn.model.modules()]
+        learn.model.eval()
+        try:
+            return summarize(learn.model, inputs, learn.precision, state_bytes=state_bytes, notes=notes)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _seen_in_forward(
+    parts: dict[str, nn.Module], forward: Callable[[], Any]
+) -> tuple[dict[str, tuple[int, ...]], int, FlopCounterMode]:
+    """Returns what a forward pass shows: output shapes of parts by name, the bytes of all their outputs, and the FLOPs."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    sizes: list[int] = []
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            tensors = tensors_in(output)
+            sizes.append(_bytes(tensors))
+            shapes.setdefault(name, tuple(tensors[0].shape) if len(tensors) == 1 else ())
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in parts.items()]
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            forward()
+    finally:
+        for each in hooks:
+            each.remove()
+    return shapes, sum(sizes), counter
 
 
 def _stands_alone(module: nn.Module) -> bool:

@@ -1,5 +1,8 @@
 """Losses that know what the model's output means: its activation and its decoding; exact on any number of ranks."""
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.losses.classes import CrossEntropyLoss, FocalLoss
 from dist_ai.losses.composite import CompositeLoss, loss_metrics
 from dist_ai.losses.dice import DiceLoss, FocalDiceLoss
@@ -40,3 +43,6 @@ __all__ = [
     "sample_losses",
     "weighted_mean",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

@@ -5,6 +5,9 @@ is, a function of scikit-learn's by `from_sklearn`, or anything that is a `Metri
 model's raw output.
 """
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.metrics.counts import ConfusionMatrix, LabelCounts
 from dist_ai.metrics.mean import AvgMetric, LossMetric, Mean, MeanOf
 from dist_ai.metrics.metric import GatheredMetric, Metric, lower_is_better
@@ -123,3 +126,6 @@ __all__ = [
     "rmse",
     "top_k_accuracy",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from dist_ai.core.names import known_arguments
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.errors import ConfigError
 from dist_ai.metrics.mean import name_of
@@ -35,6 +36,7 @@ class AccumMetric:
     2.0
     """
 
+    @known_arguments()
     def __init__(
         self, function: Callable[[Any, Any], Any], name: str | None = None, *, prepare: Prepare | None = None
     ) -> None:
@@ -71,6 +73,7 @@ class AccumMetric:
         return float(self.function(pred.reshape(-1, *of_pred), target.reshape(-1, *of_target)))
 
 
+@known_arguments()
 def from_sklearn(
     function: Callable[..., Any],
     *,

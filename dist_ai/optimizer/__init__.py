@@ -1,5 +1,8 @@
 """Optimizers: a generic one made of pure steps, recipes over it, `torch.optim`'s by one wrapper, and schedules."""
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.optimizer.either import Either
 from dist_ai.optimizer.groups import ParamGroup
 from dist_ai.optimizer.muon import is_matrix
@@ -75,3 +78,6 @@ __all__ = [
     "sgdr",
     "warmup_stable_decay",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from dist_ai.core.names import missing_attribute
 from dist_ai.errors import ArtifactError, ConfigError, did_you_mean
 from dist_ai.optimizer.fused import fuse
 from dist_ai.optimizer.groups import HyperValue, ParamGroup, Params, as_groups, freeze_groups, spread
@@ -190,6 +191,9 @@ class Optimizer:
         self._check_name(name)
         for group, each in zip(self.groups, spread(value, len(self.groups), name), strict=True):
             setattr(group.h, name, each)
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def set_hypers(self, **values: HyperValue) -> None:
         """Sets several hyper-parameters; see `set_hyper`."""

@@ -51,7 +51,7 @@ def feature_importance(
     """
     if num_repeats < 1:
         raise ConfigError(f"num_repeats={num_repeats}: expected at least 1")
-    loader: Any = learn.validation_loader(dl)
+    loader: Any = learn.evaluation_loader(dl)
     reader, data = reader_of(learn.dls), loader.dataset
     if not isinstance(data, RowData) or not data.targets:
         raise DataError(

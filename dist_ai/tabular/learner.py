@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
-import torch
 from torch import nn
 
+from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders, ReadRows
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions
+from dist_ai.learner import Learner, LearnerOptions, first_weights
 from dist_ai.tabular.models import FTTransformer, TabularModel, TabularResNet, get_emb_sz
 
 __all__ = ["reader_of", "tabular_learner"]
@@ -23,6 +23,7 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+@known_arguments(LearnerOptions)
 def tabular_learner(
     dls: DataLoaders,
     layers: Sequence[int] | None = None,
@@ -68,8 +69,7 @@ def tabular_learner(
         **({"layers": list(layers)} if layers is not None else {}),
         **(config or {}),
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
+    with first_weights(dls):
         try:
             model = _MODELS[arch](**arguments)
         except TypeError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
+from dist_ai.core.names import refuse_unknown
 from dist_ai.data import (
     CategoryBlock,
     ColReader,
@@ -25,7 +26,7 @@ from dist_ai.data import (
     parent_label,
 )
 from dist_ai.data.splitters import Splitter
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.blocks import TextBlock, Vocab
 from dist_ai.text.transforms import Tokenize
 
@@ -258,9 +259,7 @@ def _text_block(
 ) -> tuple[TextBlock, LoaderOptions]:
     """Returns the block that options ask for, and those of the loaders."""
     names = [*TextOptions.__annotations__, *LoaderOptions.__annotations__]
-    for name in options:
-        if name not in names:
-            raise TypeError(f"loaders of texts have no option {name!r}{did_you_mean(name, names)}")
+    refuse_unknown("loaders of texts have no option", options, names, "LoaderOptions")
     given: dict[str, Any] = dict(options)
     of_text = {name: given.pop(name) for name in _OF_BLOCK if name in given}
     if "seq_len" in of_text and of_text["seq_len"] < 1:

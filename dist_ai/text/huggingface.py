@@ -22,12 +22,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders
 from dist_ai.errors import ArtifactError, ConfigError, MissingDependencyError
 from dist_ai.export import ModelSpec, register_builder
 from dist_ai.layers import SeededDropout
-from dist_ai.learner import register_learner
-from dist_ai.text.learner import LearnerOptions, LMLearner, TextLearner, tokenize_of
+from dist_ai.learner import LearnerOptions, first_weights, register_learner, with_defaults
+from dist_ai.text.learner import LMLearner, TextLearner, tokenize_of
 from dist_ai.text.transforms import Tokenize
 
 __all__ = ["HFModel", "Task", "embed", "hf_learner", "hf_model", "hf_splitter"]
@@ -76,6 +77,7 @@ class HFModel(nn.Module):
         return self.model(input_ids=ids).logits[:, -1], {"ids": ids}
 
 
+@known_arguments(LearnerOptions)
 def hf_learner(
     dls: DataLoaders,
     source: str | Path | dict[str, Any] | Any,
@@ -94,7 +96,7 @@ def hf_learner(
         task: see `HFModel`; by default ``"lm"`` for loaders of a language model, and else ``"classification"``.
         n_out: outputs; by default what the targets say.
         lora: trains small matrices beside the weights, and the head: options of PEFT's `LoraConfig`, such as ``{"r": 8}``.
-        options: see `LearnerOptions`.
+        options: see `Learner`.
 
     Parameter groups: the embeddings, each layer, the rest; with `lora` the weights, which are frozen, and what is trained.
 
@@ -111,11 +113,12 @@ def hf_learner(
         n_out = dls.recipe.num_outputs
     config = _config(source, tokenize, n_out)
     arguments = {"config": _plain(config), "task": task, "pad_token": tokenize.pad_id, "lora": lora}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
+    with first_weights(dls):
         model = hf_model(**arguments, weights=source if isinstance(source, str | Path) else None)
     kind = LMLearner if task == "lm" else TextLearner
-    learn = kind(dls, model, **_with_defaults(options), spec=ModelSpec("hf_model", arguments), splitter=hf_splitter)
+    learn = kind(
+        dls, model, **with_defaults(options, wd=0.01), spec=ModelSpec("hf_model", arguments), splitter=hf_splitter
+    )
     if lora is not None:
         learn.freeze()
     return learn
@@ -261,10 +264,6 @@ def _seed_dropout(model: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout and child.p < 1:
                 setattr(parent, name, SeededDropout(child.p))
-
-
-def _with_defaults(options: LearnerOptions) -> dict[str, Any]:
-    return {"wd": 0.01, **options}
 
 
 def _library(name: str) -> Any:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
 
 from dist_ai.callbacks import Callback, CarryState, RNNRegularizer
-from dist_ai.checkpoint import Checkpoint, KeepBest, write_checkpoint
+from dist_ai.checkpoint import Checkpoint, write_checkpoint
+from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.sharded import is_sharded
-from dist_ai.distributed.strategies import AnyConfig, PrecisionName
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
-from dist_ai.learner import Learner, load_learner, register_learner
-from dist_ai.learner.keeper import program_directory
-from dist_ai.optimizer import Adam
+from dist_ai.learner import Learner, LearnerOptions, first_weights, load_learner, register_learner, with_defaults
+from dist_ai.learner.evaluation import device_of
+from dist_ai.learner.run_places import program_directory
+from dist_ai.learner.saving import place_of
 from dist_ai.text.data import TextDataLoaders
 from dist_ai.text.generate import beam_search, generate
 from dist_ai.text.models import name_of, text_classifier, text_language_model, text_splitter
@@ -27,7 +28,6 @@ from dist_ai.text.transforms import Tokenize
 
 __all__ = [
     "LMLearner",
-    "LearnerOptions",
     "TextLearner",
     "language_model_learner",
     "load_text_learner",
@@ -36,27 +36,7 @@ __all__ = [
 ]
 
 
-class LearnerOptions(TypedDict, total=False):
-    """What a learner of texts hands on to `Learner`; see there."""
-
-    loss_func: Callable[..., torch.Tensor] | None
-    opt_func: Callable[..., Any]
-    lr: float
-    cbs: Callback | Iterable[Callback]
-    metrics: Any
-    wd: float | None
-    moms: tuple[float, float, float]
-    train_bn: bool
-    sync_bn: bool
-    strategy: AnyConfig
-    run_dir: str | Path | Literal["auto"] | None
-    checkpoint_every_s: float | None
-    checkpoint_every_steps: int | None
-    keep_last: int
-    keep_best: KeepBest | None
-    fresh: bool
-    precision: PrecisionName
-    progress: bool
+_MOMS = (0.8, 0.7, 0.8)  # fastai's of a one-cycle fit of texts
 
 
 @register_learner("text_classifier")
@@ -107,12 +87,11 @@ class TextLearner(Learner):
         if not same:
             tensors = _of_vocabulary(tensors, saved.state["vocab"], self.tokenize.vocab)
         load_tensors(self._encoder, tensors, str(directory), "Load it into the architecture that it was saved of")
-        self._drop_opt()
+        self.own_optimizer.drop()
         return self
 
     def _handed_on(self, name: str | Path) -> Path:
-        path = Path(name)
-        return path if path.parent != Path() else (program_directory(self.run_dir) or Path()) / "models" / path
+        return place_of(name, program_directory(self.run_dir))
 
     @property
     def _encoder(self) -> nn.Module:
@@ -154,12 +133,13 @@ class LMLearner(TextLearner):
             ConfigError: an argument that cannot work; or a model that reads backwards.
         """
         tokenize = self.tokenize
-        ids = torch.tensor(next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=self._device())
+        ids = torch.tensor(
+            next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=device_of(self.model)
+        )
         begin = ids[-1:] if only_last_word else ids
         never = {i for i in (tokenize.unknown_id if no_unk else None, tokenize.pad_id) if i is not None}
         forbidden = tuple(never)
-        with self._set_aside(), self.precision.active(), torch.inference_mode():
-            self.model.eval()
+        with self.evaluating(), self.precision.active():
             if beam is None:
                 new = generate(
                     self.model,  # type: ignore[arg-type]  # a module's attributes are not in its type
@@ -177,6 +157,7 @@ class LMLearner(TextLearner):
         return tokenize.text([*ids.tolist(), *new])
 
 
+@known_arguments(LearnerOptions)
 def language_model_learner(
     dls: TextDataLoaders,
     arch: Any = "awd_lstm",
@@ -197,7 +178,7 @@ def language_model_learner(
         drop_mult: all dropout is so many times the usual.
         alpha, beta: see `RNNRegularizer`; for recurrent models.
         pretrained: what `save_encoder` wrote of another one, to begin from.
-        options: see `LearnerOptions`, such as ``metrics=Perplexity()``.
+        options: see `Learner`, such as ``metrics=Perplexity()``.
 
     The weights depend on ``dls.seed`` only.
 
@@ -216,12 +197,13 @@ def language_model_learner(
         "drop_mult": drop_mult,
         "config": config,
     }
-    model = _seeded(dls, lambda: text_language_model(**arguments))
+    with first_weights(dls):
+        model = text_language_model(**arguments)
     own = [CarryState(), RNNRegularizer(alpha, beta)] if model.recurrent else []
     learn = LMLearner(
         dls,
         model,
-        **_learner_options(options, own),
+        **with_defaults(options, *own, moms=_MOMS),
         spec=ModelSpec("text_language_model", arguments),
         splitter=text_splitter,
     )
@@ -230,6 +212,7 @@ def language_model_learner(
     return learn
 
 
+@known_arguments(LearnerOptions)
 def text_classifier_learner(
     dls: DataLoaders,
     arch: Any = "awd_lstm",
@@ -256,7 +239,7 @@ def text_classifier_learner(
         lin_ftrs, ps: widths and dropout of the head's hidden layers.
         n_out: outputs; by default the number of classes, or of numbers to predict.
         pretrained: what `save_encoder` wrote of a language model; then all but the head is frozen.
-        options: see `LearnerOptions`.
+        options: see `Learner`.
 
     The weights depend on ``dls.seed`` only. With `pretrained`, or after `load_encoder` and `freeze`, unfreeze bit by bit:
     ``learn.freeze_to(-2)``, and give the first groups smaller rates: ``slice(lr / 2.6**4, lr)``.
@@ -281,12 +264,13 @@ def text_classifier_learner(
         "ps": list(ps),
         "config": config,
     }
-    model = _seeded(dls, lambda: text_classifier(**arguments))
+    with first_weights(dls):
+        model = text_classifier(**arguments)
     own: list[Callback] = [RNNRegularizer(alpha, beta)] if model.recurrent else []
     learn = TextLearner(
         dls,
         model,
-        **_learner_options(options, own),
+        **with_defaults(options, *own, moms=_MOMS),
         spec=ModelSpec("text_classifier", arguments),
         splitter=text_splitter,
     )
@@ -316,18 +300,6 @@ def _encoder_at(pretrained: Any) -> Path | None:
             "random weights, or take a model of transformers: hf_learner"
         )
     return None if pretrained is None or pretrained is False else Path(pretrained).absolute()
-
-
-def _learner_options(options: LearnerOptions, own: Sequence[Callback]) -> dict[str, Any]:
-    given: dict[str, Any] = {"moms": (0.8, 0.7, 0.8), "opt_func": Adam, **options}
-    cbs = given.pop("cbs", ())
-    return {**given, "cbs": [*own, *([cbs] if isinstance(cbs, Callback) else cbs)]}
-
-
-def _seeded(dls: DataLoaders, make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
-        return make()
 
 
 def tokenize_of(dls: DataLoaders) -> Tokenize:

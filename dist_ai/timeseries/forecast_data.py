@@ -9,9 +9,10 @@ from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 
+from dist_ai.core.names import refuse_unknown
 from dist_ai.core.transform import Transform
 from dist_ai.data import DataBlock, DataLoaders, LoaderOptions
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
 from dist_ai.timeseries.frames import long_series, read_frame
@@ -244,5 +245,4 @@ def _check(options: Any) -> None:
             f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
         )
     names = [*ForecastOptions.__annotations__, *LoaderOptions.__annotations__]
-    if wrong := [name for name in options if name not in names]:
-        raise TypeError(f"forecast loaders have no option {wrong[0]!r}{did_you_mean(wrong[0], names)}")
+    refuse_unknown("forecast loaders have no option", options, names, "LoaderOptions")

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from dist_ai.core.names import known_arguments
 from dist_ai.core.nested import parts
 from dist_ai.core.types import TensorCategory, plain
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions, register_learner
+from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner, with_defaults
+from dist_ai.learner.evaluation import device_of
+from dist_ai.learner.groups import one_group
 from dist_ai.losses import decodes
 from dist_ai.metrics import accuracy, mae
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
@@ -31,6 +34,7 @@ __all__ = ["ForecastLearner", "forecast_learner", "ts_learner"]
 _ENOUGH = 512  # series that MiniRocket's biases are from
 
 
+@known_arguments(LearnerOptions)
 def ts_learner(
     dls: DataLoaders,
     arch: str | Callable[..., nn.Module] = "InceptionTime",
@@ -72,22 +76,21 @@ def ts_learner(
         **(config or {}),
     }
     is_ours = isinstance(arch, str)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
+    with first_weights(dls):
         model = series_model(**arguments) if isinstance(arch, str) else arch(arguments["channels"], arguments["n_out"])
     body = getattr(model, "body", None)
     if isinstance(body, MiniRocket):
         body.fit(_some_series(dls))
-    options.setdefault("metrics", accuracy if isinstance(target, TensorCategory) else mae)
     return Learner(
         dls,
         model,
-        splitter=series_splitter if is_ours else _one_group,
+        splitter=series_splitter if is_ours else one_group,
         spec=ModelSpec("series_model", arguments) if is_ours else None,
-        **options,
+        **with_defaults(options, metrics=accuracy if isinstance(target, TensorCategory) else mae),
     )
 
 
+@known_arguments(LearnerOptions)
 def forecast_learner(
     dls: TSForecastDataLoaders,
     arch: str | Callable[..., nn.Module] = "NLinear",
@@ -114,18 +117,19 @@ def forecast_learner(
         "targets": windows.targets,
         "known": len(windows.known),
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dls.seed)
+    with first_weights(dls):
         model = forecast_model(arch, **shape, **(config or {})) if isinstance(arch, str) else arch(*shape.values())
     scale = dls.train.stage.pipeline.tfms
-    options.setdefault("metrics", [in_units(scale, "mae"), in_units(scale, "rmse")])
+    given = with_defaults(options, metrics=[in_units(scale, "mae"), in_units(scale, "rmse")])
     spec = ModelSpec("forecast_model", {"arch": arch, **shape, **(config or {})}) if isinstance(arch, str) else None
-    return ForecastLearner(dls, model, spec=spec, **options)
+    return ForecastLearner(dls, model, spec=spec, **given)
 
 
 @register_learner("forecast_model")
 class ForecastLearner(Learner):
     """A Learner that also forecasts: its predictions are values in the units of the data."""
+
+    dls: TSForecastDataLoaders
 
     def forecast(self, history: Any, future: Any = None) -> Any:
         """Returns what follows a history, in the units of the data.
@@ -220,12 +224,10 @@ class ForecastLearner(Learner):
             known = future[columns.known].to_numpy(dtype=np.float64).T
         return Window(series.values, known), _following(past, columns.time, windows.horizon)
 
-    @torch.inference_mode()
     def _forecasts(self, items: list[Any]) -> list[np.ndarray]:
-        loader = self.dls.test_dl(items, num_workers=0, world=World(device=self._device()))
+        loader = self.dls.test_dl(items, num_workers=0, world=World(device=device_of(self.model)))
         found: list[np.ndarray] = []
-        with self._set_aside():
-            self.model.eval()
+        with self.evaluating():
             for batch in loader:
                 raw = self.precision.forward(self.model, tuple(map(plain, parts(batch))))
                 told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
@@ -259,7 +261,3 @@ def _some_series(dls: DataLoaders) -> torch.Tensor:
     items = [part.item(i) for i in range(0, len(part), every)]
     loader = dls.test_dl(items, bs=len(items), num_workers=0, world=World(device=torch.device("cpu")))
     return plain(parts(loader.one_batch())[0])
-
-
-def _one_group(model: nn.Module) -> list[list[nn.Parameter]]:
-    return [list(model.parameters())]

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from dist_ai.callbacks import Callback, Phase
+from dist_ai.core.names import known_arguments
 from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
-from dist_ai.learner import Learner, LearnerOptions, check_options
+from dist_ai.learner import Learner, LearnerOptions, first_weights, with_defaults
 from dist_ai.losses import losses
 from dist_ai.vision.learner import Arch, Beginning, Pretrained
 from dist_ai.vision.models.detector import detector, detector_on_backbone, is_detector
@@ -22,6 +23,7 @@ from dist_ai.vision.models.weights import statistics_of
 __all__ = ["CocoMAP", "DetectionLoss", "TargetsForModel", "detection_learner"]
 
 
+@known_arguments(LearnerOptions)
 def detection_learner(
     dls: DataLoaders,
     arch: Arch,
@@ -51,7 +53,6 @@ def detection_learner(
         ConfigError: an argument that cannot work.
     """
     outputs = dls.recipe.num_outputs if n_out is None else n_out
-    check_options(detection_learner, options)
     shape = dict(detector_options or {})
     if isinstance(arch, str) and is_detector(arch):
         if pretrained is True or weights is not None:
@@ -59,21 +60,19 @@ def detection_learner(
                 f"{arch} begins from random weights here; give the name of a classifier, such as 'resnet50', for pretrained ones"
             )
         begin = Beginning(dls, arch, None, False, None)
-        with begin.seeded():
+        with first_weights(dls):
             model = detector(arch, outputs, **shape)
     else:
         begin = Beginning(dls, arch, None, pretrained, weights)
         mean, std = statistics_of(begin.name)
         shape = {"mean": list(mean), "std": list(std), **shape}
-        with begin.seeded():
+        with first_weights(dls):
             model = detector_on_backbone(begin.classifier(), outputs, **shape)
     spec = begin.spec("detector", outputs, shape)
     if spec is not None:
         spec.arguments.pop("n_in")
-    given: LearnerOptions = {"metrics": CocoMAP(), **options}
-    given.setdefault("loss_func", DetectionLoss(thresh))
+    given = with_defaults(options, TargetsForModel(), metrics=CocoMAP(), loss_func=DetectionLoss(thresh))
     learn = Learner(dls, model, spec=spec, splitter=_splitter, **given)
-    learn.add_cb(TargetsForModel())
     if begin.found is not None:
         learn.freeze()
     return learn

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.callbacks import Callback, Phase
+from dist_ai.core.names import known_arguments
 from dist_ai.core.randomness import Draw, name_key
 from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.types import SemanticTensor
@@ -18,7 +19,7 @@ from dist_ai.data import DataLoaders, TransformBlock
 from dist_ai.distributed.strategies import DDP
 from dist_ai.errors import ConfigError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions, check_options
+from dist_ai.learner import Learner, LearnerOptions, with_defaults
 from dist_ai.losses import losses
 from dist_ai.optimizer import Adam
 from dist_ai.vision.models.gan import GANModule
@@ -168,6 +169,7 @@ class GANTrainer(Callback):
                     parameter.clamp_(-self.clip, self.clip)
 
 
+@known_arguments(LearnerOptions)
 def gan_learner(
     dls: DataLoaders,
     model: GANModule,
@@ -200,13 +202,11 @@ def gan_learner(
     learn.fit(20, 2e-4)
     ```
     """
-    check_options(gan_learner, options)
-    given: LearnerOptions = {"opt_func": _adam, "wd": 0.0, "loss_func": GANLoss(kind), **options}
+    trainer = GANTrainer(n_crit, n_gen, clip=clip)
+    given = with_defaults(options, trainer, opt_func=_adam, wd=0.0, loss_func=GANLoss(kind))
     if given.get("strategy", "auto") == "auto":
         given["strategy"] = DDP(find_unused_parameters=True)  # each step is of one part
-    learn = Learner(dls, model, spec=spec, splitter=_generator_and_critic, **given)
-    learn.add_cb(GANTrainer(n_crit, n_gen, clip=clip))
-    return learn
+    return Learner(dls, model, spec=spec, splitter=_generator_and_critic, **given)
 
 
 def _adam(params: Any, **hypers: Any) -> Any:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
 import torch
 from torch import nn
 
+from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders
 from dist_ai.distributed import join
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import ModelSpec
-from dist_ai.learner import Learner, LearnerOptions, check_options
+from dist_ai.learner import Learner, LearnerOptions, first_weights
 from dist_ai.vision.models.backbones import architectures, backbone
 from dist_ai.vision.models.bodies import Cut, adapt_first_convolution
 from dist_ai.vision.models.classifier import on_backbone, vision_splitter
@@ -29,6 +30,7 @@ Arch: TypeAlias = str | Callable[..., nn.Module]
 Pretrained: TypeAlias = bool | Literal["auto"]
 
 
+@known_arguments(LearnerOptions)
 def vision_learner(
     dls: DataLoaders,
     arch: Arch,
@@ -74,7 +76,6 @@ def vision_learner(
         ConfigError: an argument that cannot work, or images that do not fit the architecture.
         ArtifactError: pretrained weights cannot be had, or are of another architecture.
     """
-    check_options(vision_learner, options)
     if dls.train.bs == 1:
         raise ConfigError("bs=1: the head's BatchNorm needs at least 2 images in a training batch; use bs=2 or more")
     head = {
@@ -86,14 +87,12 @@ def vision_learner(
         "lin_first": lin_first,
         "y_range": y_range,
     }
-    begin = Beginning(dls, arch, n_in, pretrained, weights)
-    outputs = dls.recipe.num_outputs if n_out is None else n_out
-    with begin.seeded():
-        made = on_backbone(begin.classifier(), outputs, n_in=begin.n_in, cut=cut, custom_head=custom_head, **head)
-    spec = begin.spec("vision_model", outputs, head) if cut is None and custom_head is None else None
-    return begin.learner(made, spec, normalize=normalize, options=options)
+    builder = "vision_model" if cut is None and custom_head is None else None
+    make = partial(on_backbone, cut=cut, custom_head=custom_head)
+    return Beginning(dls, arch, n_in, pretrained, weights).learner(builder, make, n_out, head, normalize, options)
 
 
+@known_arguments(LearnerOptions)
 def unet_learner(
     dls: DataLoaders,
     arch: Arch,
@@ -131,7 +130,6 @@ def unet_learner(
     learn.fine_tune(5)
     ```
     """
-    check_options(unet_learner, options)
     shape = {
         "blur": blur,
         "blur_final": blur_final,
@@ -140,12 +138,9 @@ def unet_learner(
         "bottle": bottle,
         "y_range": y_range,
     }
-    begin = Beginning(dls, arch, n_in, pretrained, weights)
-    outputs = dls.recipe.num_outputs if n_out is None else n_out
-    with begin.seeded():
-        made = unet_on_backbone(begin.classifier(), outputs, n_in=begin.n_in, cut=cut, **shape)
-    spec = begin.spec("unet", outputs, shape) if cut is None else None
-    return begin.learner(made, spec, normalize=normalize, options=options)
+    builder = "unet" if cut is None else None
+    make = partial(unet_on_backbone, cut=cut)
+    return Beginning(dls, arch, n_in, pretrained, weights).learner(builder, make, n_out, shape, normalize, options)
 
 
 class Beginning:
@@ -158,13 +153,6 @@ class Beginning:
         self.n_in = (1 if _is_grey(dls) else 3) if n_in is None else n_in
         self.source = f"what was published for {self.name}" if weights is None else str(weights)
         self.found = _pretrained(self.name, pretrained, weights)
-
-    @contextlib.contextmanager
-    def seeded(self) -> Iterator[None]:
-        """Lets what is random in the block depend on the loaders' seed only."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.dls.seed)
-            yield
 
     def classifier(self) -> nn.Module:
         """Returns the classifier with its weights, for images of so many channels."""
@@ -185,8 +173,28 @@ class Beginning:
         plain = {name: list(each) if isinstance(each, tuple) else each for name, each in options.items()}
         return ModelSpec(builder, {"arch": self.name, "n_out": n_out, "n_in": self.n_in, **plain})
 
-    def learner(self, model: nn.Module, spec: ModelSpec | None, *, normalize: bool, options: LearnerOptions) -> Learner:
-        """Returns the Learner; with pretrained weights the body is frozen."""
+    def learner(
+        self,
+        builder: str | None,
+        make: Callable[..., nn.Module],
+        n_out: int | None,
+        shape: dict[str, Any],
+        normalize: bool,
+        options: LearnerOptions,
+    ) -> Learner:
+        """Returns the Learner of what `make` builds of the classifier; with pretrained weights the body is frozen.
+
+        Args:
+            builder: the name by which an export builds the model again; None if it cannot be.
+            make: (classifier, outputs, n_in=..., **shape) -> the model.
+            n_out: outputs; None for as many as the data asks for.
+            shape: what else the model is built with, as plain data.
+            normalize, options: see `vision_learner`.
+        """
+        outputs = self.dls.c if n_out is None else n_out
+        with first_weights(self.dls):
+            model = make(self.classifier(), outputs, n_in=self.n_in, **shape)
+        spec = self.spec(builder, outputs, shape) if builder is not None else None
         if normalize and not any(isinstance(tfm, Normalize) for tfm in self.dls.train.stage.pipeline.tfms):
             self.dls.add_batch_tfms([Normalize(*_for_channels(statistics_of(self.name), self.n_in))])
         learn = Learner(self.dls, model, spec=spec, splitter=vision_splitter, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -15,13 +16,13 @@ import torch
 from torch import nn
 from toy import NUM_STEPS, Stop, StopAt, give_back_run_directories, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback
+from dist_ai.callbacks import Callback, on
 from dist_ai.checkpoint import Run
 from dist_ai.core import Transform
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.environment import how_to_begin_anew
 from dist_ai.errors import ArtifactError, ConfigError
-from dist_ai.learner import Learner, keeper
+from dist_ai.learner import Learner, run_places
 from dist_ai.metrics import accuracy
 from dist_ai.optimizer import Adam
 
@@ -393,23 +394,89 @@ def test_without_a_run_directory_nothing_is_written(tmp_path: Path, monkeypatch:
         learn.save_checkpoint()
 
 
+def directory(given: Any) -> Path | None:
+    """Returns where a Learner would write that is not made in the end."""
+    place = None
+    with contextlib.suppress(Stop), run_places.claimed(given) as place:
+        raise Stop
+    return place and place.directory
+
+
 def test_the_directory_is_what_was_given_or_launched_or_named_by_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "_auto", [])
-    assert keeper.run_directory(None) is None
-    assert keeper.run_directory("a/b") == Path("a/b")
+    assert directory(None) is None
+    assert directory("a/b") == Path("a/b")
     main = type(sys)("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
-    assert keeper.run_directory("auto") is None  # an interactive session
+    assert directory("auto") is None  # an interactive session
     main.__file__ = "/somewhere/train_cats.py"
-    assert keeper.run_directory("auto") == Path("runs/train_cats")
+    assert directory("auto") == Path("runs/train_cats")
     monkeypatch.setenv("DIST_AI_RUN_DIR", "/runs/7")
-    monkeypatch.setattr(keeper, "_auto", [])
-    assert keeper.run_directory("auto") == Path("/runs/7")
-    assert keeper.run_directory("auto") == Path("/runs/7/learner-2")
-    assert keeper.run_directory("auto") == Path("/runs/7/learner-3")
+    with run_places.claimed("auto") as first, run_places.claimed("auto") as second:
+        assert (first, second) == ((Path("/runs/7"), None), (Path("/runs/7/learner-2"), None))
+        assert directory("auto") == directory("/runs/7") == Path("/runs/7/learner-3")
+    run_places.give_back(Path("/runs/7"))
+    assert directory("auto") == Path("/runs/7")
+    run_places.give_back(Path("/runs/7/learner-2"))
     main.__spec__ = object()  # python -m something
     monkeypatch.delenv("DIST_AI_RUN_DIR")
-    assert keeper.run_directory("auto") is None
+    assert directory("auto") is None
+
+
+def test_two_learners_with_the_same_run_dir_have_fits_of_their_own_also_when_the_program_runs_again(
+    tmp_path: Path,
+) -> None:
+    def two() -> list[Any]:
+        learners = [make_learner(run_dir=tmp_path) for _ in range(2)]
+        for learn, lr in zip(learners, (0.1, 0.01), strict=True):
+            learn.fit(1, lr)
+        seen = [(learn.run_dir, learn.recorder.losses, weights_of(learn.model).tolist()) for learn in learners]
+        give_back_run_directories()
+        return seen
+
+    first = two()
+    assert [run_dir for run_dir, *_ in first] == [tmp_path, tmp_path / "learner-2"]
+    assert first[0][2] != first[1][2]
+    assert two() == first
+    assert checkpoints(tmp_path) == checkpoints(tmp_path / "learner-2") == ["fit-0001-done"]
+
+
+def test_a_learner_made_after_an_interrupt_goes_on_and_the_interrupted_one_does_not_beside_it(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def cell(*cbs: Callback) -> Learner:
+        made.append(make_learner(run_dir=tmp_path, checkpoint_every_s=None, checkpoint_every_steps=1, cbs=cbs))
+        made[-1].fit(2, 0.1)
+        return made[-1]
+
+    made: list[Learner] = []
+    with pytest.raises(KeyboardInterrupt):
+        cell(on("after_epoch", lambda learn: interrupt()))
+    again = cell()
+    assert again.run_dir == tmp_path
+    assert again.recorder.losses[:NUM_STEPS] == made[0].recorder.losses
+    with pytest.raises(
+        ConfigError, match=f"another Learner of this program has gone on in {re.escape(str(tmp_path))} since"
+    ):
+        made[0].fit(1)
+
+
+def test_a_learner_that_could_not_be_made_has_no_directory_and_one_that_was_closed_trains_no_more(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="is not a Callback"):
+        make_learner(run_dir=tmp_path, cbs=[3])
+    learn = make_learner(run_dir=tmp_path)
+    assert learn.run_dir == tmp_path
+    learn.fit(1)
+    learn.close()
+    again = make_learner(run_dir=tmp_path)
+    again.fit(1)
+    assert again.recorder.losses == learn.recorder.losses
+    with pytest.raises(
+        ConfigError, match=re.escape(f"learn.close() gave {tmp_path} free; make another Learner to train")
+    ):
+        learn.fit(1)
 
 
 def test_two_learners_of_a_script_have_a_directory_each_and_both_are_restored(tmp_path: Path) -> None:
@@ -441,3 +508,63 @@ def test_two_learners_of_a_script_have_a_directory_each_and_both_are_restored(tm
     again = run()
     assert [line for line in again if line.startswith("[")] == first
     assert [re.sub(r":.*", "", line) for line in again[::2]] == ["runs/two", "runs/two/learner-2"]
+
+
+# ------------------------------------------------------------------------------------------------ errors that are caught
+
+
+def caught(run_dir: Path, *, at: int | None = 4) -> Learner:
+    """Trains two fits, the first of which ends with an error before a batch, which the program catches."""
+    learn = make_learner(run_dir=run_dir, checkpoint_every_s=None, checkpoint_every_steps=2)
+    with contextlib.suppress(Stop):
+        learn.fit(2, 0.1, cbs=[] if at is None else [StopAt(at)])
+    learn.fit(1, 0.01)
+    return learn
+
+
+def test_a_fit_whose_error_the_program_caught_is_tried_again_and_those_after_it_are_restored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = caught(tmp_path)
+    give_back_run_directories()
+    capsys.readouterr()
+    again = caught(tmp_path)
+    assert torch.equal(weights_of(again.model), weights_of(first.model))
+    assert again.recorder.losses == first.recorder.losses
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}: fit 1 ended with a Stop when this program ran before; it is tried again",
+        f"{tmp_path}: fit 2 is done already; its result is restored",
+    ]
+    assert checkpoints(tmp_path) == ["fit-0002-done"]
+
+
+def test_killed_after_a_caught_error_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    undisturbed = weights_of(caught(tmp_path / "a").model)
+
+    def killed() -> None:
+        learn = make_learner(run_dir=tmp_path / "b", checkpoint_every_s=None, checkpoint_every_steps=2)
+        with contextlib.suppress(Stop):
+            learn.fit(2, 0.1, cbs=StopAt(4))
+        learn.fit(1, 0.01, cbs=StopAt(2))
+
+    with pytest.raises(Stop):
+        killed()
+    give_back_run_directories()
+    assert torch.equal(weights_of(caught(tmp_path / "b").model), undisturbed)
+
+
+def test_where_the_error_does_not_come_again_what_was_trained_after_it_is_not_mixed_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caught(tmp_path)
+    give_back_run_directories()
+    capsys.readouterr()
+    with pytest.raises(ConfigError) as refused:
+        caught(tmp_path, at=None)
+    assert str(refused.value) == (
+        f"{tmp_path} holds another program's run: fit 1 ended with a Stop, and now it ended well. {how_to_begin_anew()}"
+    )
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"{tmp_path}: fit 1 ended well this time, which is not kept: the run has what was trained after its error. "
+        f"{how_to_begin_anew()}"
+    )

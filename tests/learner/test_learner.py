@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 from toy import BS, NUM_TRAIN, NUM_VALID, make_data, make_dls, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import Callback
+from dist_ai.core import Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.distributed import join
@@ -292,6 +293,73 @@ def test_get_preds_refuses_a_loader_that_shuffles() -> None:
     )
 
 
+def parts_of_the_data() -> list[Any]:
+    """Returns what get_preds and validate say of the training data, on however many ranks."""
+    learn = make_learner(metrics=accuracy)
+    inputs, preds, targets, decoded, losses = learn.get_preds(
+        ds_idx=0, with_input=True, with_decoded=True, with_loss=True, act=lambda raw: raw
+    )
+    return [each.tolist() for each in (inputs, preds, targets, decoded, losses)] + [learn.validate(ds_idx=0)]
+
+
+def test_the_training_data_is_predicted_in_order_with_its_inputs_on_1_and_2_ranks(spawn: Any) -> None:
+    x, y = (each[:NUM_TRAIN] for each in make_data())
+    logits = make_model()(x).detach()
+    each = F.cross_entropy(logits, y, reduction="none")
+    for inputs, preds, targets, decoded, losses, final in [parts_of_the_data(), *spawn(2, parts_of_the_data)]:
+        assert (inputs, targets, decoded) == (x.tolist(), y.tolist(), logits.argmax(1).tolist())
+        torch.testing.assert_close(torch.tensor(preds, dtype=torch.float64), logits)
+        torch.testing.assert_close(torch.tensor(losses, dtype=torch.float64), each)
+        assert final == pytest.approx([each.mean().item(), (logits.argmax(1) == y).double().mean().item()])
+
+
+def test_the_training_data_is_evaluated_whole_and_without_augmentation() -> None:
+    class Doubled(Transform):
+        split_idx = 0
+
+        def encodes(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    x, y = make_data()
+    train = DataLoader(TensorData(x, y), 5, shuffle=True, drop_last=True, batch_tfms=[Doubled()], split_idx=0)
+    learn = make_learner(dls=DataLoaders(train))
+    inputs, _, targets = learn.get_preds(ds_idx=0, with_input=True)
+    assert torch.equal(inputs, x)
+    assert torch.equal(targets, y)
+
+
+def test_callbacks_of_a_prediction_or_a_validation_are_there_for_it_alone() -> None:
+    class Opposite(Callback):
+        may_cancel = False
+
+        def after_pred(self) -> None:
+            self.state.pred = -self.state.pred
+
+    learn = make_learner()
+    opposite, usual = learn.get_preds(cbs=Opposite(), act=lambda raw: raw)[0], learn.get_preds(act=lambda raw: raw)[0]
+    assert torch.equal(opposite, -usual)
+    assert learn.validate(cbs=[Opposite()]) != learn.validate()
+    assert learn.callbacks.find(Opposite) is None
+
+
+def test_a_part_of_the_data_that_there_is_not_is_refused() -> None:
+    learn = make_learner()
+    with pytest.raises(ConfigError, match="ds_idx=2: expected 0 for the training data or 1 for the validation data"):
+        learn.validate(ds_idx=2)
+    with pytest.raises(ConfigError, match="dl: a int is no loader; the parts of the data are ds_idx=0; of new items"):
+        learn.get_preds(0)  # type: ignore[arg-type]
+
+
+def test_metrics_may_be_assigned() -> None:
+    learn = make_learner()
+    learn.metrics = accuracy
+    learn.fit(1)
+    assert [metric.name for metric in learn.metrics] == ["accuracy"]
+    assert len(learn.recorder.final) == 2
+    with pytest.raises(ConfigError, match="two columns of the epoch's row are called 'accuracy'"):
+        learn.metrics = [accuracy, accuracy]
+
+
 def test_predictions_of_a_loss_without_activation_are_as_the_model_gives_them() -> None:
     learn = make_learner(loss_func=F.cross_entropy)
     x, _ = make_data()
@@ -358,7 +426,7 @@ def test_targets_may_be_several() -> None:
 
 
 def test_an_argument_that_is_none_of_a_learners_is_refused() -> None:
-    with pytest.raises(TypeError, match="a Learner has no option 'metric'; here it is metrics"):
+    with pytest.raises(TypeError, match="Learner has no argument 'metric'; here it is metrics"):
         Learner(make_dls(), make_model(), CrossEntropyLoss(), metric=accuracy)  # type: ignore[call-arg]
 
 
@@ -378,7 +446,7 @@ def test_a_model_or_an_optimizer_that_is_none_is_refused(options: dict[str, Any]
 
 def test_a_fit_says_what_is_misspelt_before_it_trains() -> None:
     learn = make_learner(opt_func=SGD)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'n_epochs'"):
+    with pytest.raises(TypeError, match=r"Learner\.fit has no argument 'n_epochs'; here it is n_epoch"):
         learn.fit(n_epochs=1)  # type: ignore[call-arg]
     assert learn.recorder.losses == []
 

@@ -269,7 +269,7 @@ def test_a_fit_by_the_clock_goes_on_with_the_time_that_is_left(tmp_path: Path) -
     assert steps == list(range(20, 50))  # 0.02 s each, of 1 s
     assert len(learn.recorder.losses) == 50
     again = run(StopAt(0))  # done; and as many epochs count as were begun, so the next fit sees its own data
-    assert again._num_epochs == learn._num_epochs == 17
+    assert again._fits.num_epochs == learn._fits.num_epochs == 17
 
 
 @pytest.mark.parametrize("cancel", [CancelTrain, CancelEpoch, CancelFit])

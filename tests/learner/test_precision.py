@@ -159,6 +159,27 @@ def test_a_step_whose_gradients_overflow_is_left_out_on_all_ranks_alike(spawn: A
         assert torch.tensor(ranks[0]["weights"]).isfinite().all()
 
 
+def test_an_epoch_whose_steps_all_overflowed_says_why_it_has_no_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    def blow_up(learn: Any) -> None:
+        learn.state.loss = learn.state.loss * 1e38
+
+    def fit(**options: Any) -> list[str]:
+        learn = make_learner(dls=make_dls(dtype=torch.float32), model=make_model(torch.float32), **options)
+        learn.fit(2)
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: epoch")]
+
+    always = on("after_loss", blow_up, training=True)
+    first_epoch_only = on("after_loss", lambda learn: blow_up(learn) if learn.state.epoch == 0 else None, training=True)
+    text = (
+        "warning: epoch {} has no train_loss, and nothing was learned: all of its 3 step(s) were left out, because gradients "
+        "overflowed in fp16. The loss is scaled by half as much after each, so a few at the beginning are usual; longer epochs "
+        "or precision='bf16' avoid it"
+    )
+    assert fit(precision="fp16", cbs=always) == [text.format(0), text.format(1)]
+    assert fit(precision="fp16", cbs=first_epoch_only) == [text.format(0)]
+    assert fit(precision="fp16") == []
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_on_a_gpu_a_small_real_task_is_learned_as_in_float32(precision: str) -> None:

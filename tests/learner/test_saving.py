@@ -29,7 +29,7 @@ def test_what_is_loaded_trains_on_as_what_was_saved(tmp_path: Path, opt_func: An
     learn.fit(2)
     assert learn.save(tmp_path / "two") == tmp_path / "two"
     other.fit(1)  # has a state of its own, of which nothing may stay
-    other._num_epochs = learn._num_epochs
+    other._fits.num_epochs = learn._fits.num_epochs
     assert other.load(tmp_path / "two") is other
     for each in (learn, other):
         each.fit(1)

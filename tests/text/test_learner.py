@@ -15,7 +15,7 @@ from toy import make_learner
 from dist_ai.callbacks import Callback, CarryState
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.export import Predictor
-from dist_ai.learner import keeper, load_learner
+from dist_ai.learner import load_learner
 from dist_ai.metrics import Perplexity
 from dist_ai.text import AWD_LSTM, LMLearner, load_text_learner
 from dist_ai.text.awd_lstm import LSTMLayer
@@ -315,7 +315,6 @@ def test_the_learners_of_a_program_hand_on_an_encoder_by_its_bare_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(keeper, "_auto", [])
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
     of_lm = language_model(run_dir="auto")

@@ -178,10 +178,13 @@ def test_arguments_that_cannot_be_are_explained(dls: ImageDataLoaders, options: 
     [
         (
             {"pretrain": True},
-            "vision_learner has no argument 'pretrain'; did you mean 'pretrained'?; it has dls, arch, ",
+            "vision_learner has no argument 'pretrain'; did you mean 'pretrained'? There are dls, arch, ",
         ),
-        ({"metric": accuracy}, "vision_learner has no argument 'metric'; did you mean 'metrics'?"),
-        ({"path": "."}, "vision_learner has no argument 'path'; run_dir= says where a run's files go; it has "),
+        (
+            {"metric": accuracy},
+            "vision_learner has no argument 'metric'; here it is metrics, one or several. There are ",
+        ),
+        ({"path": "."}, "vision_learner has no argument 'path'; run_dir= says where a run's files go. There are "),
     ],
 )
 def test_arguments_that_there_are_not_are_told_before_weights_are_fetched(
