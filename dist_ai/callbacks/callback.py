@@ -46,6 +46,7 @@ class Trainer(Protocol):
     state: TrainState
     callbacks: Callbacks
     collectives: Collectives
+    data_collectives: Collectives
     decisions: Decisions
     strategy: Strategy
     precision: Precision

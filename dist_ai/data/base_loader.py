@@ -59,7 +59,14 @@ class BaseLoader:
 
     def new(self, **changes: Any) -> Self:
         """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`."""
-        return type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
+        made = type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
+        made.deal_out_to(self.world)
+        return made
+
+    def deal_out_to(self, world: World) -> None:
+        """Has the batches from now on be dealt out to these ranks, unless the loader was given a world of its own."""
+        if self._given["world"] is None:
+            self.world = world
 
     def __iter__(self) -> Iterator[Any]:
         """Yields this rank's batches of the next epoch, on the device."""

@@ -75,7 +75,7 @@ class BatchRunner:
         self.module = given.model
         self.seeded = seeded_layers(given.model)
         self.weighing = Weighing(given.loss_func, steps, lambda batch: self._values(batch)[1], given.strategy)
-        world_size = given.strategy.collectives.world.world_size
+        world_size = given.strategy.data_collectives.world.world_size
         self.microbatches = Microbatches(steps, self.weighing, given.auto_microbatch, given.dls, world_size)
         self.memory = ShortMemory(given.model, self.microbatches, given.state)
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
@@ -118,8 +118,9 @@ class BatchRunner:
         self.weighing.weigh(state, self._run_model)
         votes.attempt(self._loss)
         self._backward()
-        if state.last_microbatch and self.microbatches.auto is not None:
-            if decision := votes.decide():  # before gradients are exchanged, and scaled by what they are
+        if state.last_microbatch:
+            # Where ranks can fail, before gradients are exchanged, and scaled by what they are.
+            if self.microbatches.auto is not None and (decision := votes.decide()):
                 self._step(decision)
                 return
             self.strategy.exchange_gradients(self.given.model)

@@ -99,7 +99,8 @@ class Learner:
         train_bn: whether BatchNorm layers learn in frozen groups.
         sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
         strategy: how several processes hold the model: ``"ddp"`` (each holds all of it), ``"fsdp"`` (they share it) or
-            their options, `DDP(...)` and `FSDP(...)`. ``"auto"`` chooses by the model's size and the devices' memory;
+            their options, `DDP(...)` and `FSDP(...)`; `TensorParallel(...)` has groups of processes compute each layer
+            together. ``"auto"`` chooses by the model's size and the devices' memory;
             ``learn.strategy.why`` says why.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
@@ -164,6 +165,9 @@ class Learner:
         self.collectives = join()
         choice = choose(strategy, model, self.collectives)
         self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
+        self.data_collectives = self.strategy.data_collectives
+        for loader in self.dls:
+            loader.deal_out_to(self.data_collectives.world)
         self.decisions = Decisions(self.collectives)
         self.state = TrainState()
         self.loss_func = loss_func if loss_func is not None else self._default_loss()
@@ -191,7 +195,7 @@ class Learner:
         self._num_fits = self._num_epochs = 0
         self._fitting = False
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
-        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
+        self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
         if isinstance(self.loss_func, nn.Module):
             self.loss_func.to(self.device)  # its class weights
         self._require_same()
@@ -464,7 +468,7 @@ class Learner:
         return self._to("fp16")
 
     def _to(self, precision: PrecisionName) -> Learner:
-        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
+        self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
         return self
 
     # ------------------------------------------------------------------------------------------------ callbacks
@@ -537,7 +541,9 @@ class Learner:
                     "there is no validation data; give DataLoaders(train, valid), or a loader to this method"
                 )
             return self.dls.valid
-        return as_loader(dl, split_idx=1)
+        loader = as_loader(dl, split_idx=1)
+        loader.deal_out_to(self.data_collectives.world)
+        return loader
 
     def validate(self, dl: AnyLoader | TorchDataLoader[Any] | None = None) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank.
@@ -959,7 +965,7 @@ class Learner:
         opt, precision = self._opt, self.precision
         # The optimizer itself steps aside, and a copy of it trains the same parameters.
         self._opt = copy.deepcopy(self.opt, {id(p): p for p in self.model.parameters()})
-        self.precision = precision_of(precision.name, self.device, self.collectives.world.world_size)
+        self.precision = precision_of(precision.name, self.device, self.data_collectives.world.world_size)
         self.precision.load_state(precision.state())
         try:
             yield

@@ -7,9 +7,10 @@ The parameters of a block are gathered just before the block computes and given 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
@@ -21,6 +22,9 @@ from dist_ai.distributed.strategies.same_model import require_same_model, take_r
 from dist_ai.distributed.strategies.sync_batch_norm import ShareSize, replace_batch_norms
 from dist_ai.distributed.strategies.total import total_over_ranks
 from dist_ai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["FSDP", "FSDPStrategy"]
 
@@ -72,6 +76,7 @@ class FSDPStrategy:
         config: the options.
         sync_bn: BatchNorm layers normalise over the global batch; they are replaced for as long as the model lives.
         why: why this strategy was chosen.
+        group, device_mesh: torch's group and mesh of the ranks, where they are some of the world only.
 
     Raises:
         ConfigError: the mesh does not fit the world.
@@ -80,14 +85,22 @@ class FSDPStrategy:
     forward_is_collective = True
 
     def __init__(
-        self, collectives: Collectives, config: FSDP | None = None, *, sync_bn: bool = True, why: str = ""
+        self,
+        collectives: Collectives,
+        config: FSDP | None = None,
+        *,
+        sync_bn: bool = True,
+        why: str = "",
+        group: dist.ProcessGroup | None = None,
+        device_mesh: DeviceMesh | None = None,
     ) -> None:
-        self.collectives = collectives
+        self.collectives = self.data_collectives = collectives
         self.config = config or FSDP()
         self.mesh = self.config.mesh.over(collectives.world.world_size)
         self.sync_bn = sync_bn
         self.why = why
-        self._share_size = ShareSize()
+        self._group, self._device_mesh = group, device_mesh
+        self._share_size = ShareSize(group)
         self._sharded: Any = None  # the model, in a fit
         self._exchanges = True
 
@@ -174,7 +187,7 @@ class FSDPStrategy:
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
-        return total_over_ranks(tensor)
+        return total_over_ranks(tensor, self._group)
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives all ranks rank 0's buffers; see `Strategy`. Parameters are sharded, buffers are whole on every rank."""
@@ -191,7 +204,7 @@ class FSDPStrategy:
         on_gpu = world.device.type == "cuda"
         offload = CPUOffloadPolicy(pin_memory=on_gpu) if config.cpu_offload else OffloadPolicy()
         return {
-            "mesh": self.mesh.build(world),
+            "mesh": self._device_mesh or self.mesh.build(world),
             "mp_policy": precision,
             "offload_policy": offload,
             "reshard_after_forward": config.reshard_after_forward,

@@ -23,7 +23,7 @@ class Single:
     why = "one process holds the whole model"
 
     def __init__(self, collectives: Collectives, *, recompute: Blocks | None = None) -> None:
-        self.collectives = collectives
+        self.collectives = self.data_collectives = collectives
         self.recompute = recompute
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:

@@ -22,11 +22,14 @@ class Strategy(Protocol):
 
     Attributes:
         collectives: the ranks.
+        data_collectives: the ranks that batches are dealt out to: all, but where some compute a batch together, one of each such
+            group: those at this rank's place in theirs. What is summed over samples is summed over these.
         why: why this strategy was chosen, in a sentence.
         forward_is_collective: all ranks must call the model together, in evaluation too.
     """
 
     collectives: Collectives
+    data_collectives: Collectives
     why: str
     forward_is_collective: bool
 
@@ -72,7 +75,7 @@ class Strategy(Protocol):
         ...
 
     def exchange_gradients(self, model: nn.Module) -> None:
-        """Averages the step's gradients over the ranks, if they `can_fail` and the backward did not. Collective."""
+        """Averages the step's gradients over the ranks, if the backward did not. Collective."""
         ...
 
     def drop_gradients(self) -> None:
