@@ -73,7 +73,12 @@ def plan(kind: str) -> Any:
     if kind in ("gpt", "classifier", "llama"):
         return None
     if kind == "mlp":
-        return {"mlp.0": "colwise", "mlp.2": "sharded_dropout", "mlp.3": "rowwise", "embedding": "colwise_gather_output"}
+        return {
+            "mlp.0": "colwise",
+            "mlp.2": "sharded_dropout",
+            "mlp.3": "rowwise",
+            "embedding": "colwise_gather_output",
+        }
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel
 
@@ -144,7 +149,9 @@ def train(kind: str, data_parallel: str, opt: str, batches: int) -> dict[str, An
     """Trains for 2 epochs; returns all numbers that must not depend on the ranks or the strategy."""
     clip, stats = GradientClip(0.5), ParameterStats(every=3)
     cbs: list[Callback] = [GradientAccumulation(batches=batches), clip, stats]
-    if kind != "classifier":  # whose BatchNorm, on the ranks that do not cancel, has seen the batch before it is cancelled
+    if (
+        kind != "classifier"
+    ):  # whose BatchNorm, on the ranks that do not cancel, has seen the batch before it is cancelled
         cbs.append(CancelOnOne())
     strategy = TensorParallel(plan(kind), size=2, data_parallel=WITH[data_parallel])
     learn = learner(kind, strategy, opt, cbs)

@@ -7,7 +7,6 @@ inside it, so a model that is put together of others has the plans of all. Model
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -111,8 +110,7 @@ def plan_of(model: nn.Module, given: Plan | None, *, size: int) -> dict[str, Par
         for pattern, style in given.items():
             matching = _matching(pattern, names)
             if not matching:
-                patterns = dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names if name)
-                hint = did_you_mean(pattern, [*names, *patterns])
+                hint = did_you_mean(pattern, dict.fromkeys(_with_stars_of(pattern, name) for name in names))
                 raise ConfigError(
                     f"TensorParallel: the plan's {pattern!r} matches no module of this {type(model).__name__}{hint}; names are "
                     "those of model.named_modules(), and * stands for one part between dots"
@@ -153,6 +151,13 @@ def _matching(pattern: str, names: list[str]) -> list[str]:
         if len(split := name.split(".")) == len(parts)
         and all(fnmatchcase(part, wanted) for part, wanted in zip(split, parts, strict=True))
     ]
+
+
+def _with_stars_of(pattern: str, name: str) -> str:
+    """Returns a name with a ``*`` for each part for which the pattern has one."""
+    wanted = pattern.split(".")
+    parts = enumerate(name.split("."))
+    return ".".join("*" if i < len(wanted) and wanted[i] == "*" else part for i, part in parts)
 
 
 def _is_inside(name: str, outer: str) -> bool:
