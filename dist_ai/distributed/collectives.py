@@ -329,8 +329,8 @@ def beside(collectives: Collectives, name: str, *, timeout_s: float) -> Collecti
 def across_groups(collectives: Collectives, size: int) -> tuple[Collectives, ProcessGroup | None]:
     """Returns exchanges between this rank and those at its place in other groups of `size` neighbours. Collective.
 
-    Of 4 ranks in groups of 2 these are ranks 0 and 2, and ranks 1 and 3. Their world counts the groups. Beside the exchanges comes
-    torch's group of the same ranks for tensors on the device; None if there is one group only.
+    Of 4 ranks in groups of 2 these are ranks 0 and 2, and ranks 1 and 3. Their world counts the groups. Beside the exchanges
+    comes torch's group of the same ranks for tensors on the device; None if there is one group only.
 
     Args:
         collectives: all ranks.

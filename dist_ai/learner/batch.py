@@ -108,6 +108,7 @@ class BatchRunner:
         state = self.state
         state.share, state.batch = share, batch
         state.pred = state.loss = state.loss_parts = self._output = None
+        self.weighing.next_batch()
         state.xb, state.yb = self._values(batch)
         self.strategy.begin_batch(num_local=share.num_local, exchange=state.last_microbatch)
 
@@ -115,7 +116,7 @@ class BatchRunner:
         """Trains on the batch; the last of a step updates the parameters."""
         state, votes = self.state, self.votes
         votes.attempt(self._forward)
-        self.weighing.weigh(state, self._run_model)
+        self.weighing.begin_batch(state)  # on a rank that cancelled before it did
         votes.attempt(self._loss)
         self._backward()
         if state.last_microbatch:
@@ -143,7 +144,6 @@ class BatchRunner:
         if self.strategy.forward_is_collective and self._output is None:
             # This rank cancelled, but the others wait for its part of the parameters.
             self.precision.forward(self.given.model, self.state.xb)
-        self.weighing.weigh(self.state, self._run_model)
         self.votes.attempt(self._loss)
         if decision := self.votes.decide():
             raise CANCELS[decision]
@@ -156,6 +156,7 @@ class BatchRunner:
     def _forward(self) -> None:
         state = self.state
         self.events("before_batch")
+        self.weighing.begin_batch(state)
         module = self.module if state.training else self.given.model
         try:
             state.pred = self._output = self.precision.forward(module, state.xb)

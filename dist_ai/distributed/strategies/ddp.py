@@ -208,8 +208,8 @@ class DDPStrategy:
         """Returns the share's part of the batch, times the world size that DDP's averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up over the ranks, by the group that the gradients take; see `Strategy`."""
         return total_over_ranks(tensor, self._group)
 
     def sync_buffers(self, model: nn.Module) -> None:

@@ -6,6 +6,7 @@ The parameters of a block are gathered just before the block computes and given 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -185,8 +186,8 @@ class FSDPStrategy:
         """Returns the share's part of the batch, times the world size that the averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up over the ranks, by the group that the gradients take; see `Strategy`."""
         return total_over_ranks(tensor, self._group)
 
     def sync_buffers(self, model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -99,8 +100,11 @@ class Strategy(Protocol):
         """
         ...
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum of the ranks' tensors, on its device and without waiting for it. Collective, between backwards."""
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up the ranks' tensors, and returns what waits for the sum. Collective, between backwards.
+
+        What is computed in between costs no time beside it. On a GPU the device waits, and not the host.
+        """
         ...
 
     def sync_buffers(self, model: nn.Module) -> None:

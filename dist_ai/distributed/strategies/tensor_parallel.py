@@ -42,8 +42,8 @@ class TensorParallel:
         data_parallel: how the groups hold the model between them: `DDP(...)`, each its own copy, or `FSDP(...)`, where each rank
             holds a part of its part.
 
-    What lies between a ``"colwise"`` and a ``"rowwise"`` layer sees this rank's columns only, so attention must find the number of
-    its heads from the width, and a `SeededDropout` there is a ``"sharded_dropout"``. In a world of one nothing is divided.
+    What lies between a ``"colwise"`` and a ``"rowwise"`` layer sees this rank's columns only, so attention must find the number
+    of its heads from the width, and a `SeededDropout` there is a ``"sharded_dropout"``. In a world of one nothing is divided.
 
     Raises:
         ConfigError: options that do not go together.
@@ -191,9 +191,9 @@ class TensorParallelStrategy:
         """Returns the share's part of the batch, times the number of groups that the averaging divides by."""
         return self._data.weight(num_local=num_local, num_global=num_global)
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum over the groups; see `Strategy`."""
-        return self._data.total(tensor)
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up over the groups; see `Strategy`."""
+        return self._data.begin_total(tensor)
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives all groups the first one's buffers; see `Strategy`."""

@@ -148,8 +148,8 @@ def test_what_no_style_can_divide_is_refused() -> None:
         size=2,
     )
     refused(
-        "TensorParallel: 'embedding' has padding_idx=1, which torch does not keep in embeddings that are divided by rows; give it "
-        "'colwise_gather_output'",
+        "TensorParallel: 'embedding' has padding_idx=1, which torch does not keep in embeddings that are divided by rows; give "
+        "it 'colwise_gather_output'",
         plan_of,
         Model(),
         {"embedding": "rowwise"},
@@ -221,8 +221,8 @@ def test_on_two_ranks() -> None:
     make_learner(TensorParallel({**plan, "2": "sharded_dropout"}, size=2)).fit(1)
 
     refused(
-        "AutoMicrobatch does not work with TensorParallel: the ranks of a group exchange within each layer, which one that ran out "
-        "of memory cannot take up again; use GradientAccumulation or a smaller bs",
+        "AutoMicrobatch does not work with TensorParallel: the ranks of a group exchange within each layer, which one that ran "
+        "out of memory cannot take up again; use GradientAccumulation or a smaller bs",
         make_learner(TensorParallel(plan, size=2), AutoMicrobatch()).fit,
         1,
     )
@@ -260,5 +260,5 @@ def test_on_two_ranks() -> None:
     assert others.all_reduce(torch.tensor([1.0])).tolist() == [2.0]
     assert others.broadcast(torch.tensor([rank]), src=1).tolist() == [1]
     if rank == 1:
-        with pytest.raises(CollectiveError, match="^rank 1: broadcast number 3"):
+        with pytest.raises(CollectiveError, match="rank 1: broadcast number 3 failed"):
             others.broadcast(torch.zeros(1), src=5)
