@@ -166,7 +166,7 @@ class Learner:
         choice = choose(strategy, model, self.collectives)
         self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
         self.data_collectives = self.strategy.data_collectives
-        for loader in self.dls:
+        for loader in self.dls if self.dls.has_data else ():
             loader.deal_out_to(self.data_collectives.world)
         self.decisions = Decisions(self.collectives)
         self.state = TrainState()
