@@ -3,9 +3,10 @@
 ```
 python benchmarks/distributed.py            # about two minutes
 python benchmarks/distributed.py --quick    # about a minute
+python benchmarks/distributed.py --width 512  # a model whose step is not the loop alone
 ```
 
-Two gloo processes on this machine, one thread each, a tiny model: nearly all of a step is the loop, the exchange of
+Two gloo processes on this machine, one thread each, by default a tiny model: nearly all of a step is the loop, the exchange of
 gradients and what a library adds to them. The contenders take turns in the same pair of processes; rank 0's times of
 the training part of an epoch are compared, divided by the number of steps.
 """
@@ -29,7 +30,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from harness import Contender, Report, Result, median_ratio, take_turns, terminal, versions
-from loop import BS, LR, Clock, Fit, Task, make_model
+from loop import BS, LR, NUM_CLASSES, NUM_FEATURES, Clock, Fit, Task
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
@@ -122,7 +123,9 @@ def prepared(task: Task, model: nn.Module, clock: Clock) -> Fit:
 # ------------------------------------------------------------------------------------ libraries
 
 
-def ours(task: Task, model: nn.Module, clock: Clock, **options: Any) -> Fit:
+def ours(
+    task: Task, model: nn.Module, clock: Clock, loss: Callable[..., torch.Tensor] = F.cross_entropy, **options: Any
+) -> Fit:
     """`Learner.fit` with its defaults: progress bar and recorder on."""
     from dist_ai.callbacks import Callback
     from dist_ai.callbacks.callback import Phase
@@ -145,8 +148,15 @@ def ours(task: Task, model: nn.Module, clock: Clock, **options: Any) -> Fit:
         DataLoader(TensorData(task.x, task.y), bs=BS, shuffle=True),
         DataLoader(TensorData(task.x_valid, task.y_valid), bs=BS),
     )
-    learn = Learner(dls, model, F.cross_entropy, run_dir=None, cbs=[Began(), Ended()], **options)
+    learn = Learner(dls, model, loss, run_dir=None, cbs=[Began(), Ended()], **options)
     return lambda: learn.fit(1, LR)
+
+
+def ours_with_its_loss(task: Task, model: nn.Module, clock: Clock) -> Fit:
+    """The same with the loss that loaders of classes bring, which ignores no target and so is a mean over samples."""
+    from dist_ai.losses import CrossEntropyLoss
+
+    return ours(task, model, clock, CrossEntropyLoss())
 
 
 def ours_with_adamw(task: Task, model: nn.Module, clock: Clock) -> Fit:
@@ -188,7 +198,12 @@ def accelerate(task: Task, model: nn.Module, clock: Clock) -> Fit:
 HAND, HAND_FSDP, RAW, RAW_OPTIONS = "hand-written DDP", "hand-written FSDP", "raw DDP", "raw DDP, our options"
 CONTENDERS: dict[str, tuple[Callable[[Task, nn.Module, Clock], Fit], str | None, str]] = {
     HAND: (hand_written, None, "DistributedSampler, DataLoader over TensorDataset, DDP, AdamW; no bar"),
-    "dist_ai": (ours, HAND, "its Adam; bar and recorder on; run_dir=None"),
+    "dist_ai": (
+        ours,
+        HAND,
+        "its Adam; bar and recorder on; run_dir=None; ranks add up how many targets are not ignored",
+    ),
+    "dist_ai, its loss": (ours_with_its_loss, HAND, "the same with its CrossEntropyLoss, which ignores none"),
     "dist_ai, torch AdamW": (ours_with_adamw, HAND, "opt_func=torch.optim.AdamW; bar and recorder on; run_dir=None"),
     "Accelerate": (accelerate, HAND, "model, AdamW and loader prepared; no bar"),
     HAND_FSDP: (hand_written_fsdp, None, "the hand-written loop with fully_shard on each layer; no bar"),
@@ -198,43 +213,58 @@ CONTENDERS: dict[str, tuple[Callable[[Task, nn.Module, Clock], Fit], str | None,
     "Accelerate-prepared model": (prepared, RAW_OPTIONS, "the same, wrapped as dist_ai's strategy does it"),
 }
 # The goal of the loop on many processes.
-GOALS = {"dist_ai": 1.05, "dist_ai, torch AdamW": 1.05, "dist_ai, FSDP": 1.05, "Accelerate-prepared model": 1.05}
+GOALS = {
+    "dist_ai": 1.05,
+    "dist_ai, its loss": 1.05,
+    "dist_ai, torch AdamW": 1.05,
+    "dist_ai, FSDP": 1.05,
+    "Accelerate-prepared model": 1.05,
+}
 
 
 def main() -> None:
     """Measures, prints, and with --save keeps the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds of fewer steps")
+    parser.add_argument("--width", type=int, default=64, help="features of the hidden layers")
     parser.add_argument("--save", action="store_true", help="keep the table in benchmarks/results")
     parser.add_argument("--rank-writes", type=Path, help=argparse.SUPPRESS)  # this process is a rank
     args = parser.parse_args()
     num_steps, rounds = (200, 5) if args.quick else (500, 15)
     if args.rank_writes:
-        run_rank(args.rank_writes, num_steps, rounds)
+        run_rank(args.rank_writes, num_steps, rounds, args.width)
         return
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "times.json"
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(NUM_RANKS)]
-        quick = ["--quick"] if args.quick else []
+        quick = ["--width", str(args.width), *(["--quick"] if args.quick else [])]
         subprocess.run([*launch, __file__, *quick, "--rank-writes", str(answer)], check=True)
         times = json.loads(answer.read_text())
     Report(
         name="distributed",
         about=(
-            f"Time per training step on {NUM_RANKS} gloo processes of one thread: MLP 20-64-64-5, global batch {BS}, "
-            f"{num_steps} steps an epoch, medians of {rounds} interleaved rounds."
+            f"Time per training step on {NUM_RANKS} gloo processes of one thread: MLP 20-{args.width}-{args.width}-5, "
+            f"global batch {BS}, {num_steps} steps an epoch, medians of {rounds} interleaved rounds."
         ),
         versions=versions("dist_ai", "torch", "numpy", "rich", "accelerate"),
         results=[result(name, times, num_steps) for name in CONTENDERS],
     ).publish(save=args.save)
 
 
-def run_rank(answer: Path, num_steps: int, rounds: int) -> None:
+def make_model(width: int) -> nn.Module:
+    """Returns the model, with the same weights for everybody."""
+    torch.manual_seed(0)
+    sizes = (NUM_FEATURES, width, width, NUM_CLASSES)
+    layers = [each for i in range(3) for each in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def run_rank(answer: Path, num_steps: int, rounds: int, width: int) -> None:
     """What each rank does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     task = Task(num_steps)
-    models = {name: make_model() for name in CONTENDERS}
+    models = {name: make_model(width) for name in CONTENDERS}
 
     def contender(name: str) -> Contender:
         clock = Clock()

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dist_ai.callbacks.callback import Trainer
 from dist_ai.core.nested import parts
 from dist_ai.core.types import plain
-from dist_ai.distributed.sharded import is_sharded
+from dist_ai.distributed.sharded import is_sharded, local_part
 from dist_ai.errors import ConfigError
 
 __all__ = ["WeightAverage", "check_not_averaged", "refresh_batch_norm"]
@@ -49,8 +49,8 @@ class WeightAverage:
         if self.num == 0:
             self._average = {name: tensor.clone() for name, tensor in now.items()}
         else:
-            averages = [_local(self._average[name]) for name in now]
-            torch._foreach_lerp_(averages, [_local(tensor) for tensor in now.values()], weight)
+            averages = [local_part(self._average[name]) for name in now]
+            torch._foreach_lerp_(averages, [local_part(tensor) for tensor in now.values()], weight)
         self.num += 1
 
     @torch.no_grad()
@@ -133,10 +133,6 @@ def refresh_batch_norm(learn: Trainer) -> None:
 
 def _averaged(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def _copy(tensors: Mapping[str, torch.Tensor], *, into: Mapping[str, torch.Tensor]) -> None:

@@ -47,6 +47,7 @@ class Trainer(Protocol):
     state: TrainState
     callbacks: Callbacks
     collectives: Collectives
+    data_collectives: Collectives
     decisions: Decisions
     strategy: Strategy
     precision: Precision

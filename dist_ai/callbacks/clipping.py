@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from dist_ai.callbacks.callback import Callback, Phase
+from dist_ai.distributed.sharded import local_part
 from dist_ai.errors import ConfigError
+from dist_ai.optimizer.shards import Sharding
 
 __all__ = ["GradientClip", "clip_grad_norm"]
 
@@ -55,7 +58,9 @@ class GradientClip(Callback):
             self.norm = clip_grad_norm(params, self.max_norm, self.norm_type)
         else:
             assert self.max_value is not None
-            nn.utils.clip_grad_value_(params, self.max_value)
+            grads = [local_part(p.grad) for p in params if p.grad is not None]
+            torch._foreach_clamp_min_(grads, -self.max_value)
+            torch._foreach_clamp_max_(grads, self.max_value)
 
     def __repr__(self) -> str:
         limit = f"{self.max_norm}" if self.max_norm is not None else f"max_value={self.max_value}"
@@ -72,8 +77,21 @@ def clip_grad_norm(params: list[nn.Parameter], max_norm: float, norm_type: float
     >>> clip_grad_norm([p], 2.5).item(), round(p.grad.norm().item(), 4)
     (5.0, 2.5)
     """
-    norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None], norm_type)
-    if hasattr(norm, "full_tensor"):  # of sharded gradients, a DTensor with this rank's part of the sum
-        norm = norm.full_tensor()
-    nn.utils.clip_grads_with_norm_(params, max_norm, norm)
-    return norm
+    parts: dict[Sharding | None, list[torch.Tensor]] = {}
+    for p in params:
+        if p.grad is not None:
+            parts.setdefault(Sharding.of(p.grad), []).append(local_part(p.grad))
+    # Those that lie alike have one norm over the ranks that hold different parts of them.
+    norms = []
+    for sharding, grads in parts.items():
+        norm = nn.utils.get_total_norm(grads, norm_type)
+        if sharding is not None and math.isinf(norm_type):
+            norm = sharding.max(norm)
+        elif sharding is not None:
+            norm = sharding.sum(norm**norm_type) ** (1 / norm_type)
+        norms.append(norm)
+    total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), norm_type)
+    scale = (max_norm / (total + 1e-6)).clamp(max=1.0)  # as torch's `clip_grads_with_norm_`
+    for grads in parts.values():
+        torch._foreach_mul_(grads, scale)
+    return total

@@ -45,9 +45,9 @@ def deal_in_pairs(learn: Trainer, name: str) -> Iterator[None]:
     """
     loader = learn.dls.train
     if not isinstance(loader, DataLoader):
-        if learn.collectives.world.world_size > 1:
+        if learn.data_collectives.world.world_size > 1:
             raise ConfigError(
-                f"{name} mixes samples that must be on the same rank, and among {learn.collectives.world.world_size} ranks "
+                f"{name} mixes samples that must be on the same rank, and among {learn.data_collectives.world.world_size} ranks "
                 f"{type(loader).__name__} deals them out one by one; give a DataLoader over a map-style data set"
             )
         yield

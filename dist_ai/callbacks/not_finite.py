@@ -11,7 +11,7 @@ from torch import nn
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.event import CancelFit, CancelStep
 from dist_ai.callbacks.recorder import Recorder
-from dist_ai.distributed.sharded import is_sharded
+from dist_ai.distributed.sharded import local_part
 from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["SkipNaN", "TerminateOnNaN"]
@@ -136,7 +136,7 @@ class SkipNaN(Callback):
 
 def _all_finite(model: nn.Module) -> bool:
     """Returns whether what this rank holds of the gradients is finite."""
-    grads = [p.grad.to_local() if is_sharded(p.grad) else p.grad for p in model.parameters() if p.grad is not None]
+    grads = [local_part(p.grad) for p in model.parameters() if p.grad is not None]
     parts = [g for g in grads if g.numel()]
     largest = torch._foreach_norm(parts, math.inf) if parts else []
     return not parts or bool(torch.stack([each.float() for each in largest]).isfinite().all())

@@ -11,7 +11,7 @@ from torch import nn
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.recorder import Recorder
 from dist_ai.callbacks.step_sums import StepSums
-from dist_ai.distributed.sharded import is_sharded
+from dist_ai.distributed.sharded import is_sharded, local_part
 from dist_ai.errors import ConfigError
 
 __all__ = ["Norms", "ParameterStats"]
@@ -70,8 +70,8 @@ class ParameterStats(Callback):
         """Measures this rank's part."""
         if (self.state.train_step + 1) % self.every == 0:
             params = [p for p in self.learn.model.parameters() if p.requires_grad]
-            main = self.learn.collectives.world.is_main
-            self._sums.add(torch.stack([_squares(p, is_main=main) for p in params]))
+            world_size = self.learn.collectives.world.world_size
+            self._sums.add(torch.stack([_squares(p, world_size=world_size) for p in params]))
 
     def after_cancel_backward(self) -> None:
         """Leaves the step out."""
@@ -119,13 +119,16 @@ class ParameterStats(Callback):
                 self._recorder.add_scalar(f"gradient_norm/{name or 'all'}", norms.gradient, step)
 
 
-def _squares(p: nn.Parameter, *, is_main: bool) -> torch.Tensor:
-    """Returns the sums of squares of this rank's part of a parameter and of its gradient, float64 (2,)."""
-    share = 1.0 if is_main else 0.0  # what all ranks hold counts once
+def _squares(p: nn.Parameter, *, world_size: int) -> torch.Tensor:
+    """Returns the sums of squares of this rank's part of a parameter and of its gradient, float64 (2,).
+
+    What several ranks hold counts once: each has its share of it.
+    """
+    num_parts = 1
     if is_sharded(p):
-        share = 1.0 / math.prod(
-            p.device_mesh.size(i) for i, placement in enumerate(p.placements) if placement.is_replicate()
+        num_parts = math.prod(
+            p.device_mesh.size(i) for i, placement in enumerate(p.placements) if not placement.is_replicate()
         )
-    parts = [p.detach(), p.detach() * 0 if p.grad is None else p.grad]
-    local = [part.to_local() if is_sharded(part) else part for part in parts]
-    return torch.stack([part.double().square().sum() for part in local]) * share
+    part = local_part(p)
+    grad = torch.zeros_like(part) if p.grad is None else local_part(p.grad)
+    return torch.stack([each.detach().double().square().sum() for each in (part, grad)]) * num_parts / world_size

@@ -196,7 +196,7 @@ class Recorder(Callback):
 
     def after_validate(self) -> None:
         """Computes the metrics over all ranks."""
-        self.final = reduce_metrics([self.valid_loss, *self.metrics], self.learn.collectives)
+        self.final = reduce_metrics([self.valid_loss, *self.metrics], self.learn.data_collectives)
         self._validated = self.state.fitting
         if self.state.mid_epoch:
             self._write_row()
@@ -246,7 +246,7 @@ class Recorder(Callback):
         """Reads the losses that wait on the device, over all ranks. Collective."""
         if self._pending:
             waiting, begin = torch.stack(self._pending).double(), len(self.losses)
-            self.losses += self.learn.collectives.all_reduce(waiting, what="losses").tolist()
+            self.losses += self.learn.data_collectives.all_reduce(waiting, what="losses").tolist()
             self._pending = []
             if not self._has_warned:
                 self._warn_if_not_finite(begin)

@@ -103,7 +103,7 @@ class CarryState(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Returns what is carried, the rows of all ranks in the order of the batch. Collective."""
         carried: Any = self.learn.model.carried
-        ranks = self.learn.collectives
+        ranks = self.learn.data_collectives
         names = sorted(carried or ())
         if not names:
             return {}
@@ -116,7 +116,7 @@ class CarryState(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores this rank's rows."""
-        world = self.learn.collectives.world
+        world = self.learn.data_collectives.world
         self._restored = {name: rows[world.rank :: world.world_size].clone() for name, rows in state.items()}
 
 

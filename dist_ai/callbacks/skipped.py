@@ -44,7 +44,7 @@ class SkippedSamples(Callback):
         here = self._here()
         new = torch.tensor([now - before for now, before in zip(here, self._seen, strict=True)])
         self._seen = here
-        train, valid = map(int, self.learn.collectives.all_reduce(new, what="skipped samples").tolist())
+        train, valid = map(int, self.learn.data_collectives.all_reduce(new, what="skipped samples").tolist())
         self.learn.callbacks.find(Recorder).epochs[-1]["skipped"] = train + valid
         self.num_skipped = (self.num_skipped[0] + train, self.num_skipped[1] + valid)
 

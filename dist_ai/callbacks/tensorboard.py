@@ -70,7 +70,8 @@ class TensorBoard(RunWriter):
         """Draws the predictions, if the fit went well."""
         assert self._writer is not None
         try:
-            if self.state.exception is None:
+            # Not where a forward takes all ranks: only this one is here.
+            if self.state.exception is None and not self.learn.strategy.forward_is_collective:
                 self._draw("predictions", lambda: self.learn.show_results())
         finally:
             self._writer.flush()

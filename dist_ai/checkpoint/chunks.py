@@ -7,6 +7,7 @@ each rank writes as much as the others.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,12 +189,31 @@ def _held(name: str, value: Value, rank: int, world_size: int) -> _Held:
         return _Held(name, tuple(value.shape), box, value.detach(), "all", rank, world_size)
     mesh, position = value.device_mesh, value.device_mesh.get_coordinate()
     assert position is not None, f"{name}: this rank is not in the mesh of the tensor"
-    # Ranks that differ in replicated dims of the mesh only hold the same box.
+    # Ranks that differ in replicated dims of the mesh only hold the same box, and so do ranks at one place in meshes beside it.
     dims = tuple(dim for dim, placement in enumerate(value.placements) if placement.is_replicate())
-    index, count = 0, 1
+    index, count = _beside(tuple(mesh.mesh.flatten().tolist()), world_size)
     for dim in dims:
         index, count = index * mesh.size(dim) + position[dim], count * mesh.size(dim)
     return _Held(name, tuple(value.shape), box, value.to_local().detach(), (mesh, dims), index, count)
+
+
+@functools.cache
+def _beside(ranks: tuple[int, ...], world_size: int) -> tuple[int, int]:
+    """Returns which of how many meshes a mesh of these ranks is, where the world is cut into such along its axes.
+
+    >>> _beside((2, 3), world_size=6), _beside((1, 3, 5), world_size=6)
+    ((1, 3), (1, 2))
+    """
+    # Meshes beside each other are moved by a number of ranks, so each has the same differences; the first ranks of all are
+    # found by counting up, and leaving out what one of them has already.
+    differences = [rank - ranks[0] for rank in ranks]
+    firsts: list[int] = []
+    taken: set[int] = set()
+    for rank in range(world_size):
+        if rank not in taken:
+            firsts.append(rank)
+            taken.update(rank + difference for difference in differences)
+    return firsts.index(ranks[0]), len(firsts)
 
 
 def _share(group: Sequence[_Held]) -> Iterator[tuple[_Held, Box]]:

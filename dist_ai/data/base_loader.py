@@ -61,7 +61,13 @@ class BaseLoader:
         """Returns a loader made with this one's arguments, and batch transforms that were added to it, but for `changes`."""
         made = type(self)(**{**self._given, "batch_tfms": self.stage.pipeline.tfms, **changes})
         made.recipe, made.n_inp = self.recipe, self.n_inp
+        made.deal_out_to(self.world)
         return made
+
+    def deal_out_to(self, world: World) -> None:
+        """Has the batches from now on be dealt out to these ranks, unless the loader was given a world of its own."""
+        if self._given["world"] is None:
+            self.world = world
 
     @abstractmethod
     def in_order(self) -> Self:

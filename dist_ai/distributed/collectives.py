@@ -16,8 +16,9 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -35,6 +36,7 @@ __all__ = [
     "Collectives",
     "GroupCollectives",
     "SoloCollectives",
+    "across_groups",
     "beside",
     "gather_json",
     "join",
@@ -99,13 +101,30 @@ class SoloCollectives:
 
 
 class GroupCollectives:
-    """The collectives of several processes, over a gloo group of its own."""
+    """The collectives of several processes, over a gloo group of its own.
+
+    Args:
+        world: who this process is among them.
+        group: torch's group of them.
+        store: where they met.
+        timeout_s: seconds after which an exchange is given up.
+        name: for the keys of the store; no other exchanges of these processes have it.
+        ranks: their ranks in the whole world, where they are some of it only.
+    """
 
     def __init__(
-        self, world: World, group: ProcessGroup, store: Store, *, timeout_s: float, name: str = "control"
+        self,
+        world: World,
+        group: ProcessGroup,
+        store: Store,
+        *,
+        timeout_s: float,
+        name: str = "control",
+        ranks: Sequence[int] | None = None,
     ) -> None:
         self.world = world
         self.name = name
+        self._ranks = range(world.world_size) if ranks is None else ranks
         self._group = group
         self._store = store
         self.timeout_s = timeout_s
@@ -144,7 +163,7 @@ class GroupCollectives:
 
         result = tensor.detach().to("cpu", copy=True).contiguous()
         with self._named("broadcast", what):
-            dist.broadcast(result, src=src, group=self._group)
+            dist.broadcast(result, group_src=src, group=self._group)
         return result
 
     def broadcast_json(self, value: Any, src: int = 0, *, what: str = "") -> Any:
@@ -176,7 +195,7 @@ class GroupCollectives:
             label = f"{call} number {self._calls}" + (f" ({what})" if what else "")
             seconds = time.monotonic() - started
             raise CollectiveError(
-                f"rank {self.world.rank}: {label} failed after {seconds:.1f} s: {self._missing_peers()}. "
+                f"rank {self._ranks[self.world.rank]}: {label} failed after {seconds:.1f} s: {self._missing_peers()}. "
                 f"Look at the first error of that rank. The exchange itself said: {str(error).splitlines()[0]}"
             ) from error
 
@@ -184,9 +203,10 @@ class GroupCollectives:
         # Roll call after a failure: every rank that is still alive fails too and signs here; who does not is gone
         # (or stuck elsewhere). It costs nothing until something has failed.
         answers = f"failed/{self.name}/{self._calls}/"
-        missing = set(range(self.world.world_size)) - {self.world.rank}
+        mine = self._ranks[self.world.rank]
+        missing = set(self._ranks) - {mine}
         try:
-            self._store.set(f"{answers}{self.world.rank}", "1")
+            self._store.set(f"{answers}{mine}", "1")
             deadline = time.monotonic() + min(2.0, self.timeout_s)
             while missing and time.monotonic() < deadline:
                 missing = {rank for rank in missing if not self._store.check([f"{answers}{rank}"])}
@@ -339,6 +359,37 @@ def beside(collectives: Collectives, name: str, *, timeout_s: float) -> Collecti
     with _all_meeting(collectives.world, store, launch_settings().timeout_s):
         group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
     return GroupCollectives(collectives.world, group, store, timeout_s=timeout_s, name=name)
+
+
+def across_groups(collectives: Collectives, size: int) -> tuple[Collectives, ProcessGroup | None]:
+    """Returns exchanges between this rank and those at its place in other groups of `size` neighbours. Collective.
+
+    Of 4 ranks in groups of 2 these are ranks 0 and 2, and ranks 1 and 3. Their world counts the groups. Beside the exchanges
+    comes torch's group of the same ranks for tensors on the device; None if there is one group only.
+
+    Args:
+        collectives: all ranks.
+        size: ranks in a group; divides the world's size.
+    """
+    world = collectives.world
+    num_groups, place = world.world_size // size, world.rank % size
+    here = replace(world, rank=world.rank // size, world_size=num_groups)
+    if num_groups == 1:
+        return SoloCollectives(here), None
+    import torch.distributed as dist
+
+    timeout_s = launch_settings().timeout_s
+    store = dist.distributed_c10d._get_default_store()
+    with _all_meeting(world, store, timeout_s):
+        # Every rank makes all of them, in the same order: torch numbers groups by that.
+        made: list[Any] = []
+        for backend in ("gloo", None):
+            members = [list(range(first, world.world_size, size)) for first in range(size)]
+            groups = [dist.new_group(each, backend=backend, timeout=timedelta(seconds=timeout_s)) for each in members]
+            made.append(groups[place])
+    control, on_device = made
+    name, ranks = f"groups of {size}, place {place}", range(place, world.world_size, size)
+    return GroupCollectives(here, control, store, timeout_s=timeout_s, name=name, ranks=ranks), on_device
 
 
 _joined: Collectives | None = None

@@ -67,20 +67,26 @@ class Mesh:
             )
         return self
 
-    def build(self, world: World) -> DeviceMesh:
-        """Returns torch's mesh over the joined ranks: axes ``replicate`` and ``shard``, or only the latter. Collective.
+    def build(self, world: World, *, tensor_parallel: int | None = None) -> DeviceMesh:
+        """Returns torch's mesh over the joined ranks, with the axes ``replicate`` (unless it is 1) and ``shard``. Collective.
+
+        Args:
+            world: of the ranks.
+            tensor_parallel: so many neighbouring ranks hold each part of the model between them: the last axis, ``tensor``.
+                The mesh is over the groups then.
 
         Raises:
-            ConfigError: the axes do not multiply to the world's size.
+            ConfigError: the axes do not multiply to the number of ranks, or of groups.
         """
         from torch.distributed.device_mesh import init_device_mesh
 
-        full = self.over(world.world_size)
+        full = self.over(world.world_size // (tensor_parallel or 1))
         assert isinstance(full.data_parallel_shard, int)
-        if full.data_parallel_replicate == 1:
-            return init_device_mesh(world.device.type, (full.data_parallel_shard,), mesh_dim_names=("shard",))
-        shape = (full.data_parallel_replicate, full.data_parallel_shard)
-        return init_device_mesh(world.device.type, shape, mesh_dim_names=("replicate", "shard"))
+        axes = {"replicate": full.data_parallel_replicate} if full.data_parallel_replicate > 1 else {}
+        axes["shard"] = full.data_parallel_shard
+        if tensor_parallel is not None:
+            axes["tensor"] = tensor_parallel
+        return init_device_mesh(world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
 
 
 def _multiple(at_least: int, of: int) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "is_sharded", "sharded_modules", "whole"]
+__all__ = ["gather", "is_sharded", "local_part", "sharded_modules", "whole"]
 
 
 def is_sharded(tensor: object) -> TypeGuard[DTensor]:
@@ -36,6 +36,15 @@ def sharded_modules(model: nn.Module) -> list[Any]:
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns what this rank holds of `tensor`, in the same memory: all of a plain one.
+
+    >>> local_part(torch.ones(2))
+    tensor([1., 1.])
+    """
+    return tensor.to_local().detach() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

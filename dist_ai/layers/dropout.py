@@ -76,6 +76,10 @@ class SeededDropout(Seeded):
         whole_samples: drop all of a sample's activations or none: stochastic depth (Huang et al., arXiv:1603.09382), for
             the branch of a residual block.
 
+    Attributes:
+        columns: (which, of how many) equal parts of the last dimension the input is, where ranks compute a layer together;
+            None for all of it.
+
     Input: (batch, ...) of the batch's samples, any float dtype. Costs two integer hashes per activation: as long as a
     few element-wise operations.
 
@@ -90,6 +94,7 @@ class SeededDropout(Seeded):
             raise ConfigError(f"SeededDropout(p={p}): expected the share that is dropped, at least 0 and less than 1")
         self.p = p
         self.whole_samples = whole_samples
+        self.columns: tuple[int, int] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` with some activations dropped in training, `x` otherwise."""
@@ -108,7 +113,12 @@ class SeededDropout(Seeded):
             )
         keys = self.own(self.sample_keys).view(-1, *[1] * (x.dim() - 1))
         shape = (1,) * (x.dim() - 1) if self.whole_samples else x.shape[1:]
-        features = torch.arange(math.prod(shape), device=x.device).view(shape)
+        if self.columns is None or self.whole_samples:
+            features = torch.arange(math.prod(shape), device=x.device).view(shape)
+        else:
+            part, parts = self.columns
+            features = torch.arange(math.prod(shape) * parts, device=x.device).view(*shape[:-1], parts, shape[-1])
+            features = features[..., part, :]
         return x * kept_of(keys, features, self.p) / (1 - self.p)
 
     def extra_repr(self) -> str:

@@ -75,7 +75,7 @@ class BatchRunner:
         self.module = given.model
         self.seeded = seeded_layers(given.model)
         self.weighing = Weighing(given.loss_func, steps, lambda batch: self._values(batch)[1], given.strategy)
-        world_size = given.strategy.collectives.world.world_size
+        world_size = given.strategy.data_collectives.world.world_size
         self.microbatches = Microbatches(steps, self.weighing, given.auto_microbatch, given.dls, world_size)
         self.memory = ShortMemory(given.model, self.microbatches, given.state)
         self._output: Any = None  # what the model returned for this batch, whatever callbacks make of `state.pred`
@@ -108,6 +108,7 @@ class BatchRunner:
         state = self.state
         state.share, state.batch = share, batch
         state.pred = state.loss = state.loss_parts = self._output = None
+        self.weighing.next_batch()
         state.xb, state.yb = self._values(batch)
         self.strategy.begin_batch(num_local=share.num_local, exchange=state.last_microbatch)
 
@@ -115,11 +116,12 @@ class BatchRunner:
         """Trains on the batch; the last of a step updates the parameters."""
         state, votes = self.state, self.votes
         votes.attempt(self._forward)
-        self.weighing.weigh(state, self._run_model)
+        self.weighing.begin_batch(state)  # on a rank that cancelled before it did
         votes.attempt(self._loss)
         self._backward()
-        if state.last_microbatch and self.microbatches.auto is not None:
-            if decision := votes.decide():  # before gradients are exchanged, and scaled by what they are
+        if state.last_microbatch:
+            # Where ranks can fail, before gradients are exchanged, and scaled by what they are.
+            if self.microbatches.auto is not None and (decision := votes.decide()):
                 self._step(decision)
                 return
             self.strategy.exchange_gradients(self.given.model)
@@ -142,7 +144,6 @@ class BatchRunner:
         if self.strategy.forward_is_collective and self._output is None:
             # This rank cancelled, but the others wait for its part of the parameters.
             self.precision.forward(self.given.model, self.state.xb)
-        self.weighing.weigh(self.state, self._run_model)
         self.votes.attempt(self._loss)
         if decision := self.votes.decide():
             raise CANCELS[decision]
@@ -155,6 +156,7 @@ class BatchRunner:
     def _forward(self) -> None:
         state = self.state
         self.events("before_batch")
+        self.weighing.begin_batch(state)
         module = self.module if state.training else self.given.model
         try:
             state.pred = self._output = self.precision.forward(module, state.xb)

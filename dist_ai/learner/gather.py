@@ -70,7 +70,7 @@ class GatherPreds(Callback):
 
     def result(self) -> Predictions:
         """Returns what was kept of all samples, in order. Collective."""
-        collectives = self.learn.collectives
+        collectives = self.learn.data_collectives
         order = collectives.all_gather_rows(torch.cat(self._indices), what="indices").argsort()
 
         def of_all(name: str) -> Any:
@@ -88,7 +88,7 @@ class GatherPreds(Callback):
     def _as_wide_on_all_ranks(self, joined: Any, name: str) -> Any:
         """Returns rows filled up to the shape of the longest on any rank: how much a batch was padded is its rank's affair."""
         shapes = [size for each in _tensors(joined) for size in each.shape[1:]]
-        agreed = self.learn.collectives.all_reduce(torch.tensor(shapes, dtype=torch.float64), "max", what=name)
+        agreed = self.learn.data_collectives.all_reduce(torch.tensor(shapes, dtype=torch.float64), "max", what=name)
         sizes = iter(agreed.long().tolist())
         return map_tensors(lambda rows: _filled(rows, [next(sizes) for _ in rows.shape[1:]]), joined)
 

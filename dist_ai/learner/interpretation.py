@@ -198,7 +198,7 @@ class ClassificationInterpretation:
 
         samples = _watch(learn, learn.evaluation_loader(dl, ds_idx), count)
         local = of_labels.matrices if of_labels.matrices is not None else matrix.matrix
-        counts = learn.collectives.all_reduce(local, what="confusion").long().numpy()
+        counts = learn.data_collectives.all_reduce(local, what="confusion").long().numpy()
         return cls(samples, _vocab(learn, len(counts)), counts)
 
     @property
@@ -305,7 +305,7 @@ class SegmentationInterpretation:
             matrix.count(decoded, targets[0], pred.numel() // decoded.numel(), num)
 
         samples = _watch(learn, learn.evaluation_loader(dl, ds_idx), count)
-        counts = learn.collectives.all_reduce(matrix.matrix, what="confusion").long().numpy()
+        counts = learn.data_collectives.all_reduce(matrix.matrix, what="confusion").long().numpy()
         target = samples.dl.one_batch()[learn.dls.n_inp]
         return cls(samples, getattr(target, "codes", None) or _vocab(learn, len(counts)), counts)
 
@@ -449,7 +449,7 @@ def _watch(learn: Learner, loader: AnyLoader, look: Callable[[Any, tuple[Any, ..
     finally:
         learn.callbacks.remove([watch])
     positions, indices, losses = (
-        learn.collectives.all_gather_rows(torch.cat(each), what="losses") for each in zip(*watch.rows, strict=True)
+        learn.data_collectives.all_gather_rows(torch.cat(each), what="losses") for each in zip(*watch.rows, strict=True)
     )
     order = positions.argsort()
     return Interpretation(learn, loader, losses[order], indices[order])

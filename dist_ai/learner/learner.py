@@ -90,7 +90,8 @@ class Learner:
         train_bn: whether BatchNorm layers learn in frozen groups.
         sync_bn: on several processes, BatchNorm normalises over the global batch, as one process does.
         strategy: how several processes hold the model: ``"ddp"`` (each holds all of it), ``"fsdp"`` (they share it) or
-            their options, `DDP(...)` and `FSDP(...)`. ``"auto"`` chooses by the model's size and the devices' memory;
+            their options, `DDP(...)` and `FSDP(...)`; `TensorParallel(...)` has groups of processes compute each layer
+            together. ``"auto"`` chooses by the model's size and the devices' memory;
             ``learn.strategy.why`` says why.
         run_dir: where logs, events and checkpoints go, and where a killed program goes on from. By default what
             `dist-ai launch --run-dir` says, else ``runs/<script>``; in an interactive session, and if None, nothing is
@@ -161,9 +162,12 @@ class Learner:
         self.collectives = join()
         self.decisions = Decisions(self.collectives)
         self.device = self.dls.device if self.dls.has_data else self.collectives.world.device
-        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
         choice = choose(strategy, model, self.collectives)
         self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
+        self.data_collectives = self.strategy.data_collectives
+        for loader in self.dls if self.dls.has_data else ():
+            loader.deal_out_to(self.data_collectives.world)
+        self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
 
         self.state = TrainState()
         self.recorder = Recorder([*as_metrics(metrics), *loss_metrics(self.loss_func)])
@@ -425,7 +429,7 @@ class Learner:
         return self._to("fp16")
 
     def _to(self, precision: PrecisionName) -> Learner:
-        self.precision = precision_of(precision, self.device, self.collectives.world.world_size)
+        self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
         return self
 
     # ------------------------------------------------------------------------------------------------ callbacks
@@ -510,7 +514,9 @@ class Learner:
         Raises:
             ConfigError: it is no loader, or there is no such part.
         """
-        return loader_of(self.dls, dl, ds_idx)
+        loader = loader_of(self.dls, dl, ds_idx)
+        loader.deal_out_to(self.data_collectives.world)
+        return loader
 
     @known_arguments()
     def validate(

@@ -173,7 +173,7 @@ class LRFinder(Callback):
         if not state.training or state.loss is None:
             return
         mine = (state.loss.detach() * state.weight).double()
-        self._step_loss += float(self.learn.collectives.all_reduce(mine, what="loss"))
+        self._step_loss += float(self.learn.data_collectives.all_reduce(mine, what="loss"))
         if not state.last_microbatch:
             return
         loss, self._step_loss = self._step_loss, 0.0

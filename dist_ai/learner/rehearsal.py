@@ -29,7 +29,7 @@ def nothing_happened(learn: LearnerParts) -> Iterator[None]:
     own, opt, precision = learn.own_optimizer, learn.own_optimizer.now, learn.precision
     # The optimizer itself steps aside, and a copy of it trains the same parameters.
     own.now = copy.deepcopy(own.get(), {id(p): p for p in learn.model.parameters()})
-    learn.precision = precision_of(precision.name, learn.device, learn.collectives.world.world_size)
+    learn.precision = precision_of(precision.name, learn.device, learn.data_collectives.world.world_size)
     learn.precision.load_state(precision.state())
     try:
         yield

@@ -40,8 +40,9 @@ class Weighing:
         self._loss_func, self._weighted = loss_func, as_weighted(loss_func)
         self._steps, self._targets_of, self._strategy = steps, targets_of, strategy
         self._weights: torch.Tensor | None = None  # of this rank's share, where the loss is a weighted mean
-        self._divisors: torch.Tensor | None = None  # what its totals are divided by
         self._of_step: torch.Tensor | None = None  # over all batches and ranks, where it was told of them
+        self._sum: Callable[[], torch.Tensor] | None = None  # waits for what the ranks are adding up, where it was not
+        self._has_begun = False  # with the batch under way
 
     @property
     def looks_ahead(self) -> bool:
@@ -54,37 +55,48 @@ class Weighing:
         if self._weighted is not None:
             found = [(self._weighted.weights(*self._targets_of(batch)), share.num_local) for share, batch in batches]
             weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
-            self._of_step = self._strategy.total(torch.stack(weights).sum(0)) if weights else None
+            self._of_step = self._strategy.begin_total(torch.stack(weights).sum(0))() if weights else None
 
-    def weigh(self, state: TrainState, run_model: Callable[[], Any]) -> None:
-        """Finds what a weighted mean is divided by. Collective in training: a rank that cancelled takes part too.
+    def next_batch(self) -> None:
+        """Forgets the batch before."""
+        self._weights = self._sum = None
+        self._has_begun = False
 
-        Args:
-            state: of the batch.
-            run_model: runs the model on the batch if it has not run: what the other ranks do before they exchange weights.
+    def begin_batch(self, state: TrainState) -> None:
+        """Begins to find what a weighted mean is divided by, once the targets are there and before the model runs.
+
+        The ranks add up their weights while they compute. A rank that cancelled takes part too; called again for one batch, it
+        does nothing. Collective in training.
         """
         share = state.share
         assert share is not None
-        self._weights = self._divisors = None
-        if self._weighted is not None and state.yb:
-            given = self._weighted.weights(*state.yb)
-            if given is not None:
-                self._weights = self._divisors = given.double() * (share.num_local > 0)
-        if self._weights is None or not state.training:
+        if self._has_begun or self._weighted is None:
             return
-        of_step = self._of_step
-        if of_step is None:
-            run_model()
-            of_step = self._strategy.total(self._weights)
+        self._has_begun = True
+        given = self._weighted.weights(*state.yb) if state.yb else None
+        if given is not None:
+            self._weights = given.double() if share.num_local else given.double() * 0
+            if state.training and self._of_step is None:
+                self._sum = self._strategy.begin_total(self._weights)
+
+    def _divisors(self, state: TrainState) -> torch.Tensor | None:
+        """Returns what the batch's totals are divided by; None where the loss is no weighted mean."""
+        if self._weights is None or not state.training:
+            return self._weights
+        of_step = self._of_step if self._sum is None else self._sum()
+        assert of_step is not None
         # What this share would weigh if all samples weighed alike. Divided by that, the shares' losses are such that their
         # mean over the samples is the weighted mean of the whole step; so all that follows counts samples.
-        self._divisors = of_step * state.weight if share.num_local else of_step
+        assert state.share is not None
+        return of_step * state.weight if state.share.num_local else of_step
 
     def loss(self, state: TrainState) -> None:
         """Sets the batch's loss, and its parts where there are some; of a batch without targets there is none."""
-        if self._weighted is not None and self._weights is not None and self._divisors is not None:
+        if self._weighted is not None and self._weights is not None:
             totals = self._weighted.totals(state.pred, *state.yb)
-            state.loss = weighted_mean(totals, self._divisors)
+            divisors = self._divisors(state)
+            assert divisors is not None
+            state.loss = weighted_mean(totals, divisors)
             state.loss_parts = LossParts(totals.detach(), self._weights, state.loss)
         elif state.yb:
             state.loss = self._loss_func(state.pred, *state.yb)

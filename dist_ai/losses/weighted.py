@@ -16,7 +16,7 @@ class TokenLoss:
         return weighted_mean(self.totals(pred, target), self.weights(target))
 ```
 
-Totals and weights add up, over ranks and over batches. The ranks add up their weights before the backward (one exchange
+Totals and weights add up, over ranks and over batches. The ranks add up their weights while the model runs (one exchange
 of a few numbers a step), and each divides its totals by the weight of the whole batch.
 """
 

@@ -60,7 +60,14 @@ class Sharding:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Returns the sum of `values` over the ranks that hold different shards, on all of them. Collective."""
+        return self._reduced(values, "sum")
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the largest of `values` over the ranks that hold different shards, on all of them. Collective."""
+        return self._reduced(values, "max")
+
+    def _reduced(self, values: torch.Tensor, op: str) -> torch.Tensor:
         from torch.distributed.tensor import DTensor, Partial, Replicate
 
-        axes: Sequence[Any] = [Replicate() if isinstance(each, Replicate) else Partial() for each in self.placements]
+        axes: Sequence[Any] = [Replicate() if isinstance(each, Replicate) else Partial(op) for each in self.placements]
         return DTensor.from_local(values, self.mesh, axes, run_check=False).full_tensor()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -59,6 +59,9 @@ class LanguageModel(nn.Module):
 
     Input: (batch, time) ids; output: (batch, time, vocab_sz) logits.
     """
+
+    # The same part of the weights as the embedding, which they may be.
+    tensor_parallel_plan: ClassVar[dict[str, str]] = {"decoder": "rowwise_split_input"}
 
     def __init__(
         self,

@@ -6,6 +6,8 @@ and keys (RoPE, arXiv:2104.09864), so there is no longest text and a cache of ke
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -28,9 +30,17 @@ class TransformerBlock(nn.Module):
         causal: whether a token sees only those before it.
     """
 
+    # The features of a head stay together (see `forward`), so a rank that has a part of the outputs has whole heads.
+    tensor_parallel_plan: ClassVar[dict[str, str]] = {
+        "qkv": "colwise",
+        "projection": "rowwise",
+        "mlp.0": "colwise",
+        "mlp.2": "rowwise",
+    }
+
     def __init__(self, size: int, n_heads: int, p: float, *, causal: bool) -> None:
         super().__init__()
-        self.n_heads, self.causal = n_heads, causal
+        self.n_heads, self.head_size, self.causal = n_heads, size // n_heads, causal
         self.norm_attention, self.norm_mlp = nn.LayerNorm(size), nn.LayerNorm(size)
         self.qkv = nn.Linear(size, 3 * size)
         self.projection = nn.Linear(size, size)
@@ -47,8 +57,8 @@ class TransformerBlock(nn.Module):
             mask: which tokens count, bool (batch, time); None for all.
             cache: keys and values of the tokens before.
         """
-        batch, time, size = x.shape
-        q, k, v = self.qkv(self.norm_attention(x)).view(batch, time, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        batch, time, _ = x.shape
+        q, k, v = self.qkv(self.norm_attention(x)).view(batch, time, -1, 3, self.head_size).permute(3, 0, 2, 1, 4)
         past = 0 if cache is None else cache[0].shape[2]
         q, k = _rotated(q, past), _rotated(k, past)
         if cache is not None:
@@ -58,7 +68,7 @@ class TransformerBlock(nn.Module):
             order = torch.ones(time, past + time, dtype=torch.bool, device=x.device).tril(past)
             seen = order if seen is None else seen & order
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal and seen is None)
-        x = x + self.dropouts[0](self.projection(attended.transpose(1, 2).reshape(batch, time, size)))
+        x = x + self.dropouts[0](self.projection(attended.transpose(1, 2).flatten(2)))
         return x + self.dropouts[1](self.mlp(self.norm_mlp(x))), (k, v)
 
 
@@ -75,6 +85,9 @@ class Transformer(nn.Module):
 
     Input: (batch, time) ids.
     """
+
+    # By columns and not by rows, of which torch forgets which is the padding's.
+    tensor_parallel_plan: ClassVar[dict[str, str]] = {"embedding": "colwise_gather_output"}
 
     def __init__(
         self,

@@ -210,11 +210,11 @@ def test_a_mean_over_samples_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) 
     exchanged = []
     for loss in (CrossEntropyLoss(), DiceLoss(), CompositeLoss({"a": CrossEntropyLoss(), "b": squared}), squared):
         learn = make_learner(loss_func=loss)
-        monkeypatch.setattr(learn.strategy, "total", lambda tensor: exchanged.append(tensor) or tensor)
+        monkeypatch.setattr(learn.strategy, "begin_total", lambda tensor: exchanged.append(tensor) or (lambda: tensor))
         learn.fit(1)
     assert exchanged == []
     learn = make_learner(loss_func=CrossEntropyLoss(weight=WEIGHT))
-    monkeypatch.setattr(learn.strategy, "total", lambda tensor: exchanged.append(tensor) or tensor)
+    monkeypatch.setattr(learn.strategy, "begin_total", lambda tensor: exchanged.append(tensor) or (lambda: tensor))
     learn.fit(1)
     assert [tensor.shape for tensor in exchanged] == [(1,)] * 3  # one a step
 
@@ -244,8 +244,8 @@ def test_the_weights_of_a_step_of_several_batches_are_exchanged_once() -> None:
     learn = make_learner(
         loss_func=CrossEntropyLoss(weight=WEIGHT), dls=make_dls(bs=4), cbs=GradientAccumulation(batches=3)
     )
-    exchanged, total = [], learn.strategy.total
-    learn.strategy.total = lambda tensor: exchanged.append(tensor) or total(tensor)
+    exchanged, begin_total = [], learn.strategy.begin_total
+    learn.strategy.begin_total = lambda tensor: exchanged.append(tensor) or begin_total(tensor)
     learn.fit(1)
     assert len(exchanged) == 2  # 17 samples: a step of 12 and one of 5
     for event in ("before_batch", "after_loss"):

@@ -9,6 +9,7 @@ from dist_ai.distributed.strategies.fsdp import FSDP
 from dist_ai.distributed.strategies.precision import Precision, PrecisionName, precision_of
 from dist_ai.distributed.strategies.single import Single
 from dist_ai.distributed.strategies.strategy import Strategy
+from dist_ai.distributed.strategies.tensor_parallel import TensorParallel
 
 __all__ = [
     "DDP",
@@ -19,6 +20,7 @@ __all__ = [
     "PrecisionName",
     "Single",
     "Strategy",
+    "TensorParallel",
     "choose",
     "for_world",
     "precision_of",

@@ -14,11 +14,12 @@ from dist_ai.distributed.strategies.fsdp import FSDP, FSDPStrategy
 from dist_ai.distributed.strategies.memory import device_memory, state_bytes
 from dist_ai.distributed.strategies.single import Single
 from dist_ai.distributed.strategies.strategy import Strategy
+from dist_ai.distributed.strategies.tensor_parallel import TensorParallel, TensorParallelStrategy
 from dist_ai.errors import ConfigError, did_you_mean
 
 __all__ = ["AnyConfig", "Choice", "choose", "choose_for", "for_world"]
 
-AnyConfig: TypeAlias = Literal["auto", "ddp", "fsdp"] | DDP | FSDP
+AnyConfig: TypeAlias = Literal["auto", "ddp", "fsdp"] | DDP | FSDP | TensorParallel
 
 # Of a device's memory: the rest is for activations, which depend on the batch, and for what allocators lose.
 _STATE_SHARE = 0.6
@@ -28,7 +29,7 @@ _STATE_SHARE = 0.6
 class Choice:
     """A strategy's options, and why it is this one."""
 
-    config: DDP | FSDP
+    config: DDP | FSDP | TensorParallel
     why: str
 
 
@@ -38,14 +39,15 @@ def choose(given: AnyConfig, model: nn.Module, collectives: Collectives) -> Choi
     Raises:
         ConfigError: `given` is not a strategy.
     """
-    if isinstance(given, DDP | FSDP):
+    if isinstance(given, DDP | FSDP | TensorParallel):
         return Choice(given, "it was asked for")
     if given in ("ddp", "fsdp"):
         return Choice(DDP() if given == "ddp" else FSDP(), "it was asked for")
     if given != "auto":
         names = ["auto", "ddp", "fsdp"]
         raise ConfigError(
-            f"strategy={given!r}{did_you_mean(str(given), names)}; expected 'auto', 'ddp', 'fsdp', DDP(...) or FSDP(...)"
+            f"strategy={given!r}{did_you_mean(str(given), names)}; expected 'auto', 'ddp', 'fsdp', DDP(...), FSDP(...) or "
+            "TensorParallel(...)"
         )
     least = collectives.all_reduce(
         torch.tensor([device_memory(collectives.world)], dtype=torch.int64), "min", what="device memory"
@@ -76,7 +78,7 @@ def choose_for(state: int, *, memory: int, world_size: int) -> Choice:
 
 
 def for_world(
-    collectives: Collectives, config: DDP | FSDP | None = None, *, sync_bn: bool = True, why: str = ""
+    collectives: Collectives, config: DDP | FSDP | TensorParallel | None = None, *, sync_bn: bool = True, why: str = ""
 ) -> Strategy:
     """Returns the strategy for these ranks: `Single` for one, what `config` says (by default DDP) for several.
 
@@ -87,11 +89,14 @@ def for_world(
         why: why it is this one.
 
     Raises:
-        ConfigError: the config's mesh does not fit the world.
+        ConfigError: the config's mesh, or its groups, do not fit the world.
     """
     config = config or DDP()
     if collectives.world.world_size == 1:
-        return Single(collectives, recompute=config.blocks if config.activation_checkpointing else None)
+        data_parallel = config.data_parallel if isinstance(config, TensorParallel) else config
+        return Single(collectives, recompute=data_parallel.blocks if data_parallel.activation_checkpointing else None)
+    if isinstance(config, TensorParallel):
+        return TensorParallelStrategy(collectives, config, sync_bn=sync_bn, why=why)
     if isinstance(config, FSDP):
         return FSDPStrategy(collectives, config, sync_bn=sync_bn, why=why)
     return DDPStrategy(collectives, config, sync_bn=sync_bn, why=why)

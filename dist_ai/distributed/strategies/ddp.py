@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
@@ -88,19 +89,31 @@ class DDPStrategy:
         sync_bn: BatchNorm layers normalise over the global batch, so that the numbers do not depend on the number of
             ranks. Costs one small exchange per layer in forward and one in backward.
         why: why this strategy was chosen.
+        group: torch's group of the ranks, where they are some of the world only.
+        after_backward: exchange gradients after the backward instead of during it: for parameters of which this rank holds a
+            part, which torch's DDP does not take.
     """
 
     forward_is_collective = False
 
     def __init__(
-        self, collectives: Collectives, config: DDP | None = None, *, sync_bn: bool = True, why: str = ""
+        self,
+        collectives: Collectives,
+        config: DDP | None = None,
+        *,
+        sync_bn: bool = True,
+        why: str = "",
+        group: dist.ProcessGroup | None = None,
+        after_backward: bool = False,
     ) -> None:
-        self.collectives = collectives
+        self.collectives = self.data_collectives = collectives
         self.config = config or DDP()
         self.sync_bn = sync_bn
         self.why = why
+        self.after_backward = after_backward
+        self._group = group
         self._replaced: Replaced = []
-        self._share_size = ShareSize()
+        self._share_size = ShareSize(group)
         self._wrapped: Any = None  # torch's DDP, in a fit
         self._exchanges_late = False
 
@@ -127,8 +140,8 @@ class DDPStrategy:
         # Again, for what was changed since on one rank only; and torch's DDP would leave out the buffers, and all of a
         # model without gradients.
         take_rank_0s(self.collectives, model)
-        self._exchanges_late = can_fail
-        if can_fail or not any(parameter.requires_grad for parameter in model.parameters()):
+        self._exchanges_late = can_fail or self.after_backward
+        if self._exchanges_late or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         from dist_ai.distributed.strategies.accelerate import prepare_data_parallel
 
@@ -173,6 +186,7 @@ class DDPStrategy:
                 [p for p in model.parameters() if p.requires_grad],
                 bucket_bytes=self.config.bucket_cap_mb * 2**20,
                 may_be_unused=self.config.find_unused_parameters or self.config.static_graph,
+                group=self._group,
             )
 
     def drop_gradients(self) -> None:
@@ -194,9 +208,9 @@ class DDPStrategy:
         """Returns the share's part of the batch, times the world size that DDP's averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
-        return total_over_ranks(tensor)
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up over the ranks, by the group that the gradients take; see `Strategy`."""
+        return total_over_ranks(tensor, self._group)
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives all ranks rank 0's buffers; see `Strategy`."""

@@ -6,10 +6,12 @@ The parameters of a block are gathered just before the block computes and given 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
@@ -21,6 +23,9 @@ from dist_ai.distributed.strategies.same_model import require_same_model, take_r
 from dist_ai.distributed.strategies.sync_batch_norm import ShareSize, replace_batch_norms
 from dist_ai.distributed.strategies.total import total_over_ranks
 from dist_ai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["FSDP", "FSDPStrategy"]
 
@@ -72,6 +77,7 @@ class FSDPStrategy:
         config: the options.
         sync_bn: BatchNorm layers normalise over the global batch; they are replaced for as long as the model lives.
         why: why this strategy was chosen.
+        group, device_mesh: torch's group and mesh of the ranks, where they are some of the world only.
 
     Raises:
         ConfigError: the mesh does not fit the world.
@@ -80,14 +86,22 @@ class FSDPStrategy:
     forward_is_collective = True
 
     def __init__(
-        self, collectives: Collectives, config: FSDP | None = None, *, sync_bn: bool = True, why: str = ""
+        self,
+        collectives: Collectives,
+        config: FSDP | None = None,
+        *,
+        sync_bn: bool = True,
+        why: str = "",
+        group: dist.ProcessGroup | None = None,
+        device_mesh: DeviceMesh | None = None,
     ) -> None:
-        self.collectives = collectives
+        self.collectives = self.data_collectives = collectives
         self.config = config or FSDP()
         self.mesh = self.config.mesh.over(collectives.world.world_size)
         self.sync_bn = sync_bn
         self.why = why
-        self._share_size = ShareSize()
+        self._group, self._device_mesh = group, device_mesh
+        self._share_size = ShareSize(group)
         self._sharded: Any = None  # the model, in a fit
         self._exchanges = True
 
@@ -172,9 +186,9 @@ class FSDPStrategy:
         """Returns the share's part of the batch, times the world size that the averaging divides by."""
         return num_local * self.collectives.world.world_size / num_global
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum over the ranks, by the group that the gradients take; see `Strategy`."""
-        return total_over_ranks(tensor)
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up over the ranks, by the group that the gradients take; see `Strategy`."""
+        return total_over_ranks(tensor, self._group)
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives all ranks rank 0's buffers; see `Strategy`. Parameters are sharded, buffers are whole on every rank."""
@@ -191,7 +205,7 @@ class FSDPStrategy:
         on_gpu = world.device.type == "cuda"
         offload = CPUOffloadPolicy(pin_memory=on_gpu) if config.cpu_offload else OffloadPolicy()
         return {
-            "mesh": self.mesh.build(world),
+            "mesh": self._device_mesh or self.mesh.build(world),
             "mp_policy": precision,
             "offload_policy": offload,
             "reshard_after_forward": config.reshard_after_forward,

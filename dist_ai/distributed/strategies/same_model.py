@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives, require_same
+from dist_ai.distributed.sharded import local_part
 
 __all__ = ["require_same_model", "take_rank_0s", "take_rank_0s_buffers"]
 
@@ -45,4 +46,5 @@ def take_rank_0s_buffers(collectives: Collectives, model: nn.Module) -> None:
 @torch.no_grad()
 def _take(collectives: Collectives, tensors: Iterable[tuple[str, torch.Tensor]], kind: str) -> None:
     for name, tensor in tensors:
-        tensor.copy_(collectives.broadcast(tensor, what=f"{kind} {name}"))
+        part = local_part(tensor)  # where it is sharded, ranks that hold the same part exchange it
+        part.copy_(collectives.broadcast(part, what=f"{kind} {name}"))

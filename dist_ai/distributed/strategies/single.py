@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ class Single:
     why = "one process holds the whole model"
 
     def __init__(self, collectives: Collectives, *, recompute: Blocks | None = None) -> None:
-        self.collectives = collectives
+        self.collectives = self.data_collectives = collectives
         self.recompute = recompute
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
@@ -59,9 +61,9 @@ class Single:
         """Returns the batch's part of the step: 1 for a whole one."""
         return num_local / num_global
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns `tensor`."""
-        return tensor
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Returns what returns `tensor`."""
+        return lambda: tensor
 
     def sync_buffers(self, model: nn.Module) -> None:
         """Does nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -22,11 +23,14 @@ class Strategy(Protocol):
 
     Attributes:
         collectives: the ranks.
+        data_collectives: the ranks that batches are dealt out to: all, but where some compute a batch together, one of each such
+            group: those at this rank's place in theirs. What is summed over samples is summed over these.
         why: why this strategy was chosen, in a sentence.
         forward_is_collective: all ranks must call the model together, in evaluation too.
     """
 
     collectives: Collectives
+    data_collectives: Collectives
     why: str
     forward_is_collective: bool
 
@@ -72,7 +76,7 @@ class Strategy(Protocol):
         ...
 
     def exchange_gradients(self, model: nn.Module) -> None:
-        """Averages the step's gradients over the ranks, if they `can_fail` and the backward did not. Collective."""
+        """Averages the step's gradients over the ranks, if the backward did not. Collective."""
         ...
 
     def drop_gradients(self) -> None:
@@ -96,8 +100,11 @@ class Strategy(Protocol):
         """
         ...
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Returns the sum of the ranks' tensors, on its device and without waiting for it. Collective, between backwards."""
+    def begin_total(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add up the ranks' tensors, and returns what waits for the sum. Collective, between backwards.
+
+        What is computed in between costs no time beside it. On a GPU the device waits, and not the host.
+        """
         ...
 
     def sync_buffers(self, model: nn.Module) -> None:

@@ -25,12 +25,16 @@ Replaced: TypeAlias = list[tuple[nn.Module, str, nn.Module]]
 class ShareSize:
     """How many samples of the current batch count on this rank; one object is shared by all layers of a model.
 
+    Args:
+        group: the ranks that the batch is dealt out to; by default all.
+
     Attributes:
         num_local: how many.
         tape: counts what the layers exchange in the batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
         self.num_local = 1
         self.tape = Tape()
 
@@ -115,12 +119,12 @@ class _Normalise(torch.autograd.Function):
         wide = x.double() if x.dtype == torch.float64 else x.float()
         var_local, mean_local = torch.var_mean(wide, dims, correction=0)
         count_local = (x.numel() // x.size(1)) * (share.num_local > 0)
-        mean, var, count = _combine(mean_local, var_local, count_local, share.tape)
+        mean, var, count = _combine(mean_local, var_local, count_local, share)
         shape = (1, -1, *[1] * (x.dim() - 2))
         inv_std = torch.rsqrt(var + eps)
         normal = (wide - mean.view(shape)) * inv_std.view(shape)
         ctx.save_for_backward(normal, inv_std, count)
-        ctx.counts, ctx.dtype, ctx.tape = count_local > 0, x.dtype, share.tape
+        ctx.counts, ctx.dtype, ctx.share = count_local > 0, x.dtype, share
         ctx.mark_non_differentiable(mean, var, count)
         return normal, mean, var, count
 
@@ -130,8 +134,8 @@ class _Normalise(torch.autograd.Function):
         grad = grads[0]
         dims = [d for d in range(grad.dim()) if d != 1]
         sums = torch.stack([grad.sum(dims), (grad * normal).sum(dims)])
-        if ctx.tape.is_due():
-            dist.all_reduce(sums)
+        if ctx.share.tape.is_due():
+            dist.all_reduce(sums, group=ctx.share.group)
         shape = (1, -1, *[1] * (grad.dim() - 2))
         sum_grad, sum_grad_normal = (each.view(shape) / count for each in sums)
         grad_x = (grad - sum_grad - normal * sum_grad_normal) * inv_std.view(shape)
@@ -141,14 +145,14 @@ class _Normalise(torch.autograd.Function):
 
 
 def _combine(
-    mean: torch.Tensor, var: torch.Tensor, count: int, tape: Tape
+    mean: torch.Tensor, var: torch.Tensor, count: int, share: ShareSize
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns mean, biased variance and count over all ranks (Chan, Golub and LeVeque's parallel formula)."""
     mine = torch.cat([mean, var, mean.new_full((1,), count)])
-    if not tape.is_due():  # the others have had it before, and this rank's results count for nothing
+    if not share.tape.is_due():  # the others have had it before, and this rank's results count for nothing
         return mean, var, mine[-1:].sum()
-    received = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(received, mine)
+    received = [torch.empty_like(mine) for _ in range(dist.get_world_size(share.group))]
+    dist.all_gather(received, mine, group=share.group)
     rows = torch.stack(received)
     channels = len(mean)
     means, variances, counts = rows[:, :channels], rows[:, channels : 2 * channels], rows[:, -1:]

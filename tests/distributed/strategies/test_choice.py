@@ -48,7 +48,7 @@ def test_a_strategy_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError) as refused:
         choose(given, nn.Linear(2, 2), join())
     assert str(refused.value) == (
-        "strategy='fdsp'; did you mean 'fsdp'?; expected 'auto', 'ddp', 'fsdp', DDP(...) or FSDP(...)"
+        "strategy='fdsp'; did you mean 'fsdp'?; expected 'auto', 'ddp', 'fsdp', DDP(...), FSDP(...) or TensorParallel(...)"
     )
 
 

@@ -315,7 +315,7 @@ def test_the_weights_of_uneven_shares_make_ddps_average_the_mean_over_all_sample
 def test_a_total_is_the_sum_over_ranks_and_leaves_what_was_given_alone() -> None:
     ranks = join()
     given = torch.tensor([1.0, float(ranks.world.rank)], dtype=torch.float64, requires_grad=True)
-    total = for_world(ranks).total(given)
+    total = for_world(ranks).begin_total(given)()
     assert total.tolist() == [3.0, 3.0]
     assert total.dtype == torch.float64
     assert not total.requires_grad
@@ -333,7 +333,7 @@ def test_in_a_world_of_one_the_model_is_left_alone() -> None:
     strategy.unwrap()
     assert dict(model.named_modules()) == modules
     assert strategy.weight(num_local=3, num_global=3) == 1.0
-    assert strategy.total(torch.tensor([2.0])).tolist() == [2.0]
+    assert strategy.begin_total(torch.tensor([2.0]))().tolist() == [2.0]
 
 
 def prepare_in_another_world() -> str:
