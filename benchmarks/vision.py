@@ -12,7 +12,7 @@ its own and takes turns with the others.
 
 - "images/s": training images of an epoch by the time from asking for the first batch to the last step.
 - "epoch": seconds of an epoch with its validation, of a new model's fit.
-- "accuracy": of the validation images after that fit, the mean over rounds: who is faster must not have learned less.
+- "error": of the validation images after that fit, the mean over rounds: who is faster must not have learned less.
 
 "tuned torchvision" is a loop written by hand: torchvision's own JPEG reader and v2 transforms on uint8 in a torch
 `DataLoader` with a persistent worker, normalisation on the batch, `torch.optim.AdamW` (fused) and `OneCycleLR`.
@@ -234,7 +234,7 @@ def contender(name: str, *, folder: Path, epochs: int, num_train: int) -> Conten
         began = time.perf_counter()
         training, accuracy = fit(next(seeds))
         epoch = (time.perf_counter() - began) / epochs
-        return {"epoch": epoch, "per_image": training / epochs / num_train, "accuracy": accuracy}
+        return {"epoch": epoch, "images/s": num_train * epochs / training, "error": 1 - accuracy}
 
     return run
 
@@ -254,7 +254,7 @@ def main() -> None:
     Report(
         name="vision",
         about=f"{num_train} training images of {width} x {height} to {SIZE} x {SIZE}, {num_valid} to validate; fits of {epochs} "
-        f"epoch(s), medians of {rounds} interleaved rounds, accuracies their means.",
+        f"epoch(s), medians of {rounds} interleaved rounds, errors their means.",
         versions=versions("dist_ai", "torch", "torchvision", "pillow", "fastai"),
         results=[line for name in MAKERS for line in lines(name, measured, learned=not args.quick)],
     ).publish(save=args.save)
@@ -264,33 +264,23 @@ def lines(name: str, measured: dict[str, dict[str, list[float]]], *, learned: bo
     """Returns a contender's speed, its time and what it learned, if that was long enough; ours beside the others'."""
     if name not in measured:
         return [Result(what=f"epoch: {name}", value=None, unit="s", note=INSTALL)]
-    found, results = measured[name], []
-    others = [other for other in MAKERS if other in measured and other != name] if name == OURS else []
-
-    def line(what: str, value: float, unit: str, key: str, goals: dict[str, float]) -> None:
-        for other in others or [None]:
+    others = [other for other in MAKERS if other in measured and other != name] if name == OURS else [None]
+    goals = {"epoch": 0.9, "error": 1.1} if learned else {"epoch": 0.9}
+    results = []
+    for key, unit in (("images/s", "images/s"), ("epoch", "s"), ("error", "")):
+        middle = statistics.mean if key == "error" else statistics.median
+        values = measured[name][key]
+        for other in others:
             ratio = None
-            if other and key == "accuracy":
-                ratio = statistics.mean(measured[other][key]) / value
-            elif other:
-                ratio = median_ratio(found[key], measured[other][key])
-            goal = goals.get(other) if other else None
+            if other:
+                theirs = measured[other][key]
+                ratio = middle(values) / middle(theirs) if key == "error" else median_ratio(values, theirs)
             results.append(
                 Result(
-                    what=f"{what}: {name}",
-                    value=value,
-                    unit=unit,
-                    against=other,
-                    ratio=ratio,
-                    goal=goal,
-                    note=HOW[name],
+                    what=f"{key}: {name}", value=middle(values), unit=unit, against=other, ratio=ratio,
+                    goal=goals.get(key) if other == FASTAI else None, note=HOW[name],
                 )
-            )
-
-    # The ratios are of times and of what is learned the other way round: less is better in all of them.
-    line("images/s", 1 / statistics.median(found["per_image"]), "images/s", "per_image", {})
-    line("epoch", statistics.median(found["epoch"]), "s", "epoch", {FASTAI: 0.9})
-    line("accuracy", statistics.mean(found["accuracy"]), "", "accuracy", {FASTAI: 1.02} if learned else {})
+            )  # fmt: skip
     return results
 
 
