@@ -45,6 +45,7 @@ __all__ = [
     "movie_reviews",
     "nuclei",
     "pins",
+    "solar_cells",
     "table",
 ]
 
@@ -135,6 +136,19 @@ def nuclei() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     )
     low, high = np.percentile(image, (1, 99.8))
     return ((image - low) / (high - low) * 255).clip(0, 255).astype(np.uint8), mask.astype(np.int32)
+
+
+def solar_cells() -> tuple[list[bytes], NDArray[np.float32]]:
+    """Returns 2,624 grey photos of solar cells, PNG files of 300 x 300, and how likely each is defect: 0, 1/3, 2/3 or 1.
+
+    ELPV is CC BY-NC-SA 4.0: it must not be used commercially.
+    """
+    import numpy as np
+
+    with zipfile.ZipFile(_archive("elpv-dataset")) as archive:
+        rows = [line.split() for line in archive.read("elpv_dataset/data/labels.csv").decode().splitlines()]
+        photos = [archive.read(f"elpv_dataset/data/{row[0]}") for row in rows]
+    return photos, np.array([float(row[1]) for row in rows], np.float32)
 
 
 def mobilenet_v2_weights() -> dict[str, torch.Tensor]:

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps
 from PIL.Image import Image as PILImage
 
+from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data.device import to_device
 from dist_ai.data.downloads import download
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 from dist_ai.losses import MSELoss, default_loss
+from dist_ai.vision.augment.colour import Colour, scaled_and_shifted
 from dist_ai.vision.decoding import decoded, is_undecoded, reading
 from dist_ai.vision.pixels import pixels_of
 
@@ -168,8 +171,8 @@ class ImageToFloat(Transform):
 
 
 @dataclass
-class Normalize(Transform):
-    """Pixels in 0..1 to mean 0 and deviation 1 by channel.
+class Normalize(Colour):
+    """Pixels in 0..1 to mean 0 and deviation 1 by channel, in one pass with the transforms of colours before it.
 
     Args:
         mean, std: of each channel.
@@ -184,6 +187,8 @@ class Normalize(Transform):
     std: list[float]
 
     order: ClassVar[int] = 99
+    split_idx: ClassVar[int | None] = None
+    limited: ClassVar[bool] = False
 
     @classmethod
     def from_stats(cls, mean: Sequence[float], std: Sequence[float]) -> Normalize:
@@ -196,23 +201,16 @@ class Normalize(Transform):
                 f"Normalize(mean={self.mean}, std={self.std}): expected as many positive deviations as means"
             )
 
-    def encodes(self, x: TensorImage) -> Any:
-        """Returns the batch normalised."""
-        mean, std = self._like(x)
-        return (x - mean).div_(std)
-
-    def decodes(self, x: TensorImage) -> Any:
-        """Returns the batch in 0..1 again."""
-        mean, std = self._like(x)
-        return x * std + mean
-
-    def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if not x.is_floating_point():
-            raise DataError(f"Normalize got pixels of {x.dtype}; put ImageToFloat(), which makes them 0..1, before it")
-        channels = x.shape[-3]
+    def matrix(self, channels: int, draw: Draw | None) -> npt.NDArray[np.float64]:
+        """Returns the straight line of each channel, the same for every sample."""
         if channels != len(self.mean):
             raise DataError(
                 f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}"
             )
+        mean, std = np.array([self.mean]), np.array([self.std])
+        return scaled_and_shifted(1 / std, -mean / std)
+
+    def decodes(self, x: TensorImage) -> Any:
+        """Returns the batch in 0..1 again."""
         mean, std = to_device(torch.tensor([self.mean, self.std], dtype=x.dtype), x.device).view(2, -1, 1, 1)
-        return mean, std
+        return x * std + mean

@@ -43,6 +43,7 @@ from dist_ai.vision import (
     aug_transforms,
     dihedral_views,
     flip_views,
+    imagenet_stats,
     rand_augment,
     trivial_augment,
 )
@@ -135,6 +136,25 @@ def test_several_kinds_in_any_order_are_one_interpolation_and_one_pass(monkeypat
     tfms = [Brightness(), Rotate(), Contrast(), *rand_augment(), Zoom(), Hue(), *aug_transforms(size=20), Saturation()]
     augmented(pictures(4, 24, 24), *tfms, samples=4)
     assert counted == ["resample", "recolour"]
+
+
+@pytest.mark.parametrize(
+    "colours", [[Brightness(0.9, 1.0), Contrast(0.6, 1.0)], [Hue(0.5, 1.0), Contrast(0.6, 1.0)], []]
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_colours_and_normalisation_in_one_row_are_what_they_are_one_after_the_other(
+    colours: list[Transform], dtype: torch.dtype
+) -> None:
+    x = TensorImage(torch.rand(16, 3, 9, 9, dtype=dtype))
+    normalize, given = Normalize(*imagenet_stats), plain(x).clone()
+    lit = augmented(x, *colours, samples=16)
+    got = augmented(x, *colours, normalize, samples=16)
+    assert torch.equal(plain(x), given)
+    exact = {"atol": 0.02, "rtol": 0.02} if dtype == torch.bfloat16 else {"atol": 0, "rtol": 0}
+    torch.testing.assert_close(plain(got), plain(normalize(lit)), **exact)
+    if dtype != torch.bfloat16:
+        torch.testing.assert_close(plain(normalize.decode(got)), plain(lit), atol=1e-6, rtol=0)
+        assert not colours or ((lit == 0) | (lit == 1)).any()  # some was cut off, before it was normalised
 
 
 def test_another_transform_between_two_parts_the_row() -> None:

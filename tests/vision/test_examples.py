@@ -103,7 +103,10 @@ def test_points_are_the_ends_of_nuclei(figure: Any, tmp_path: Path) -> None:
             continue
         y, x = round((rows.min() + rows.max()) / 2) - 24, round((columns.min() + columns.max()) / 2) - 24
         for shift_y, shift_x in ((0, 0), (-5, 3), (4, -4), (2, 6)):
-            top, left = max(0, y + shift_y), max(0, x + shift_x)
+            top, left = (
+                min(max(0, place), side - 48)
+                for place, side in zip((y + shift_y, x + shift_x), image.shape, strict=True)
+            )
             ends = (columns.argmin(), rows.argmin(), columns.argmax(), rows.argmax())
             name = f"{number}_{shift_y}.png"
             points[name] = [(int(columns[i] - left), int(rows[i] - top)) for i in ends]

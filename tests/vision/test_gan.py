@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data import DataBlock, DataLoaders
 from dist_ai.errors import ConfigError
@@ -20,7 +19,7 @@ from dist_ai.learner import Learner, load_learner
 from dist_ai.optimizer import SGD
 from dist_ai.vision import GANLoss, GANTrainer, ImageBlock, NoiseBlock, Normalize, gan_learner
 from dist_ai.vision.gan import TensorNoise, ToNoise
-from dist_ai.vision.models import GANModule, basic_critic, gan
+from dist_ai.vision.models import basic_critic, gan
 
 OPTIONS: dict[str, Any] = {"run_dir": None, "progress": False}
 
@@ -111,45 +110,3 @@ def test_arguments_that_cannot_be_are_explained() -> None:
     ):
         with pytest.raises(ConfigError, match=re.escape(text)):
             error()
-
-
-def test_critic_and_generator_compile_and_export_whole() -> None:
-    model = gan(16, channels=1, noise=4, width=4).eval()
-    x = torch.randn(2, 4)
-    with torch.no_grad():
-        expected = model(x)["fake"]
-        for part, given in ((model.generator, x), (model.critic, expected)):
-            compiled = torch.compile(part, fullgraph=True, backend="aot_eager")
-            torch.testing.assert_close(compiled(given), part(given))
-            torch.testing.assert_close(torch.export.export(part, (given,)).module()(given), part(given))
-    assert isinstance(model, GANModule)
-
-
-# ------------------------------------------------------------------------------------------------ 1 = N
-
-
-class AsDoubleInGANTest(Transform):
-    """Everything to float64."""
-
-    order = 100
-
-    def encodes(self, x: TensorImage) -> Any:
-        return x.double()
-
-    def encodes(self, x: TensorNoise) -> Any:
-        return x.double()
-
-
-def train_on_ranks(strategy: str) -> list[float]:
-    torch.set_default_dtype(torch.float64)
-    options = {} if strategy == "ddp" else {"strategy": strategy}
-    learn = learner(loaders(batch_tfms=[AsDoubleInGANTest()]), opt_func=SGD, **options)
-    learn.fit(2, 1e-2)
-    return [*learn.recorder.losses, *learn.validate()]
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_one_process_and_two_train_the_same(spawn: Any, strategy: str) -> None:
-    (alone,) = spawn(1, train_on_ranks, strategy="ddp")
-    for rank in spawn(2, train_on_ranks, strategy=strategy):
-        np.testing.assert_allclose(rank, alone, rtol=1e-6)

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from dist_ai.core.transform import Transform
 from dist_ai.core.vision_types import TensorImage, TensorMask
 from dist_ai.data import DataBlock, DataLoaders
 from dist_ai.errors import ConfigError
 from dist_ai.layers import PixelShuffleICNR, SelfAttention
 from dist_ai.learner import Learner, load_learner
-from dist_ai.optimizer import SGD
 from dist_ai.vision import ImageBlock, MaskBlock, aug_transforms, unet_learner
 from dist_ai.vision.models import unet, vision_splitter
 
@@ -62,18 +60,6 @@ def test_upsampling_begins_without_a_checkerboard() -> None:
     torch.testing.assert_close(up, up[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2))
     blurred = PixelShuffleICNR(4, 3, blur=True)(torch.rand(1, 4, 5, 5))
     assert tuple(blurred.shape) == (1, 3, 10, 10)
-
-
-def test_it_compiles_and_exports_whole() -> None:
-    torch.manual_seed(0)
-    model = unet("small_cnn", 2, self_attention=True, blur=True).eval()
-    x = torch.rand(2, 3, 24, 24)
-    with torch.no_grad():
-        expected = model(x)
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(x), expected)
-        program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
-        torch.testing.assert_close(program.module()(x[:1]), expected[:1])
 
 
 @pytest.mark.parametrize(
@@ -137,30 +123,3 @@ def test_an_image_may_be_made_of_an_image(tmp_path: Path) -> None:
     assert (type(label), tuple(label.shape)) == (TensorImage, (3, 24, 24))
     assert learn.show_results(max_n=2).axes
     load_learner(learn.export(tmp_path / "model")).predict(picture(3))
-
-
-# ------------------------------------------------------------------------------------------------ 1 = N
-
-
-def train_on_ranks(strategy: str) -> dict[str, Any]:
-    torch.set_default_dtype(torch.float64)
-    learn = learner(loaders(batch_tfms=AsDoubleInUNetTest()), opt_func=SGD, strategy=strategy)
-    learn.fit(2, 1e-2)
-    return {"losses": learn.recorder.losses, "valid": learn.validate()}
-
-
-class AsDoubleInUNetTest(Transform):
-    """Pixels to float64."""
-
-    order = 100
-
-    def encodes(self, x: TensorImage) -> Any:
-        return x.double()
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_one_process_and_two_train_the_same(spawn: Any, strategy: str) -> None:
-    (alone,) = spawn(1, train_on_ranks, strategy="ddp")
-    for rank in spawn(2, train_on_ranks, strategy=strategy):
-        np.testing.assert_allclose(rank["losses"], alone["losses"], rtol=1e-6)
-        np.testing.assert_allclose(rank["valid"], alone["valid"], rtol=1e-6)

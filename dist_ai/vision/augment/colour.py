@@ -1,7 +1,8 @@
 """What changes colours: each transform is one matrix a sample, and a row of them is one pass over the pixels.
 
 For pixels in 0 to 1, a matrix (channels + 1, channels + 1) takes (red, green, blue, 1) to the new ones. Those of neighbours
-are multiplied, and what leaves 0 to 1 is cut off once, at the end, so two that undo each other lose nothing.
+are multiplied, and what leaves 0 to 1 is cut off once, at the end, so two that undo each other lose nothing. What `Normalize`
+does after that is done in the same memory: on a CPU a new batch of images costs more than what is computed.
 
 The amounts are fastai's, whose steps work on the logit of a pixel; these are the straight lines that touch its curves at
 middle grey. See `docs/decisions/0020-one-resampling.md` for why.
@@ -28,7 +29,18 @@ from dist_ai.vision.augment.coordinates import check_samples
 from dist_ai.vision.augment.geometry import check_share, drawn_or
 from dist_ai.vision.augment.sampling import like
 
-__all__ = ["Brightness", "Colour", "Contrast", "Hue", "Saturation", "faded", "lit", "recolour", "stretched"]
+__all__ = [
+    "Brightness",
+    "Colour",
+    "Contrast",
+    "Hue",
+    "Saturation",
+    "faded",
+    "lit",
+    "recolour",
+    "scaled_and_shifted",
+    "stretched",
+]
 
 # Luma of ITU-R BT.601, and its two colour differences.
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -40,15 +52,17 @@ class Colour(Composable):
 
     Attributes:
         mixes: a channel of the result depends on the others.
+        limited: its result is cut off at 0 and 1. One that is not may not mix channels.
     """
 
     order: ClassVar[int] = 30
     split_idx: ClassVar[int | None] = 0
     mixes: ClassVar[bool] = False
+    limited: ClassVar[bool] = True
 
     @abstractmethod
     def matrix(self, channels: int, draw: Draw | None) -> npt.NDArray[np.float64]:
-        """Returns where colours go, for each sample: (samples, channels + 1, channels + 1)."""
+        """Returns where colours go, for each sample (samples, channels + 1, channels + 1) or the same for all (1, ...)."""
 
     @classmethod
     def run(cls, row: Sequence[tuple[Any, Draw | None]], x: Any) -> Any:
@@ -61,21 +75,28 @@ class Colour(Composable):
         if not isinstance(x, TensorImage):
             return x
         name = type(row[0][0]).__name__
-        if x.dim() != 4:
-            raise ConfigError(f"{name} draws for each sample of a batch; use it in batch_tfms")
         if not x.is_floating_point():
             raise DataError(f"{name} got pixels of {x.dtype}; put ImageToFloat(), which makes them 0..1, before it")
-        channels = x.shape[1]
-        product = np.eye(channels + 1)[None]
-        for tfm, draw in row:
-            product = tfm.matrix(channels, draw) @ product
-        check_samples(product, len(x))
-        if channels == 1 or not any(tfm.mixes for tfm, _ in row):
-            product = product[:, :1, [0, -1]]  # the same for every channel
         pixels = plain(x)
+        images = pixels.reshape(-1, *pixels.shape[-3:])
         exact = torch.float64 if pixels.dtype == torch.float64 else torch.float32
-        matrix = torch.from_numpy(product).to(exact).to(pixels.device, non_blocking=True)
-        return x.give_type_to(like(recolour(pixels.to(exact), matrix), pixels))
+
+        def ready(array: npt.NDArray[np.float64]) -> torch.Tensor:
+            return torch.from_numpy(array).to(exact).to(pixels.device, non_blocking=True)
+
+        last = max((place for place, (tfm, _) in enumerate(row, 1) if tfm.limited), default=0)
+        matrix = _composed(row[:last], images.shape[1])
+        lines = _composed(row[last:], images.shape[1])
+        if x.dim() != 4 and len(matrix) > 1:
+            raise ConfigError(f"{name} draws for each sample of a batch; use it in batch_tfms")
+        check_samples(matrix, len(images))
+        result = images.to(exact)
+        if last:
+            result = recolour(result, ready(matrix))
+        if last < len(row):
+            factor, addend = ready(lines)[..., None, None].unbind(2)
+            result = (result.mul_(factor) if last else result * factor).add_(addend)  # in the memory that is at hand
+        return x.give_type_to(like(result.view(pixels.shape), pixels))
 
 
 def recolour(pixels: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -83,18 +104,31 @@ def recolour(pixels: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
     Args:
         pixels: (samples, channels, height, width), float.
-        matrix: (samples or 1, channels or more rows, channels + 1), the last column added; or (samples or 1, 1, 2), a factor and
-            an addend for all channels alike.
+        matrix: (samples or 1, channels or more rows, channels + 1), the last column added; or (samples or 1, 1 or channels, 2), a
+            factor and an addend for all channels alike, or for each.
     """
     entries = matrix[..., None, None]
-    if matrix.shape[1:] == (1, 2):
-        return pixels.mul(entries[:, 0, 0:1]).add_(entries[:, 0, 1:2]).clamp_(0, 1)
     channels = pixels.shape[1]
+    if matrix.shape[-1] == 2:
+        return pixels.mul(entries[:, :channels, 0]).add_(entries[:, :channels, 1]).clamp_(0, 1)
     # Term by term, not as a product of matrices: no sample's rounding depends on its batch.
     result = pixels[:, :1] * entries[:, :channels, 0]
     for i in range(1, channels):
         result += pixels[:, i : i + 1] * entries[:, :channels, i]
     return result.add_(entries[:, :channels, channels]).clamp_(0, 1)
+
+
+def _composed(row: Sequence[tuple[Any, Draw | None]], channels: int) -> npt.NDArray[np.float64]:
+    """Returns the product of a row's matrices; of each channel's factor and addend alone where no other channel has a say."""
+    product = np.eye(channels + 1)[None]
+    for tfm, draw in row:
+        product = tfm.matrix(channels, draw) @ product
+    return product if channels > 1 and any(tfm.mixes for tfm, _ in row) else _lines(product)
+
+
+def _lines(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns factor and addend of each channel, (samples or 1, channels, 2)."""
+    return np.stack([np.diagonal(matrix, axis1=1, axis2=2)[:, :-1], matrix[:, :-1, -1]], -1)
 
 
 @dataclass
@@ -213,14 +247,22 @@ def faded(factor: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return _mixed(factor * np.eye(3) + (1 - factor) * _LUMA)
 
 
-def _affine(channels: int, factor: Any, addend: Any) -> npt.NDArray[np.float64]:
+def scaled_and_shifted(factor: npt.ArrayLike, addend: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Returns what takes each channel times a factor and adds to it: (samples or 1, channels) each."""
     factor, addend = np.broadcast_arrays(np.asarray(factor, np.float64), np.asarray(addend, np.float64))
-    matrix = np.zeros((factor.size, channels + 1, channels + 1))
+    samples, channels = factor.shape
+    matrix = np.zeros((samples, channels + 1, channels + 1))
     colours = np.arange(channels)
-    matrix[:, colours, colours] = factor.reshape(-1, 1)
-    matrix[:, :channels, channels] = addend.reshape(-1, 1)
+    matrix[:, colours, colours] = factor
+    matrix[:, :channels, channels] = addend
     matrix[:, channels, channels] = 1
     return matrix
+
+
+def _affine(channels: int, factor: Any, addend: Any) -> npt.NDArray[np.float64]:
+    """Returns what does the same to all channels of a sample."""
+    every = np.ones(channels)
+    return scaled_and_shifted(np.reshape(factor, (-1, 1)) * every, np.reshape(addend, (-1, 1)) * every)
 
 
 def _mixed(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

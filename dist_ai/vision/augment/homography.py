@@ -127,7 +127,8 @@ def _stacked(
     a: Any = 1, b: Any = 0, c: Any = 0, d: Any = 0, e: Any = 1, f: Any = 0, g: Any = 0, h: Any = 0
 ) -> Homography:
     """Returns the matrices [[a, b, c], [d, e, f], [g, h, 1]]; each letter is a number or an array of one a sample."""
-    entries = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(each, np.float64)) for each in (a, b, c, d, e, f, g, h, 1))
-    )
-    return np.stack(entries, -1).reshape(-1, 3, 3)
+    entries = [np.asarray(each, np.float64) for each in (a, b, c, d, e, f, g, h, 1)]
+    matrices = np.empty((np.broadcast(*entries).size, 9))
+    for place, each in enumerate(entries):  # a third of the time of `np.stack`; a batch needs a dozen of these
+        matrices[:, place] = each
+    return matrices.reshape(-1, 3, 3)
