@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from dist_ai.core.nested import is_container, parts, rebuilt
+from dist_ai.core.types import SemanticTensor, plain
 from dist_ai.errors import DataError
 
 __all__ = [
@@ -48,7 +50,7 @@ def collate(samples: Sequence[Any]) -> Any:
         raise DataError(f"samples of different types do not stack into a batch: {', '.join(sorted(kinds))}")
     if isinstance(first, torch.Tensor):
         _check_alike(samples)
-        return torch.stack(list(samples))
+        return _stacked(samples)
     if isinstance(first, np.ndarray) and first.dtype.kind in "biufc":  # not of strings or objects
         _check_alike(samples)
         return torch.from_numpy(np.stack(samples))  # stacked first: torch takes no negative strides or read-only memory
@@ -221,6 +223,22 @@ def _num_samples(value: Any) -> int:
     if isinstance(value, list) or not is_container(value):
         return len(value)
     return min(map(_num_samples, parts(value)), default=0)
+
+
+def _stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns tensors of one type, shape and dtype stacked; in a loader's worker in the memory that it shares with the training.
+
+    There a batch would else be copied once more on its way. As torch's `default_collate` does it.
+    """
+    first = tensors[0]
+    known = isinstance(first, SemanticTensor) or type(first) is torch.Tensor
+    if get_worker_info() is None or not known or first.is_cuda or first.is_sparse:
+        return torch.stack(list(tensors))
+    plains = list(map(plain, tensors))
+    shared = plains[0]._typed_storage()._new_shared(len(plains) * first.numel(), device=first.device)
+    out = plains[0].new(shared).resize_(len(plains), *first.shape)
+    stacked = torch.stack(plains, out=out)
+    return first.give_type_to(stacked) if isinstance(first, SemanticTensor) else stacked
 
 
 def _kind(sample: Any) -> str:

@@ -598,7 +598,7 @@ def test_loaders_without_data_say_so():
             DataError, match=f"there is no {name} loader: this was loaded from an export; set learn.dls"
         ):
             getattr(dls, name)
-    with pytest.raises(AttributeError, match="DataLoaders has no attribute 'trian'"):
+    with pytest.raises(AttributeError, match="'DataLoaders' object has no attribute 'trian'"):
         dls.trian  # noqa: B018
 
 
