@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
@@ -161,7 +161,7 @@ class DataLoaders:
         >>> next(iter(dls.valid))
         (tensor([3.]), tensor([4]))
         """
-        _check_options(options)
+        check_options(options)
         bs, val_bs = options.get("bs", 64), options.get("val_bs")
         if isinstance(bs, list | tuple):
             raise ConfigError(f"bs={bs!r}: expected one number, of the training batches; that of the others is val_bs")
@@ -475,9 +475,14 @@ def _data_of(loader: AnyLoader) -> Any:
     return loader.source if isinstance(loader, IterableLoader) else loader.dataset
 
 
-def _check_options(options: LoaderOptions) -> None:
-    """Raises `TypeError`, as Python does, for an option that there is not."""
-    names = list(LoaderOptions.__annotations__)
+def check_options(options: Mapping[str, Any], kind: type[Any] = LoaderOptions) -> None:
+    """Raises `TypeError`, as Python does, for an option that there is not.
+
+    Args:
+        options: what was given.
+        kind: a `TypedDict` of what there is, such as an application's `LoaderOptions` with options of its own.
+    """
+    names = list(kind.__annotations__)
     for name in options:
         if name not in names:
             hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else did_you_mean(name, names)

@@ -11,7 +11,8 @@ import numpy as np
 
 from dist_ai.core.transform import Transform
 from dist_ai.data import DataBlock, DataLoaders, LoaderOptions
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.data.loaders import check_options
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
 from dist_ai.timeseries.frames import long_series, read_frame
@@ -243,6 +244,4 @@ def _check(options: Any) -> None:
         raise ConfigError(
             f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
         )
-    names = [*ForecastOptions.__annotations__, *LoaderOptions.__annotations__]
-    if wrong := [name for name in options if name not in names]:
-        raise TypeError(f"forecast loaders have no option {wrong[0]!r}{did_you_mean(wrong[0], names)}")
+    check_options(options, ForecastOptions)
