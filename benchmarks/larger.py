@@ -50,7 +50,7 @@ def write_rows(folder: Path, num: int) -> None:
     )
     for file in range(FILES):
         with parquet.ParquetWriter(folder / f"{file}.parquet", schema, compression="NONE") as writer:
-            for _ in range(max(1, num // FILES // GROUP)):
+            for _ in range(-(-num // (FILES * GROUP))):
                 cats = [random.integers(0, 10 * 4**i, GROUP).astype(np.int16) for i in range(len(CATS))]
                 conts = [random.standard_normal(GROUP, np.float32) for _ in CONTS]
                 y = (conts[0] + (cats[0] > 4) - 0.5 + 0.5 * conts[1] * conts[2] > 0).astype(np.int8)
