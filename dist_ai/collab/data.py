@@ -19,14 +19,38 @@ from dist_ai.data import (
 )
 from dist_ai.data.base_loader import as_list
 from dist_ai.data.frames import read_csv
+from dist_ai.data.loaders import check_options
 from dist_ai.data.table import no_column
 from dist_ai.data.tabular import splits_of
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["CollabDataLoaders"]
+__all__ = ["CollabDataLoaders", "CollabOptions"]
 
 CHOSEN = "chosen"
 """The target's name where there are no ratings."""
+
+
+class CollabOptions(LoaderOptions, total=False):
+    """What all ways to make `CollabDataLoaders` take, besides where the rows are.
+
+    Attributes:
+        user_name, item_name, rating_name: the columns; by default the first, the second and the third.
+        negatives: there are no ratings, each row is something that a user chose, and so many items that they did not are drawn
+            beside it, anew each epoch.
+        valid_negatives: beside each validation row, always the same; 99 by default.
+        valid_pct: share of the rows drawn at random for validation, 0.2 by default, 0 for none.
+        valid_idx: the validation rows, instead of drawing them.
+        seed: of that draw, of the order and of the negatives; 0 by default.
+    """
+
+    user_name: str | None
+    item_name: str | None
+    rating_name: str | None
+    negatives: int | None
+    valid_negatives: int
+    valid_pct: float | None
+    valid_idx: Sequence[int] | None
+    seed: int | None
 
 
 class CollabDataLoaders(DataLoaders):
@@ -36,14 +60,8 @@ class CollabDataLoaders(DataLoaders):
     dls = CollabDataLoaders.from_csv("ratings.csv", item_name="title", bs=64)
     ```
 
-    What all ways to make them take:
-
-    - `user_name`, `item_name`, `rating_name`: the columns; by default the first, the second and the third;
-    - `negatives`: there are no ratings, each row is something that a user chose, and so many items that they did not are drawn
-      beside it, anew each epoch; `valid_negatives`: beside each validation row, always the same;
-    - `valid_pct`: share of the rows drawn at random for validation, 0.2 by default, 0 for none; or `valid_idx`, the rows;
-    - `seed`: of that draw, of the order and of the negatives;
-    - `options`: ``bs=64`` and more; see `LoaderOptions`.
+    All ways to make them take the options of `CollabOptions`, such as ``negatives``, ``valid_pct`` and ``seed``, and those of
+    `LoaderOptions`: ``bs=64`` and more.
 
     Users and items are those of the training rows; one that only validation or new rows have is unknown.
     """
@@ -56,47 +74,39 @@ class CollabDataLoaders(DataLoaders):
         return reader.classes
 
     @classmethod
-    def from_df(
-        cls,
-        ratings: Any,
-        path: str | Path = ".",
-        *,
-        user_name: str | None = None,
-        item_name: str | None = None,
-        rating_name: str | None = None,
-        negatives: int | None = None,
-        valid_negatives: int = 99,
-        valid_pct: float | None = None,
-        valid_idx: Sequence[int] | None = None,
-        seed: int | None = 0,
-        **options: Unpack[LoaderOptions],
-    ) -> Self:
+    def from_df(cls, ratings: Any, path: str | Path = ".", **options: Unpack[CollabOptions]) -> Self:
         """Returns loaders of a data frame, an Arrow table, a `Table` or a list of dicts.
 
         Args:
             ratings: the rows; they are not changed.
             path: not used; here because fastai's has it.
-            user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
+            options: see `CollabOptions`.
 
         Raises:
             DataError: a column is missing or comes twice, or a rating is missing, infinite or no number.
             ConfigError: `negatives` beside `rating_name`, or columns that are the same.
         """
-        frame = as_frame(ratings)
+        check_options(options, CollabOptions)
+        frame, rest = as_frame(ratings), dict[str, Any](options)
+        user_name, item_name, rating_name = (rest.pop(f"{kind}_name", None) for kind in ("user", "item", "rating"))
+        negatives, seed = rest.pop("negatives", None), rest.get("seed", 0)
+        valid_negatives = rest.pop("valid_negatives", 99)
         if negatives is not None and rating_name is not None:
             raise ConfigError("negatives beside rating_name: with ratings there is nothing to draw; give one of them")
         names = _columns(frame, [user_name, item_name, *([] if negatives is not None else [rating_name])])
         if negatives is not None:
             frame, names = frame.assign(**{CHOSEN: 1.0}), [*names, CHOSEN]
         _require_ids(frame, names[:2])
-        splits = splits_of(frame, valid_pct=valid_pct, valid_idx=valid_idx, seed=seed)
+        splits = splits_of(
+            frame, valid_pct=rest.pop("valid_pct", None), valid_idx=rest.pop("valid_idx", None), seed=seed
+        )
         to = TabularPandas(frame[names], Categorify, names[:2], (), names[2], RegressionBlock, splits)
         tfms = []
         if negatives is not None:
             sampler = SampleNegatives(len(to.classes[names[1]]), negatives, valid_negatives, seed or 0)
             sampler.remember(to.train.rows.cats)
             tfms.append(sampler)
-        return to.dataloaders(cls, batch_tfms=as_list(tfms), seed=seed, **options)
+        return to.dataloaders(cls, batch_tfms=as_list(tfms), **rest)
 
     @classmethod
     def from_csv(
@@ -105,15 +115,7 @@ class CollabDataLoaders(DataLoaders):
         path: str | Path = ".",
         *,
         delimiter: str = ",",
-        user_name: str | None = None,
-        item_name: str | None = None,
-        rating_name: str | None = None,
-        negatives: int | None = None,
-        valid_negatives: int = 99,
-        valid_pct: float | None = None,
-        valid_idx: Sequence[int] | None = None,
-        seed: int | None = 0,
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[CollabOptions],
     ) -> Self:
         """Returns loaders of a CSV file.
 
@@ -121,54 +123,19 @@ class CollabDataLoaders(DataLoaders):
             csv: the file or its address, ``.gz`` too; its first line has the columns' names.
             path: not used; here because fastai's has it.
             delimiter: between its values.
-            user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
+            options: see `CollabOptions`.
         """
-        return cls.from_df(
-            read_csv(csv, delimiter=delimiter),
-            user_name=user_name,
-            item_name=item_name,
-            rating_name=rating_name,
-            negatives=negatives,
-            valid_negatives=valid_negatives,
-            valid_pct=valid_pct,
-            valid_idx=valid_idx,
-            seed=seed,
-            **options,
-        )
+        return cls.from_df(read_csv(csv, delimiter=delimiter), **options)
 
     @classmethod
-    def from_parquet(
-        cls,
-        path: str | Path,
-        *,
-        user_name: str | None = None,
-        item_name: str | None = None,
-        rating_name: str | None = None,
-        negatives: int | None = None,
-        valid_negatives: int = 99,
-        valid_pct: float | None = None,
-        valid_idx: Sequence[int] | None = None,
-        seed: int | None = 0,
-        **options: Unpack[LoaderOptions],
-    ) -> Self:
+    def from_parquet(cls, path: str | Path, **options: Unpack[CollabOptions]) -> Self:
         """Returns loaders of a Parquet file, or a folder of them, that fits into memory.
 
         Args:
             path: the file or folder, or its address.
-            user_name, item_name, rating_name, negatives, valid_negatives, valid_pct, valid_idx, seed, options: see the class.
+            options: see `CollabOptions`.
         """
-        return cls.from_df(
-            Table.from_parquet(path),
-            user_name=user_name,
-            item_name=item_name,
-            rating_name=rating_name,
-            negatives=negatives,
-            valid_negatives=valid_negatives,
-            valid_pct=valid_pct,
-            valid_idx=valid_idx,
-            seed=seed,
-            **options,
-        )
+        return cls.from_df(Table.from_parquet(path), **options)
 
 
 def _columns(frame: Any, given: list[str | None]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 import numpy as np
@@ -162,7 +162,7 @@ class DataLoaders:
         >>> next(iter(dls.valid))
         (tensor([3.]), tensor([4]))
         """
-        refuse_unknown("loaders have no option", options, LoaderOptions.__annotations__, "LoaderOptions")
+        check_options(options)
         bs, val_bs = options.get("bs", 64), options.get("val_bs")
         if isinstance(bs, list | tuple):
             raise ConfigError(f"bs={bs!r}: expected one number, of the training batches; that of the others is val_bs")
@@ -476,6 +476,16 @@ _SHOWN = 10  # classes
 
 def _data_of(loader: AnyLoader) -> Any:
     return loader.source if isinstance(loader, IterableLoader) else loader.dataset
+
+
+def check_options(options: Mapping[str, Any], kind: type[Any] = LoaderOptions) -> None:
+    """Raises `TypeError`, as Python does, for an option that there is not.
+
+    Args:
+        options: what was given.
+        kind: a `TypedDict` of what there is, such as an application's `LoaderOptions` with options of its own.
+    """
+    refuse_unknown("loaders have no option", options, kind.__annotations__, kind.__name__, "LoaderOptions")
 
 
 def _recipe_of(train: Any, n_inp: int, item_tfms: list[Any], batch_tfms: list[Any]) -> SampleRecipe | None:

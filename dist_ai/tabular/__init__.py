@@ -1,7 +1,7 @@
 """Tabular: loaders of tables, procs that prepare their columns, models and learners."""
 
 from dist_ai.data import Categorify, ReadRows, TabularFrame, TabularPandas, TabularProc
-from dist_ai.tabular.data import TabularDataLoaders
+from dist_ai.tabular.data import RowOptions, TabularDataLoaders, TabularOptions
 from dist_ai.tabular.dates import add_datepart, add_elapsed_times, cont_cat_split, make_date
 from dist_ai.tabular.importance import Importance, feature_importance
 from dist_ai.tabular.learner import tabular_learner
@@ -17,9 +17,11 @@ __all__ = [
     "Normalize",
     "RareCategories",
     "ReadRows",
+    "RowOptions",
     "TabularDataLoaders",
     "TabularFrame",
     "TabularModel",
+    "TabularOptions",
     "TabularPandas",
     "TabularProc",
     "TabularResNet",

@@ -18,6 +18,7 @@ from dist_ai.data import (
 )
 from dist_ai.data.base_loader import Tfms
 from dist_ai.data.frames import read_csv
+from dist_ai.data.loaders import check_options
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
 from dist_ai.data.tabular import names_of, splits_of
@@ -25,7 +26,41 @@ from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split
 from dist_ai.tabular.procs import FillMissing, Normalize
 
-__all__ = ["TabularDataLoaders"]
+__all__ = ["RowOptions", "TabularDataLoaders", "TabularOptions"]
+
+
+class RowOptions(LoaderOptions, total=False):
+    """What all ways to make `TabularDataLoaders` take, besides where the rows are.
+
+    Attributes:
+        procs: what prepares the columns, and learns from the training rows alone; by default missing numbers are filled,
+            categories numbered and numbers scaled. Those of new rows, and of an exported model's, are prepared alike.
+        cat_names, cont_names: the columns that hold categories, and numbers; by default `cont_cat_split` tells.
+        y_names: the column, or columns, to predict.
+        y_block: what they are; see `TabularPandas`.
+        seed: of all draws, and of the order; 0 by default.
+        batch_tfms: transforms of a batch, of a `TabularRow` and targets.
+    """
+
+    procs: Iterable[Proc] | Proc
+    cat_names: Sequence[str] | str | None
+    cont_names: Sequence[str] | str | None
+    y_names: Sequence[str] | str
+    y_block: TransformBlock | Callable[[], TransformBlock] | None
+    seed: int | None
+    batch_tfms: Tfms
+
+
+class TabularOptions(RowOptions, total=False):
+    """What all ways to make `TabularDataLoaders` of rows that fit into memory take besides.
+
+    Attributes:
+        valid_pct: share of the rows drawn at random for validation, 0.2 by default, 0 for none.
+        valid_idx: the validation rows, instead of drawing them.
+    """
+
+    valid_pct: float | None
+    valid_idx: Sequence[int] | None
 
 
 class TabularDataLoaders(DataLoaders):
@@ -35,53 +70,36 @@ class TabularDataLoaders(DataLoaders):
     dls = TabularDataLoaders.from_csv("adult.csv", cat_names=["job"], cont_names=["age"], y_names="income", bs=256)
     ```
 
-    What all ways to make them take:
-
-    - `procs`: what prepares the columns, and learns from the training rows alone; by default missing numbers are filled,
-      categories numbered and numbers scaled. Those of new rows, and of an exported model's, are prepared alike;
-    - `cat_names`, `cont_names`: the columns that hold categories, and numbers; by default `cont_cat_split` tells;
-    - `y_names`: the column, or columns, to predict; `y_block`: what they are, see `TabularPandas`;
-    - `valid_pct`: share of the rows drawn at random for validation, 0.2 by default, 0 for none; or `valid_idx`, the rows;
-    - `seed`: of that draw and of the order;
-    - `batch_tfms`: transforms of a batch, of a `TabularRow` and targets;
-    - `options`: ``bs=64``, ``weights="balanced"`` and more; see `LoaderOptions`.
+    All ways to make them take the options of `TabularOptions`, such as ``y_names="income"``, ``procs`` and ``valid_pct``, and
+    those of `LoaderOptions`: ``bs=64``, ``weights="balanced"`` and more.
     """
 
     @classmethod
-    def from_df(
-        cls,
-        df: Any,
-        path: str | Path = ".",
-        *,
-        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
-        cat_names: Sequence[str] | str | None = None,
-        cont_names: Sequence[str] | str | None = None,
-        y_names: Sequence[str] | str = (),
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
-        valid_pct: float | None = None,
-        valid_idx: Sequence[int] | None = None,
-        seed: int | None = 0,
-        batch_tfms: Tfms = (),
-        **options: Unpack[LoaderOptions],
-    ) -> Self:
+    def from_df(cls, df: Any, path: str | Path = ".", **options: Unpack[TabularOptions]) -> Self:
         """Returns loaders of a data frame, an Arrow table, a `Table` or a list of dicts.
 
         Args:
             df: the rows; they are not changed.
             path: not used; here because fastai's has it.
-            procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
+            options: see `TabularOptions`.
 
         Raises:
             DataError: a column is missing or comes twice, holds infinities, values of several types, or no number at all;
                 or there are too few rows, or one class.
             ConfigError: no `y_names`, or a column that is several things.
         """
-        frame = as_frame(df)
-        y_names = _targets(y_names)
-        cats, conts = _columns(frame, cat_names, cont_names, y_names)
-        splits = splits_of(frame, valid_pct=valid_pct, valid_idx=valid_idx, seed=seed)
-        to = TabularPandas(frame, procs, cats, conts, y_names, y_block, splits)
-        return to.dataloaders(cls, batch_tfms=batch_tfms, seed=seed, **options)
+        check_options(options, TabularOptions)
+        frame, rest = as_frame(df), dict[str, Any](options)
+        y_names = _targets(rest.pop("y_names", ()))
+        cats, conts = _columns(frame, rest.pop("cat_names", None), rest.pop("cont_names", None), y_names)
+        splits = splits_of(
+            frame,
+            valid_pct=rest.pop("valid_pct", None),
+            valid_idx=rest.pop("valid_idx", None),
+            seed=rest.get("seed", 0),
+        )
+        to = TabularPandas(frame, rest.pop("procs", _PROCS), cats, conts, y_names, rest.pop("y_block", None), splits)
+        return to.dataloaders(cls, **rest)
 
     @classmethod
     def from_csv(
@@ -91,16 +109,7 @@ class TabularDataLoaders(DataLoaders):
         *,
         delimiter: str = ",",
         text: Iterable[str] = (),
-        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
-        cat_names: Sequence[str] | str | None = None,
-        cont_names: Sequence[str] | str | None = None,
-        y_names: Sequence[str] | str = (),
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
-        valid_pct: float | None = None,
-        valid_idx: Sequence[int] | None = None,
-        seed: int | None = 0,
-        batch_tfms: Tfms = (),
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[TabularOptions],
     ) -> Self:
         """Returns loaders of a CSV file; an empty field is a missing value.
 
@@ -109,57 +118,19 @@ class TabularDataLoaders(DataLoaders):
             path: not used; here because fastai's has it.
             delimiter: between its values.
             text: columns whose values stay text: "007" is 7 otherwise.
-            procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
+            options: see `TabularOptions`.
         """
-        return cls.from_df(
-            read_csv(csv, delimiter=delimiter, text=text),
-            procs=procs,
-            cat_names=cat_names,
-            cont_names=cont_names,
-            y_names=y_names,
-            y_block=y_block,
-            valid_pct=valid_pct,
-            valid_idx=valid_idx,
-            seed=seed,
-            batch_tfms=batch_tfms,
-            **options,
-        )
+        return cls.from_df(read_csv(csv, delimiter=delimiter, text=text), **options)
 
     @classmethod
-    def from_parquet(
-        cls,
-        path: str | Path,
-        *,
-        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
-        cat_names: Sequence[str] | str | None = None,
-        cont_names: Sequence[str] | str | None = None,
-        y_names: Sequence[str] | str = (),
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
-        valid_pct: float | None = None,
-        valid_idx: Sequence[int] | None = None,
-        seed: int | None = 0,
-        batch_tfms: Tfms = (),
-        **options: Unpack[LoaderOptions],
-    ) -> Self:
+    def from_parquet(cls, path: str | Path, **options: Unpack[TabularOptions]) -> Self:
         """Returns loaders of a Parquet file, or a folder of them, that fits into memory.
 
         Args:
             path: the file or folder, or its address; only the columns that are named are read.
-            procs, cat_names, cont_names, y_names, y_block, valid_pct, valid_idx, seed, batch_tfms, options: see the class.
+            options: see `TabularOptions`.
         """
-        return cls.from_df(
-            Table.from_parquet(path),
-            procs=procs,
-            cat_names=cat_names,
-            cont_names=cont_names,
-            y_names=y_names,
-            y_block=y_block,
-            valid_pct=valid_pct,
-            valid_idx=valid_idx,
-            seed=seed,
-            batch_tfms=batch_tfms,
-            **options,
-        )
+        return cls.from_df(Table.from_parquet(path), **options)
 
     @classmethod
     def from_parquet_stream(
@@ -167,39 +138,37 @@ class TabularDataLoaders(DataLoaders):
         train: Any,
         valid: Any = None,
         *,
-        cat_names: Sequence[str] | str = (),
-        cont_names: Sequence[str] | str = (),
         other_names: Sequence[str] | str = (),
-        y_names: Sequence[str] | str = (),
-        procs: Iterable[Proc] | Proc = (Categorify, FillMissing, Normalize),
-        y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
         fit_rows: int = 1_000_000,
         buffer_bytes: int = 64 << 20,
-        seed: int | None = 0,
-        batch_tfms: Tfms = (),
-        **options: Unpack[LoaderOptions],
+        **options: Unpack[RowOptions],
     ) -> Self:
         """Returns loaders of Parquet files that need not fit into memory: row groups are read when they are needed.
 
         Args:
             train, valid: the files for training and for validation, which must be others: a file, a folder, or several, or
                 their addresses; see `ParquetData`, which also says how rows are shuffled. Without `valid` nothing is validated.
-            cat_names, cont_names: the columns, which are not guessed here.
             other_names: further columns that procs look at, such as that of `DateParts`.
             fit_rows: about so many training rows, of row groups all over the files, are what the procs learn from; they have to
                 fit into memory. A category that these do not have counts as unknown.
             buffer_bytes: decoded rows that each process holds.
-            y_names, procs, y_block, seed, batch_tfms, options: see the class.
+            options: see `RowOptions`; here `cat_names` and `cont_names` are not guessed.
         """
-        names = _targets(y_names)
-        cats, conts = names_of(cat_names), names_of(cont_names)
+        check_options(options, RowOptions)
+        rest = dict[str, Any](options)
+        names = _targets(rest.pop("y_names", ()))
+        cats, conts = names_of(rest.pop("cat_names", ())), names_of(rest.pop("cont_names", ()))
         if not cats and not conts:
             raise ConfigError("neither cat_names nor cont_names are given: there is nothing to predict from")
         columns = [*cats, *conts, *names_of(other_names), *names]
         data = ParquetData(train, columns=columns, buffer_bytes=buffer_bytes)
+        procs, y_block = rest.pop("procs", _PROCS), rest.pop("y_block", None)
         rows = RowStream.fitted(data, procs, cats, conts, names, y_block, fit_rows=fit_rows)
         held_out = None if valid is None else rows.new(ParquetData(valid, columns=columns, buffer_bytes=buffer_bytes))
-        return cls.from_dsets(rows, held_out, batch_tfms=batch_tfms, n_inp=1, seed=seed, **options)
+        return cls.from_dsets(rows, held_out, n_inp=1, **rest)
+
+
+_PROCS = (Categorify, FillMissing, Normalize)
 
 
 def _targets(y_names: Sequence[str] | str) -> list[str]:

@@ -3,7 +3,7 @@
 import dist_ai.text.show  # noqa: F401  # registers the loss of language models
 from dist_ai.text.awd_lstm import AWD_LSTM
 from dist_ai.text.blocks import TextBlock
-from dist_ai.text.data import TextDataLoaders
+from dist_ai.text.data import ColumnOptions, TextDataLoaders, TextOptions
 from dist_ai.text.huggingface import hf_learner
 from dist_ai.text.learner import (
     LMLearner,
@@ -21,12 +21,14 @@ __all__ = [
     "AWD_LSTM",
     "DEFAULT_RULES",
     "SPECIALS",
+    "ColumnOptions",
     "JoinFields",
     "LMLearner",
     "ReadText",
     "TextBlock",
     "TextDataLoaders",
     "TextLearner",
+    "TextOptions",
     "Tokenize",
     "Transformer",
     "architectures",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from dist_ai.core.names import refuse_unknown
 from dist_ai.data import (
     CategoryBlock,
     ColReader,
@@ -25,18 +24,21 @@ from dist_ai.data import (
     get_text_files,
     parent_label,
 )
+from dist_ai.data.loaders import check_options
 from dist_ai.data.splitters import Splitter
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.blocks import TextBlock, Vocab
 from dist_ai.text.transforms import Tokenize
 
-__all__ = ["TextDataLoaders", "TextOptions"]
+__all__ = ["ColumnOptions", "TextDataLoaders", "TextOptions"]
 
 
 class TextOptions(LoaderOptions, total=False):
     """What all ways to make `TextDataLoaders` take, besides where the texts are.
 
     Attributes:
+        valid_pct: share of the texts drawn at random for validation.
+        seed: of that draw, of the order and of all random draws; 0 by default.
         is_lm: for a language model: windows of the texts, each token's target being the next.
         text_vocab: the vocabulary: words in the order of their ids (``dls_lm.vocab``) or a `Tokenize` (``dls_lm.tokenize``).
         seq_len: tokens in a window of a language model; 72 by default.
@@ -47,6 +49,8 @@ class TextOptions(LoaderOptions, total=False):
         cache: a folder that keeps the tokens as Arrow files, which are mapped: for corpora larger than memory.
     """
 
+    valid_pct: float | None
+    seed: int | None
     is_lm: bool
     text_vocab: Vocab
     seq_len: int
@@ -58,6 +62,25 @@ class TextOptions(LoaderOptions, total=False):
     cache: str | Path | None
 
 
+class ColumnOptions(TextOptions, total=False):
+    """What all ways to make `TextDataLoaders` of a table take besides; `valid_pct` is 0.2 there by default.
+
+    Attributes:
+        text_col: the column of texts, by name or place, the first by default; or several, each of which is put behind a mark.
+        label_col: the column of labels, the second by default; or several, with a number each. A language model needs none.
+        label_delim: between the labels of a text that has several.
+        y_block: what the labels are; by default several labels with `label_delim`, numbers where there are floats, and one
+            label otherwise.
+        valid_col: a column with True for the validation texts, instead of `valid_pct`.
+    """
+
+    text_col: str | int | Sequence[str | int]
+    label_col: str | int | Sequence[str | int]
+    label_delim: str | None
+    y_block: TransformBlock | None
+    valid_col: str | int | None
+
+
 class TextDataLoaders(DataLoaders):
     """Loaders of texts and their labels, or of the windows of a language model.
 
@@ -66,8 +89,8 @@ class TextDataLoaders(DataLoaders):
     dls = TextDataLoaders.from_df(df, text_col="text", label_col="label", text_vocab=dls_lm.vocab)
     ```
 
-    What all ways to make them take: `valid_pct`, the share of the texts drawn at random for validation; `seed`, of that draw, of
-    the order and of all random draws; and the options of `TextOptions` and `LoaderOptions`, such as ``bs=64``.
+    All ways to make them take the options of `TextOptions`, such as ``valid_pct``, ``seed`` and ``max_length``, and those of
+    `LoaderOptions`: ``bs=64`` and more. Those of tables say in `ColumnOptions` what is in which column.
 
     A classifier's batches hold texts of similar length, the same on any number of ranks; padding stands behind them, and
     models mask it.
@@ -80,8 +103,6 @@ class TextDataLoaders(DataLoaders):
         *,
         train: str = "train",
         valid: str = "valid",
-        valid_pct: float | None = None,
-        seed: int | None = 0,
         vocab: Sequence[str] | None = None,
         encoding: str = "utf-8",
         **options: Unpack[TextOptions],
@@ -92,15 +113,15 @@ class TextDataLoaders(DataLoaders):
             path: holds ``train/pos/1.txt``, ``valid/neg/2.txt``; or, with `valid_pct`, ``pos/1.txt`` at any depth. For a
                 language model the folders of classes may be missing.
             train, valid: names of the two folders.
-            valid_pct: share of all files drawn at random for validation, instead of the two folders.
             vocab: the classes in order; by default the sorted labels of the training texts.
             encoding: of the files.
-            seed, options: see the class.
+            options: see `TextOptions`; with `valid_pct`, that share of all files is drawn, instead of the two folders.
 
         Raises:
             DataError: there is no such folder or file; a file is empty or has another encoding; there is one class only.
         """
-        path = Path(path)
+        check_options(options, TextOptions)
+        path, valid_pct, seed = Path(path), options.get("valid_pct"), options.get("seed", 0)
         if valid_pct is None:
             for name in (train, valid):
                 _require_folder(path, name)
@@ -111,54 +132,37 @@ class TextDataLoaders(DataLoaders):
         text, of_loaders = _text_block((), options, encoding=encoding)
         classes = [] if options.get("is_lm") else [CategoryBlock(vocab)]
         block = DataBlock((text, *classes), splitter=splitter, get_y=parent_label if classes else None, n_inp=1)
-        return cls.from_dblock(block, files, seed=seed, **of_loaders)
+        return cls.from_dblock(block, files, **of_loaders)
 
     @classmethod
-    def from_df(
-        cls,
-        df: Any,
-        path: str | Path = ".",
-        *,
-        text_col: str | int | Sequence[str | int] = 0,
-        label_col: str | int | Sequence[str | int] = 1,
-        label_delim: str | None = None,
-        y_block: TransformBlock | None = None,
-        valid_col: str | int | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        **options: Unpack[TextOptions],
-    ) -> Self:
+    def from_df(cls, df: Any, path: str | Path = ".", **options: Unpack[ColumnOptions]) -> Self:
         """Returns loaders of a table with a column of texts, or several, and one of labels.
 
         Args:
             df: a data frame, an Arrow table, a `Table`, a `ParquetData`, or a list of dicts.
             path: not used; here because fastai's has it.
-            text_col: the column of texts, by name or place; or several, each of which is put behind a mark.
-            label_col: the column of labels; or several, with a number each. A language model needs none.
-            label_delim: between the labels of a text that has several.
-            y_block: what the labels are; by default several labels with `label_delim`, numbers where there are floats, and one
-                label otherwise.
-            valid_col: a column with True for the validation texts, instead of `valid_pct`.
-            seed, options: see the class.
+            options: see `ColumnOptions`.
 
         Raises:
             DataError: no such column; a row without text; one class only.
         """
+        check_options(options, ColumnOptions)
         rows = as_items(df)
-        getters = () if text_col is None else (ColReader(text_col),)
-        text, of_loaders = _text_block(getters, options)
+        text, of_loaders = _text_block((ColReader(options.get("text_col", 0)),), options)
         get_y: Any = None
         targets: list[TransformBlock] = []
         if not options.get("is_lm"):
-            get_y = ColReader(label_col, label_delim=label_delim)
-            targets = [y_block or _target_block(rows, get_y)]
+            get_y = ColReader(options.get("label_col", 1), label_delim=options.get("label_delim"))
+            targets = [options.get("y_block") or _target_block(rows, get_y)]
+        valid_col, valid_pct, seed = options.get("valid_col"), options.get("valid_pct"), options.get("seed", 0)
+        drawn = RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
         block = DataBlock(
             (text, *targets),
-            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
+            splitter=drawn if valid_col is None else ColSplitter(valid_col),
             get_y=get_y,
             n_inp=1,
         )
-        return cls.from_dblock(block, rows, seed=seed, **of_loaders)
+        return cls.from_dblock(block, rows, **of_loaders)
 
     @classmethod
     def from_csv(
@@ -168,14 +172,7 @@ class TextDataLoaders(DataLoaders):
         *,
         header: bool = True,
         delimiter: str = ",",
-        text_col: str | int | Sequence[str | int] = 0,
-        label_col: str | int | Sequence[str | int] = 1,
-        label_delim: str | None = None,
-        y_block: TransformBlock | None = None,
-        valid_col: str | int | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        **options: Unpack[TextOptions],
+        **options: Unpack[ColumnOptions],
     ) -> Self:
         """Returns loaders of a CSV file with a column of texts, or several, and one of labels.
 
@@ -184,61 +181,25 @@ class TextDataLoaders(DataLoaders):
             csv_fname: its name.
             header: whether its first line has the columns' names.
             delimiter: between its values.
-            text_col, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, options: see the class.
+            options: see `ColumnOptions`.
 
         Raises:
             DataError: as `from_df`; or the file is no table.
         """
-        return cls.from_df(
-            Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
-            path,
-            text_col=text_col,
-            label_col=label_col,
-            label_delim=label_delim,
-            y_block=y_block,
-            valid_col=valid_col,
-            valid_pct=valid_pct,
-            seed=seed,
-            **options,
-        )
+        return cls.from_df(Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter), path, **options)
 
     @classmethod
-    def from_parquet(
-        cls,
-        path: str | Path,
-        *,
-        text_col: str | int | Sequence[str | int] = 0,
-        label_col: str | int | Sequence[str | int] = 1,
-        label_delim: str | None = None,
-        y_block: TransformBlock | None = None,
-        valid_col: str | int | None = None,
-        valid_pct: float = 0.2,
-        seed: int | None = 0,
-        **options: Unpack[TextOptions],
-    ) -> Self:
+    def from_parquet(cls, path: str | Path, **options: Unpack[ColumnOptions]) -> Self:
         """Returns loaders of Parquet files, of which a few row groups are in memory at a time.
 
         Args:
             path: a file, or a folder of them; see `ParquetData`.
-            text_col, label_col, label_delim, y_block, valid_col: see `from_df`.
-            valid_pct, seed, options: see the class; with `cache` the tokens need not fit into memory either.
+            options: see `ColumnOptions`; with `cache` the tokens need not fit into memory either.
 
         Raises:
             DataError: as `from_df`; or a file is not Parquet.
         """
-        return cls.from_df(
-            ParquetData(path),
-            path,
-            text_col=text_col,
-            label_col=label_col,
-            label_delim=label_delim,
-            y_block=y_block,
-            valid_col=valid_col,
-            valid_pct=valid_pct,
-            seed=seed,
-            **options,
-        )
+        return cls.from_df(ParquetData(path), path, **options)
 
     @property
     def tokenize(self) -> Tokenize:
@@ -255,17 +216,15 @@ class TextDataLoaders(DataLoaders):
 
 
 def _text_block(
-    getters: Sequence[Any], options: TextOptions, encoding: str = "utf-8"
-) -> tuple[TextBlock, LoaderOptions]:
-    """Returns the block that options ask for, and those of the loaders."""
-    names = [*TextOptions.__annotations__, *LoaderOptions.__annotations__]
-    refuse_unknown("loaders of texts have no option", options, names, "LoaderOptions")
+    getters: Sequence[Any], options: TextOptions | ColumnOptions, encoding: str = "utf-8"
+) -> tuple[TextBlock, dict[str, Any]]:
+    """Returns the block that options ask for, and those of the loaders, `seed` among them."""
     given: dict[str, Any] = dict(options)
-    of_text = {name: given.pop(name) for name in _OF_BLOCK if name in given}
+    of_text = {name: given[name] for name in _OF_BLOCK if name in given}
     if "seq_len" in of_text and of_text["seq_len"] < 1:
         raise ConfigError(f"seq_len={of_text['seq_len']}: expected at least 1 token")
-    vocab = given.pop("text_vocab", None)
-    return TextBlock(vocab, getters=getters, encoding=encoding, **of_text), given  # type: ignore[return-value]  # names were checked above
+    block = TextBlock(given.get("text_vocab"), getters=getters, encoding=encoding, **of_text)
+    return block, {name: given[name] for name in ("seed", *LoaderOptions.__annotations__) if name in given}
 
 
 _OF_BLOCK = ("is_lm", "seq_len", "backwards", "tok_tfm", "min_freq", "max_vocab", "max_length", "cache")

@@ -87,6 +87,7 @@ _REPEATED = re.compile(r"([^\s\d])\1{3,}")
 _REPEATED_WORD = re.compile(r"(?<!\S)(\w++)((?:\s+\1){2,})(?!\w)", re.IGNORECASE)
 _SPACED = re.compile(r"\s*([/#\\])\s*")
 _SPACES = re.compile(r"[ \t\r\f\v]{2,}|[\u00a0\u2009\u200b]+")
+_ODD_SPACE = re.compile(r"[\t\r\f\v\u00a0\u2009\u200b]")  # with none of them and no two spaces, a text is left alone
 _CAPITALS = re.compile(r"([A-Z](?<!\w\w)[A-Z][A-Z0-9'’]*)(?!\w)")
 _CAPITAL = re.compile(r"([A-ZÀ-ÖØ-ÞΑ-ΩА-Я])(?<!\w\w)(?=[^\W\d_]*[^\W\d_A-Z]|(?!\w))")
 
@@ -134,19 +135,31 @@ def spec_add_spaces(text: str) -> str:
 @text_rules.register("rm_useless_spaces")
 def rm_useless_spaces(text: str) -> str:
     """Makes one space of several."""
-    return _SPACES.sub(" ", text)
+    return _SPACES.sub(" ", text) if "  " in text or _ODD_SPACE.search(text) else text
 
 
 @text_rules.register("replace_all_caps")
 def replace_all_caps(text: str) -> str:
     """Marks words of capitals by ``xxup``; `lowercase` makes them small."""
-    return _CAPITALS.sub(rf"{UP} \1", text)
+    return _marked(_CAPITALS, UP, text)
 
 
 @text_rules.register("replace_maj")
 def replace_maj(text: str) -> str:
     """Marks words that begin with a capital by ``xxmaj``; `lowercase` makes it small."""
-    return _CAPITAL.sub(rf"{MAJ} \1", text)
+    return _marked(_CAPITAL, MAJ, text)
+
+
+def _marked(pattern: re.Pattern[str], mark: str, text: str) -> str:
+    """Returns the text with a mark before each match of a pattern that is one group.
+
+    Split and joined, which takes half the time of `re.sub`: that calls Python for every match.
+    """
+    parts = pattern.split(text)
+    if len(parts) == 1:
+        return text
+    parts[1::2] = [f"{mark} {each}" for each in parts[1::2]]
+    return "".join(parts)
 
 
 @text_rules.register("lowercase")

@@ -15,7 +15,15 @@ from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.types import TensorLMText, TensorText, plain
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.rules import DEFAULT_RULES, SPECIALS, as_text, in_fields, prepared, restored
-from dist_ai.text.tokenizers import Kind, engine_of, pretrained_tokenizer, shared_tokenizer, special_ids, word_tokenizer
+from dist_ai.text.tokenizers import (
+    Kind,
+    encoder_of,
+    engine_of,
+    pretrained_tokenizer,
+    shared_tokenizer,
+    special_ids,
+    word_tokenizer,
+)
 
 __all__ = ["JoinFields", "ReadText", "Tokenize"]
 
@@ -139,17 +147,16 @@ class Tokenize(Transform):
         return TensorLMText(tensor) if self.is_lm else TensorText(tensor)
 
     def encode_all(self, texts: Iterable[str]) -> Iterator[npt.NDArray[np.int32]]:
-        """Yields the token ids of texts, int32 each; many at once on all cores.
+        """Yields the token ids of texts, int32 each.
 
         Raises:
             DataError: a text has no token.
         """
-        engine = self._engine
+        encode = encoder_of(self._state)
         for some in _in_chunks(texts, _AT_ONCE):
             ready = [prepared(text, self.rules or ()) for text in some]
-            found = [engine.encode(ready[0])] if len(ready) == 1 else engine.encode_batch_fast(ready)
-            for text, encoding in zip(some, found, strict=True):
-                ids = np.asarray(encoding.ids, dtype=np.int32)[: self.max_length]
+            for text, found in zip(some, encode(ready), strict=True):
+                ids = np.array(found, dtype=np.int32)[: self.max_length]
                 if not len(ids):
                     raise DataError(f"no token comes of the text {text!r:.50}; fill it, or leave such rows out")
                 yield ids[::-1] if self.backwards else ids
@@ -188,11 +195,15 @@ class Tokenize(Transform):
 
     @property
     def _engine(self) -> Any:
+        return engine_of(self._state)
+
+    @property
+    def _state(self) -> str:
         if not self.tokenizer:
             raise DataError(
                 "the tokenizer is not made yet: set the transform up on the training texts, or give tokenizer="
             )
-        return engine_of(self.tokenizer)
+        return self.tokenizer
 
     def _spelt(self, ids: Sequence[int]) -> str:
         """Returns the tokens as one text, special tokens as words of their own."""

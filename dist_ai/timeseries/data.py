@@ -22,6 +22,7 @@ from dist_ai.data import (
     TransformBlock,
     as_items,
 )
+from dist_ai.data.loaders import check_options
 from dist_ai.data.table import missing as is_missing
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSBlock
@@ -280,6 +281,7 @@ class _Given:
 
 def _parted(options: SeriesOptions) -> tuple[_Made, Any]:
     """Returns the options of the series, with defaults, and those of the loaders."""
+    check_options(options, SeriesOptions)
     made = _Made(
         y_block=None, missing="raise", scale=None, pad=False, valid_pct=0.2, seed=0, item_tfms=None, batch_tfms=None
     )

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 
-from dist_ai.core.names import refuse_unknown
 from dist_ai.core.transform import Transform
 from dist_ai.data import DataBlock, DataLoaders, LoaderOptions
+from dist_ai.data.loaders import check_options
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
@@ -244,5 +244,4 @@ def _check(options: Any) -> None:
         raise ConfigError(
             f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
         )
-    names = [*ForecastOptions.__annotations__, *LoaderOptions.__annotations__]
-    refuse_unknown("forecast loaders have no option", options, names, "LoaderOptions")
+    check_options(options, ForecastOptions)

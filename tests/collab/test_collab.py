@@ -291,3 +291,8 @@ def test_the_model_with_hidden_layers_scores_several_items_as_one_by_one() -> No
     several = model(TabularRow(cats, torch.empty(2, 0)))
     single = torch.stack([model(TabularRow(cats[:, [0, i]], torch.empty(2, 0))) for i in (1, 2)], 1)
     torch.testing.assert_close(several, single)
+
+
+def test_an_option_that_there_is_not_is_named_with_what_was_meant() -> None:
+    with pytest.raises(TypeError, match="loaders have no option 'item_nam'; did you mean 'item_name'"):
+        CollabDataLoaders.from_df(ratings(), item_nam="film")

@@ -258,3 +258,12 @@ def test_numbers_as_classes_are_said_so() -> None:
         2,
         3,
     ]
+
+
+def test_an_option_that_there_is_not_is_named_with_what_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="loaders have no option 'cat_name'; did you mean 'cat_names'"):
+        people_loaders(cat_name=["job"])
+    with pytest.raises(TypeError, match="loaders have no option 'batch_size'; here it is bs"):
+        people_loaders(batch_size=4)
+    with pytest.raises(TypeError, match="loaders have no option 'valid_idx'"):
+        TabularDataLoaders.from_parquet_stream(tmp_path, y_names="rich", valid_idx=[0])

@@ -185,7 +185,7 @@ def test_one_class_an_unknown_option_and_a_missing_column_are_named() -> None:
     rows = [{"text": "a film", "label": "x"}] * 10
     with pytest.raises(DataError, match=r"one class only \('x'\); a classifier needs at least 2"):
         TextDataLoaders.from_df(rows, text_col="text", label_col="label", min_freq=1)
-    with pytest.raises(TypeError, match="loaders of texts have no option 'seq_length'; did you mean 'seq_len'"):
+    with pytest.raises(TypeError, match="loaders have no option 'seq_length'; did you mean 'seq_len'"):
         loaders(seq_length=4)
     with pytest.raises(DataError, match="training item 0: no column 'txt'; there are text, label; did you mean 'text'"):
         loaders(text_col="txt")

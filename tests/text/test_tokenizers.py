@@ -19,7 +19,7 @@ from dist_ai.core.transform import Transform
 from dist_ai.core.types import TensorLMText, TensorText
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.text import SPECIALS, Tokenize
-from dist_ai.text.tokenizers import train_tokenizer, word_tokenizer
+from dist_ai.text.tokenizers import encoder_of, train_tokenizer, word_tokenizer
 
 WORDS = (
     "the",
@@ -180,3 +180,49 @@ def test_a_tokenizer_without_padding_is_named() -> None:
     made = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
     with pytest.raises(ConfigError, match="the tokenizer has no token for padding; add one to its special tokens"):
         Tokenize(tokenizer=made.to_str()).pad_id  # noqa: B018
+
+
+PIECES = [
+    *SPECIALS,
+    "don't",
+    "can’t",
+    "n't",
+    "'ll",
+    "film's",
+    "1,000.5",
+    "..",
+    "....",
+    "_",
+    "²",
+    "é",
+    "ß",
+    "Ωx",
+    "да",
+    "हिन्दी",
+    "e\u0301",
+]
+PIECES += [*"n't’ .,!5xN\n\u2014", "xxmajor", "axxbos", "xxrep'll"]
+
+
+def test_words_parted_in_python_are_those_of_the_rust_engine() -> None:
+    chance = random.Random(0)
+    texts = ["".join(chance.choices(PIECES, k=chance.randint(1, 12))) for _ in range(4000)]
+    letters = [chr(i) for i in range(1, 0x3000)]
+    texts += [f"a{x}a 1{x}2 {x}{x} n{x}t x'{x} {x}'s 1.{x} {x}n't xxmaj{x}" for x in letters]
+    assert {text.isascii() for text in texts} == {True, False}
+    found = sorted({token for text in texts for token, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text)})
+    state = word_tokenizer(list(dict.fromkeys([*PIECES, *letters, *found])))
+    engine = Tokenizer.from_str(state)
+    for text, ids in zip(texts, encoder_of(state)(texts), strict=True):
+        assert list(ids) == engine.encode(text).ids, repr(text)
+
+
+def test_a_tokenizer_of_words_that_are_parted_otherwise_is_left_to_its_engine() -> None:
+    made = Tokenizer(models.WordLevel({"xxunk": 0, "don't": 1, "go": 2}, unk_token="xxunk"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    assert list(encoder_of(made.to_str())(["don't go away"])) == [[1, 2, 0]]
+
+
+def test_a_word_that_begins_like_a_special_token_is_a_word() -> None:
+    [ids] = Tokenize.from_words([*SPECIALS, "xxmajor"], rules=()).encode_all(["xxmajor xxmaj"])
+    assert ids.tolist() == [len(SPECIALS), SPECIALS.index("xxmaj")]

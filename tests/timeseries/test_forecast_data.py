@@ -176,7 +176,7 @@ def test_an_option_that_cannot_work_is_named(options: Any, said: str) -> None:
 def test_what_must_be_said_is_asked_for_and_what_is_no_option_is_named() -> None:
     with pytest.raises(ConfigError, match="say how many steps a forecast is made from and how many it has"):
         TSForecastDataLoaders.from_arrays(waves(), context=12)
-    with pytest.raises(TypeError, match="forecast loaders have no option 'strides'"):
+    with pytest.raises(TypeError, match="loaders have no option 'strides'"):
         TSForecastDataLoaders.from_arrays(waves(), strides=2, **QUICK)
 
 
