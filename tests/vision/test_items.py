@@ -70,7 +70,13 @@ def test_extreme_images_keep_something_of_themselves(method: Any, shape: tuple[i
 @pytest.mark.parametrize(
     ("left", "top", "side", "size", "frame"),
     [
-        (162.93, 83.18, 399.55, 75, Frame(512, 628)),  # shrinks by a little less than 16/3, and by that once it is rounded
+        (
+            162.93,
+            83.18,
+            399.55,
+            75,
+            Frame(512, 628),
+        ),  # shrinks by a little less than 16/3, and by that once it is rounded
         (7.5, 9.1, 799.7, 300, Frame(900, 1001)),  # as much less than 8/3
         (3.3, 5.2, 120.0, 30, Frame(301, 300)),
     ],

@@ -211,6 +211,15 @@ def test_on_two_ranks() -> None:
     assert (learn.dls.train.world.rank, learn.dls.train.world.world_size) == (0, 1)
     assert learn.dls.train.new().world.world_size == 1
 
+    # So a loader that was dealt out by itself would give each of them others.
+    by_itself = DataLoader(TensorData(torch.zeros(8, 12), torch.zeros(8, dtype=torch.int64)), bs=4, world=ranks.world)
+    refused(
+        "a DataLoader deals its batches out to 2 rank(s) by itself, and TensorParallel makes 1 group(s) of 2 ranks, each of which "
+        "computes a batch together; give a DataLoader or an IterableLoader without world=, or another strategy",
+        learn.validate,
+        by_itself,
+    )
+
     # A dropout between them sees a part of the features, and must be told which.
     refused(
         "TensorParallel: '2' sees another part of the features on each rank, so it would drop others than one process does; add "
