@@ -11,7 +11,10 @@ from dist_ai.errors import ConfigError
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Mesh"]
+__all__ = ["TENSOR_AXIS", "Mesh"]
+
+TENSOR_AXIS = "tensor"
+"""Along it ranks compute each layer together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Mesh:
 
         Args:
             world: of the ranks.
-            tensor_parallel: so many neighbouring ranks hold each part of the model between them: the last axis, ``tensor``.
+            tensor_parallel: so many neighbouring ranks hold each part of the model between them: the last axis, `TENSOR_AXIS`.
                 The mesh is over the groups then.
 
         Raises:
@@ -85,7 +88,7 @@ class Mesh:
         axes = {"replicate": full.data_parallel_replicate} if full.data_parallel_replicate > 1 else {}
         axes["shard"] = full.data_parallel_shard
         if tensor_parallel is not None:
-            axes["tensor"] = tensor_parallel
+            axes[TENSOR_AXIS] = tensor_parallel
         return init_device_mesh(world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
 
 

@@ -742,8 +742,8 @@ class Learner:
         own = getattr(loader, "world", whole)
         if world.world_size < whole.world_size and (own.rank, own.world_size) != (world.rank, world.world_size):
             raise ConfigError(
-                f"a {type(loader).__name__} deals its batches out to {own.world_size} rank(s) by itself, and TensorParallel makes "
-                f"{world.world_size} group(s) of {whole.world_size // world.world_size} ranks, each of which computes a batch together; give a "
+                f"a {type(loader).__name__} deals its batches out to {own.world_size} rank(s) by itself, and with TensorParallel "
+                f"the {whole.world_size} ranks are {world.world_size} group(s), each of which computes a batch together; give a "
                 "DataLoader or an IterableLoader without world=, or another strategy"
             )
 
