@@ -29,8 +29,6 @@ from dist_ai.checkpoint import KeepBest, Run
 from dist_ai.core.names import known_arguments, missing_attribute
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import plain
-from dist_ai.data.base_loader import BaseLoader
-from dist_ai.data.loader import Loader
 from dist_ai.data.loaders import AnyLoader, DataLoaders
 from dist_ai.distributed.collectives import join
 from dist_ai.distributed.coordination import Decisions
@@ -41,6 +39,7 @@ from dist_ai.learner import saving
 from dist_ai.learner.application import LearnerOptions
 from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, listed, loss_of
 from dist_ai.learner.batch import back_propagate
+from dist_ai.learner.dealing import deal_out
 from dist_ai.learner.evaluation import Evaluation, device_of, loader_of
 from dist_ai.learner.fits import Fit, Fits
 from dist_ai.learner.groups import (
@@ -168,7 +167,7 @@ class Learner:
         self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
         self.data_collectives = self.strategy.data_collectives
         for loader in self.dls if self.dls.has_data else ():
-            self._deal_out(loader)
+            deal_out(loader, self.strategy)
         self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
 
         self.state = TrainState()
@@ -517,7 +516,7 @@ class Learner:
             ConfigError: it is no loader, there is no such part, or it cannot be dealt out to groups of ranks.
         """
         loader = loader_of(self.dls, dl, ds_idx)
-        self._deal_out(loader)
+        deal_out(loader, self.strategy)
         return loader
 
     @known_arguments()
@@ -729,23 +728,6 @@ class Learner:
             self._fits.keeper.close()
 
     # ------------------------------------------------------------------------------------------------ inside
-
-    def _deal_out(self, loader: Loader) -> None:
-        """Has a loader deal its batches out to the ranks that take them; one of the user's own has done so by itself.
-
-        Raises:
-            ConfigError: it deals them out to ranks some of which compute a batch together.
-        """
-        if isinstance(loader, BaseLoader):
-            loader.deal_out_to(self.data_collectives.world)
-        whole, world = self.collectives.world, self.data_collectives.world
-        own = getattr(loader, "world", whole)
-        if world.world_size < whole.world_size and (own.rank, own.world_size) != (world.rank, world.world_size):
-            raise ConfigError(
-                f"a {type(loader).__name__} deals its batches out to {own.world_size} rank(s) by itself, and with TensorParallel "
-                f"the {whole.world_size} ranks are {world.world_size} group(s), each of which computes a batch together; give a "
-                "DataLoader or an IterableLoader without world=, or another strategy"
-            )
 
     def _make_opt(self) -> AnyOptimizer:
         groups = param_groups(self.model, self.splitter, wd_bn_bias=self.wd_bn_bias)

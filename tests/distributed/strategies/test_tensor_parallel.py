@@ -212,6 +212,13 @@ def test_on_two_ranks() -> None:
     assert (learn.dls.train.world.rank, learn.dls.train.world.world_size) == (0, 1)
     assert learn.dls.train.new().world.world_size == 1
 
+    # Another Learner may share the loaders, and each has them deal out as it needs.
+    shared = make_learner(TensorParallel({**plan, "2": "sharded_dropout"}, size=2))
+    Learner(shared.dls, nn.Linear(4, 2), CrossEntropyLoss(), run_dir=None, progress=False).fit(1)
+    assert shared.dls.train.world.world_size == 2
+    shared.fit(1)
+    assert shared.dls.train.world.world_size == 1
+
     # So a loader that was dealt out by itself would give each of them others.
     by_itself = DataLoader(TensorData(torch.zeros(8, 12), torch.zeros(8, dtype=torch.int64)), bs=4, world=ranks.world)
     refused(
