@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dist_ai.callbacks import AutoMicrobatch
+from dist_ai.callbacks import AutoMicrobatch, Callback, CancelBatch
 from dist_ai.checkpoint.chunks import deal_out
 from dist_ai.core.transform import Pipeline
 from dist_ai.data import DataLoader, DataLoaders, TensorData
@@ -187,13 +187,19 @@ def test_in_a_world_of_one_nothing_is_divided() -> None:
     assert isinstance(for_world(join(), TensorParallel(size=2)), Single)
 
 
-def make_learner(strategy: Any, cbs: Any = (), model: nn.Module | None = None) -> Learner:
+class CancelsOnRank1(Callback):
+    def before_batch(self) -> None:
+        if self.learn.collectives.world.rank == 1 and self.state.step == 1:
+            raise CancelBatch
+
+
+def make_learner(strategy: Any, cbs: Any = (), model: nn.Module | None = None, **options: Any) -> Learner:
     torch.manual_seed(0)
     if model is None:
         model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), SeededDropout(0.5), nn.Linear(8, 2))
     x = torch.randn(8, 4)
     dls = DataLoaders(DataLoader(TensorData(x, x[:, 0].long().abs() % 2), 4), recipe=SampleRecipe(inputs=[Pipeline()]))
-    return Learner(dls, model, CrossEntropyLoss(), strategy=strategy, cbs=cbs, run_dir=None, progress=False)
+    return Learner(dls, model, CrossEntropyLoss(), strategy=strategy, cbs=cbs, run_dir=None, progress=False, **options)
 
 
 @pytest.mark.world_size(2)
@@ -213,7 +219,8 @@ def test_on_two_ranks() -> None:
     assert learn.dls.train.new().world.world_size == 1
 
     # Another Learner may share the loaders, and each has them deal out as it needs.
-    shared = make_learner(TensorParallel({**plan, "2": "sharded_dropout"}, size=2))
+    whole_plan = TensorParallel({**plan, "2": "sharded_dropout"}, size=2)
+    shared = make_learner(whole_plan)
     Learner(shared.dls, nn.Linear(4, 2), CrossEntropyLoss(), run_dir=None, progress=False).fit(1)
     assert shared.dls.train.world.world_size == 2
     shared.fit(1)
@@ -228,6 +235,11 @@ def test_on_two_ranks() -> None:
         by_itself,
     )
 
+    # A rank that cancels takes part in what the others exchange, in the type in which they compute.
+    cancelled = make_learner(whole_plan, CancelsOnRank1(), precision="bf16")
+    cancelled.fit(1)
+    assert len(cancelled.recorder.losses) == 1
+
     # A dropout between them sees a part of the features, and must be told which.
     refused(
         "TensorParallel: '2' sees another part of the features on each rank, so it would drop others than one process does; add "
@@ -235,7 +247,7 @@ def test_on_two_ranks() -> None:
         learn.fit,
         1,
     )
-    make_learner(TensorParallel({**plan, "2": "sharded_dropout"}, size=2)).fit(1)
+    make_learner(whole_plan).fit(1)
 
     refused(
         "AutoMicrobatch does not work with TensorParallel: the ranks of a group exchange within each layer, which one that ran "
