@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -125,8 +126,10 @@ class Callback:
                 other libraries' callbacks do and nothing reads here.
         """
         kind = type(self).__name__
-        others = other_words("a callback defines")
+        others, settings = other_words("a callback defines"), other_words("a callback sets")
         for name in dir(type(self)):
+            if name in settings and not inspect.isroutine(getattr(type(self), name)):
+                raise ConfigError(f"{kind}.{name} is read by nothing; {settings[name]}")
             if name in others:
                 raise ConfigError(f"{kind}.{name} is read by nothing; {others[name]}")
         for name in dir(self):

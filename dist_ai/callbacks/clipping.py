@@ -29,7 +29,7 @@ class GradientClip(Callback):
         norm: the norm before the last clipping, a scalar on the device; None if nothing was clipped by norm yet.
 
     Raises:
-        ConfigError: a limit is not more than 0, or both are given.
+        ConfigError: a limit or the norm's type is not more than 0, or both limits are given.
     """
 
     phase: ClassVar[Phase] = Phase.CHANGE
@@ -42,7 +42,7 @@ class GradientClip(Callback):
     ) -> None:
         if max_norm is not None and max_value is not None:
             raise ConfigError(f"GradientClip(max_norm={max_norm}, max_value={max_value}): give one of them")
-        for name, limit in (("max_norm", max_norm), ("max_value", max_value)):
+        for name, limit in (("max_norm", max_norm), ("max_value", max_value), ("norm_type", norm_type)):
             if limit is not None and not limit > 0:
                 raise ConfigError(f"GradientClip({name}={limit}): expected more than 0")
         self.max_norm = 1.0 if max_norm is None and max_value is None else max_norm
@@ -90,6 +90,8 @@ def clip_grad_norm(params: list[nn.Parameter], max_norm: float, norm_type: float
         elif sharding is not None:
             norm = sharding.sum(norm**norm_type) ** (1 / norm_type)
         norms.append(norm)
+    if not norms:
+        return torch.tensor(0.0)
     total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), norm_type)
     scale = (max_norm / (total + 1e-6)).clamp(max=1.0)  # as torch's `clip_grads_with_norm_`
     for grads in parts.values():

@@ -38,7 +38,7 @@ from dist_ai.checkpoint.checkpoint import PIN, Checkpoint
 from dist_ai.checkpoint.manifest import Manifest
 from dist_ai.checkpoint.storage import Storage, open_storage, read
 from dist_ai.core.sealed import MANIFEST
-from dist_ai.distributed.collectives import Collectives, SoloCollectives, gather_json
+from dist_ai.distributed.collectives import Collectives, SoloCollectives, gather_json, on_main
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ArtifactError, ConfigError, StorageError, did_you_mean
 from dist_ai.metrics import lower_is_better
@@ -181,7 +181,7 @@ class Run:
             StorageError: the storage cannot be reached.
         """
         ranks = _alone() if collectives is None else collectives
-        names = ranks.broadcast_json(self.names() if ranks.world.is_main else None, what="checkpoints")
+        names: list[str] = on_main(ranks, self.names, what="looking for checkpoints")
         return next((found for name in reversed(names) if (found := self._sound(name, ranks)) is not None), None)
 
     def finished(self, fit: int, collectives: Collectives | None = None) -> Checkpoint | None:
@@ -193,7 +193,7 @@ class Run:
         """
         ranks = _alone() if collectives is None else collectives
         name = self.name(fit=fit, epoch=0, step=0, finished=True)
-        there = ranks.broadcast_json(name in self.names() if ranks.world.is_main else None, what="finished fit")
+        there = on_main(ranks, lambda: name in self.names(), what="looking for a finished fit")
         return self._sound(name, ranks) if there else None
 
     def check_shared(self, collectives: Collectives) -> None:

@@ -424,6 +424,9 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "on_validation_end": "here it is after_validate",
         "on_validation_epoch_end": "here it is after_validate",
         "on_validation_start": "here it is before_validate",
+    },
+    # The same where it is no method: one of its own may be called as it likes.
+    "a callback sets": {
         "order": "here it is phase, such as phase = Phase.RECORD",
         "run": "decorate an event with @when(...), or add and remove the callback",
         "run_after": "here it is phase, such as phase = Phase.RECORD",

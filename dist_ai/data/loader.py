@@ -39,7 +39,7 @@ __all__ = ["DataLoader", "Loader", "known_length"]
 
 
 class Loader(Protocol):
-    """What a Learner needs of a loader."""
+    """What the loop needs of a loader: `Learner.validate` and `get_preds` take one of your own that has this."""
 
     def __len__(self) -> int:
         """Number of global batches in an epoch; raises `UnknownLengthError` where only the end tells."""

@@ -228,9 +228,10 @@ def on_main(collectives: Collectives, action: Callable[[], Any], *, what: str) -
         what: a name for it, for messages.
 
     Returns:
-        What `action` returned, plain data, on all ranks.
+        What `action` returned, on all ranks as it comes back from JSON: tuples as lists.
 
     Raises:
+        TypeError: on rank 0, `action` returned what is no plain data.
         WorldError: on the other ranks, with rank 0's message; rank 0 raises the error itself.
 
     >>> on_main(join(), lambda: [1, 2], what="counting")
@@ -246,14 +247,15 @@ def on_main(collectives: Collectives, action: Callable[[], Any], *, what: str) -
     result = None
     try:
         with _signs_of_life(collectives, what):
-            result = action()
+            result = json.loads(json.dumps(action()))  # here what the others get, too
     except Exception as error:
         failure = error
-    problem = f"{type(failure).__name__}: {failure}" if failure else ""
-    collectives.broadcast_json({"problem": problem, "result": result}, what=what)
-    if failure is not None:
-        raise failure
-    return result
+    if failure is None:
+        collectives.broadcast_json({"problem": "", "result": result}, what=what)
+        return result
+    with contextlib.suppress(CollectiveError):  # a rank that is gone as well may be for the same reason, and says less
+        collectives.broadcast_json({"problem": f"{type(failure).__name__}: {failure}"}, what=what)
+    raise failure
 
 
 @contextlib.contextmanager

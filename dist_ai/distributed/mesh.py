@@ -11,7 +11,10 @@ from dist_ai.errors import ConfigError
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Mesh"]
+__all__ = ["TENSOR_AXIS", "Mesh"]
+
+TENSOR_AXIS = "tensor"
+"""Along it ranks compute each layer together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +46,36 @@ class Mesh:
                 rest = " or 'rest'" * (axis == "data_parallel_shard")
                 raise ConfigError(f"Mesh({axis}={size!r}): expected a number of ranks, 1 or more{rest}")
 
-    def over(self, world_size: int) -> Mesh:
+    def over(self, world_size: int, *, group_size: int = 1) -> Mesh:
         """Returns this mesh with all axes known, for a world of that size.
+
+        Args:
+            world_size: of the world, or the number of groups in it.
+            group_size: ranks in a group that stands for one, for messages.
 
         Raises:
             ConfigError: the axes do not multiply to it.
         """
         copies, shards = self.data_parallel_replicate, self.data_parallel_shard
+        grouped = group_size > 1
+        units, there = (
+            ("groups", f"there are {world_size} groups") if grouped else ("ranks", f"WORLD_SIZE is {world_size}")
+        )
         if isinstance(shards, str):
             if world_size % copies:
                 raise ConfigError(
-                    f"mesh ({copies}, rest) splits the ranks into {copies} groups of one size, but WORLD_SIZE is "
-                    f"{world_size}; set data_parallel_replicate to a divisor of {world_size}, or start "
-                    f"{_multiple(world_size, copies)} processes"
+                    f"mesh ({copies}, rest) splits the {units} into {copies} {'sets' if grouped else 'groups'} of one size, but "
+                    f"{there}; set data_parallel_replicate to a divisor of {world_size}, or start "
+                    f"{_multiple(world_size, copies) * group_size} processes"
                 )
             return replace(self, data_parallel_shard=world_size // copies)
         if copies * shards != world_size:
             fits = world_size % copies == 0
             change = f"set data_parallel_shard={world_size // copies}" if fits else "change an axis"
+            needed = f"groups of {group_size} processes" if grouped else "processes"
             raise ConfigError(
-                f"mesh ({copies}, {shards}) needs {copies * shards} processes but WORLD_SIZE is {world_size}; "
-                f"{change} or start {copies * shards} processes"
+                f"mesh ({copies}, {shards}) needs {copies * shards} {needed} but {there}; "
+                f"{change} or start {copies * shards * group_size} processes"
             )
         return self
 
@@ -72,7 +84,7 @@ class Mesh:
 
         Args:
             world: of the ranks.
-            tensor_parallel: so many neighbouring ranks hold each part of the model between them: the last axis, ``tensor``.
+            tensor_parallel: so many neighbouring ranks hold each part of the model between them: the last axis, `TENSOR_AXIS`.
                 The mesh is over the groups then.
 
         Raises:
@@ -80,12 +92,13 @@ class Mesh:
         """
         from torch.distributed.device_mesh import init_device_mesh
 
-        full = self.over(world.world_size // (tensor_parallel or 1))
+        group_size = tensor_parallel or 1
+        full = self.over(world.world_size // group_size, group_size=group_size)
         assert isinstance(full.data_parallel_shard, int)
         axes = {"replicate": full.data_parallel_replicate} if full.data_parallel_replicate > 1 else {}
         axes["shard"] = full.data_parallel_shard
         if tensor_parallel is not None:
-            axes["tensor"] = tensor_parallel
+            axes[TENSOR_AXIS] = tensor_parallel
         return init_device_mesh(world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
 
 

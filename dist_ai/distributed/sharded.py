@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "is_sharded", "local_part", "sharded_modules", "whole"]
+__all__ = ["gather", "is_sharded", "local_part", "mesh_axes", "sharded_modules", "whole"]
 
 
 def is_sharded(tensor: object) -> TypeGuard[DTensor]:
@@ -45,6 +45,21 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
     tensor([1., 1.])
     """
     return tensor.to_local().detach() if is_sharded(tensor) else tensor
+
+
+def mesh_axes(model: nn.Module) -> dict[str, int]:
+    """Returns the axes of ranks that a model is divided among, with their sizes; {} if every rank holds all of it.
+
+    >>> from torch import nn
+    >>> mesh_axes(nn.Linear(2, 2))
+    {}
+    """
+    axes: dict[str, int] = {}
+    for p in model.parameters():
+        if is_sharded(p):
+            names = p.device_mesh.mesh_dim_names or [f"axis {i}" for i in range(p.device_mesh.ndim)]
+            axes |= dict(zip(names, p.device_mesh.shape, strict=True))
+    return axes
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

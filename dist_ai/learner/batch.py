@@ -168,7 +168,8 @@ class BatchRunner:
     def _run_model(self) -> Any:
         """Returns what the model returned for this batch; runs it now if this rank cancelled before."""
         if self._output is None:
-            self._output = self.module(*self.state.xb)
+            # In its own precision: where ranks compute a layer together they exchange what it has in between.
+            self._output = self.precision.forward(self.module, self.state.xb)
         return self._output
 
     def _loss(self) -> None:

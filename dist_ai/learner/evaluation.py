@@ -96,7 +96,7 @@ class Evaluation:
             with_loss, with_input: what is wanted beside raw predictions and targets.
             epoch: whose draws augmentations make.
         """
-        if loader.shuffle:
+        if getattr(loader, "shuffle", False):  # a loader of the user's own need not have it
             raise ConfigError(
                 "get_preds keeps the order of the data, and this loader shuffles it; give one with shuffle=False"
             )

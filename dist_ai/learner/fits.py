@@ -17,6 +17,7 @@ from dist_ai.distributed.collectives import require_same
 from dist_ai.distributed.coordination import Decision
 from dist_ai.errors import ConfigError
 from dist_ai.learner.batch import Collaborators
+from dist_ai.learner.dealing import deal_out
 from dist_ai.learner.keeper import Beginning, Keeper
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop
@@ -133,6 +134,8 @@ class Fits:
             events: other callbacks than the Learner's.
         """
         learn = self.learn
+        for loader in learn.dls if learn.dls.has_data else ():
+            deal_out(loader, learn.strategy)
         given = Collaborators(
             model=learn.model,
             dls=learn.dls,

@@ -102,8 +102,7 @@ class Keeper:
         place, facts = f"{place}, {self._asked[place]}", json.loads(json.dumps(facts, default=str))
         self._open()
         ranks = self.learn.collectives
-        kept = self.run.results().get(place) if ranks.world.is_main else None
-        kept = ranks.broadcast_json(kept, what=name)
+        kept = on_main(ranks, lambda: self.run.results().get(place), what=f"looking for the result of {name}")
         if kept is not None and kept["facts"] == facts:
             self._say(f"{name} is done already; its result is remembered")
             return kept["value"]

@@ -39,6 +39,7 @@ from dist_ai.learner import saving
 from dist_ai.learner.application import LearnerOptions
 from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, listed, loss_of
 from dist_ai.learner.batch import back_propagate
+from dist_ai.learner.dealing import deal_out
 from dist_ai.learner.evaluation import Evaluation, device_of, loader_of
 from dist_ai.learner.fits import Fit, Fits
 from dist_ai.learner.groups import (
@@ -166,7 +167,7 @@ class Learner:
         self.strategy = for_world(self.collectives, choice.config, sync_bn=sync_bn, why=choice.why)
         self.data_collectives = self.strategy.data_collectives
         for loader in self.dls if self.dls.has_data else ():
-            loader.deal_out_to(self.data_collectives.world)
+            deal_out(loader, self.strategy)
         self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
 
         self.state = TrainState()
@@ -512,10 +513,10 @@ class Learner:
                 of it and not augmented.
 
         Raises:
-            ConfigError: it is no loader, or there is no such part.
+            ConfigError: it is no loader, there is no such part, or it cannot be dealt out to groups of ranks.
         """
         loader = loader_of(self.dls, dl, ds_idx)
-        loader.deal_out_to(self.data_collectives.world)
+        deal_out(loader, self.strategy)
         return loader
 
     @known_arguments()

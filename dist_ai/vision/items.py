@@ -74,10 +74,14 @@ class Window(NamedTuple):
         """
         if self.shrink < 1 or _reaches_beyond(self, frame):
             return self
-        step = part_for(self.shrink)
-        left, right = _snapped(self.left, self.right, frame.width, step)
-        top, bottom = _snapped(self.top, self.bottom, frame.height, step)
-        return self._replace(left=left, top=top, right=right, bottom=bottom)
+        window, step = self, 0
+        # More than once only where rounding carries what it shrinks by past the next part.
+        while (part := part_for(window.shrink)) > step:
+            step = part
+            left, right = _snapped(self.left, self.right, frame.width, step)
+            top, bottom = _snapped(self.top, self.bottom, frame.height, step)
+            window = self._replace(left=left, top=top, right=right, bottom=bottom)
+        return window
 
     def on(self, image: Frame, part: Frame) -> Window:
         """Returns the window, snapped to an image, in the pixels of what was decoded of it."""

@@ -276,6 +276,8 @@ def test_a_method_of_its_own_may_be_called_as_it_likes() -> None:
 
         def fit_on(self) -> None: ...
 
+        def run(self) -> None: ...
+
     make_learner(cbs=Own())
 
 

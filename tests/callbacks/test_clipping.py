@@ -69,11 +69,16 @@ def test_the_norm_before_clipping_is_kept() -> None:
     assert GradientClip().max_norm == 1.0  # as in fastai
 
 
+def test_the_norm_of_no_gradients_is_0() -> None:
+    assert clip_grad_norm([torch.nn.Parameter(torch.ones(2))], 1.0).item() == 0.0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"max_norm": 0.0}, "GradientClip(max_norm=0.0): expected more than 0"),
         ({"max_value": -1.0}, "GradientClip(max_value=-1.0): expected more than 0"),
+        ({"norm_type": 0.0}, "GradientClip(norm_type=0.0): expected more than 0"),
         ({"max_norm": 1.0, "max_value": 1.0}, "GradientClip(max_norm=1.0, max_value=1.0): give one of them"),
     ],
 )

@@ -20,7 +20,7 @@ from saving import DAMAGES, damage
 from dist_ai.checkpoint import Checkpoint, Growing, KeepBest, Run, Saver
 from dist_ai.checkpoint import run as run_module
 from dist_ai.distributed import join
-from dist_ai.errors import ConfigError, StorageError
+from dist_ai.errors import ConfigError, StorageError, WorldError
 
 
 @pytest.fixture
@@ -452,3 +452,17 @@ def test_two_runs_of_one_process_hold_the_directory_until_both_are_gone(tmp_path
     second.close()
     second.close()
     assert another_process_may_open(tmp_path)
+
+
+@pytest.mark.world_size(2)
+def test_storage_that_rank_0_cannot_reach_is_an_error_on_all_ranks() -> None:
+    run, ranks = Run(Path("nowhere")), join()
+
+    def unreachable(*, complete: bool = False) -> list[str]:
+        raise StorageError("s3://nowhere cannot be reached")
+
+    run.names = unreachable  # type: ignore[method-assign]
+    for look in (run.latest, lambda ranks: run.finished(0, ranks)):
+        with pytest.raises((StorageError, WorldError), match="s3://nowhere cannot be reached"):
+            look(ranks)
+    assert ranks.all_reduce(torch.ones(1)).tolist() == [2.0]

@@ -169,17 +169,19 @@ def test_a_callback_in_fastais_words_is_told_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "value", "said"),
     [
-        ("on_train_epoch_end", "here it is after_train, or after_epoch"),
-        ("order", "here it is phase, such as phase = Phase.RECORD"),
-        ("run_valid", "ask self.state.training in the event"),
-        ("begin_fit", "here it is before_fit"),
+        ("on_train_epoch_end", lambda self: None, "here it is after_train, or after_epoch"),
+        ("order", 10, "here it is phase, such as phase = Phase.RECORD"),
+        ("run_after", Recorder, "here it is phase, such as phase = Phase.RECORD"),
+        ("run", property(lambda self: False), "decorate an event with @when"),
+        ("run_valid", False, "ask self.state.training in the event"),
+        ("begin_fit", lambda self: None, "here it is before_fit"),
     ],
 )
-def test_what_nothing_would_read_of_a_callback_is_refused_when_it_is_attached(name: str, said: str) -> None:
+def test_what_nothing_would_read_of_a_callback_is_refused_when_it_is_attached(name: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=f"Theirs.{name} is read by nothing; {said}"):
-        make_learner(cbs=type("Theirs", (Callback,), {name: lambda self: None})())
+        make_learner(cbs=type("Theirs", (Callback,), {name: value})())
 
 
 def test_a_property_that_fails_says_so_itself() -> None:
@@ -234,7 +236,7 @@ def test_each_row_is_of_a_place_that_asks_for_it_and_does_not_have_the_name() ->
             for each in (*CLASSES, importlib.import_module("dist_ai.callbacks").ActivationStats)
         },
         **{f"dist_ai.{room}": set(vars(importlib.import_module(f"dist_ai.{room}"))) for room in ROOMS},
-        "a callback defines": set(dir(Callback)),
+        **{place: set(dir(Callback)) for place in ("a callback defines", "a callback sets")},
     }
     assert set(OTHER_WORDS) <= has.keys()
     assert [each.__name__ for each in CLASSES if not hasattr(each, "__getattr__")] == []

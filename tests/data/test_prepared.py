@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]  # Ray's o
 def cluster() -> Iterator[str]:
     import ray
 
-    address = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False).address_info["gcs_address"]
+    address = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False).address_info[
+        "gcs_address"
+    ]
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield address
     ray.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +62,11 @@ def test_what_rank_0_does_is_known_to_all_and_may_take_longer_than_an_exchange()
         on_main(ranks, lambda: 1 // 0, what="dividing")
     if not ranks.world.is_main:
         assert str(raised.value).startswith("rank 1: dividing failed on rank 0: ZeroDivisionError:")
+    # What cannot be told to the others is an error too, and not a wait until they give up.
+    assert on_main(ranks, lambda: ("a", {1: 2}), what="a pair") == ["a", {"1": 2}]
+    with pytest.raises((TypeError, WorldError), match="Object of type PosixPath is not JSON serializable"):
+        on_main(ranks, Path, what="a path")
+    assert ranks.all_reduce(torch.ones(1)).tolist() == [2.0]
 
 
 @pytest.mark.world_size(2)

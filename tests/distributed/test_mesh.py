@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dist_ai.distributed import Mesh, join
+from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError
 
 
@@ -49,6 +50,26 @@ def test_the_rest_of_the_ranks_shard(mesh: Mesh, world_size: int, shape: tuple[i
 def test_a_mesh_that_does_not_fit_says_what_would(mesh: Mesh, world_size: int, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         mesh.over(world_size)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (
+            Mesh(data_parallel_replicate=2, data_parallel_shard=3),
+            "mesh (2, 3) needs 6 groups of 2 processes but there are 4 groups; set data_parallel_shard=2 or start 12 processes",
+        ),
+        (
+            Mesh(data_parallel_replicate=3),
+            "mesh (3, rest) splits the groups into 3 sets of one size, but there are 4 groups; set data_parallel_replicate to a "
+            "divisor of 4, or start 12 processes",
+        ),
+    ],
+)
+def test_a_mesh_of_groups_that_compute_a_batch_together_counts_them(mesh: Mesh, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        mesh.build(World(world_size=8), tensor_parallel=2)
     assert str(refused.value) == message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from dist_ai.callbacks import Callback
 from dist_ai.core import Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoader, DataLoaders, TensorData
+from dist_ai.data.plan import Share
 from dist_ai.distributed import join
 from dist_ai.errors import ConfigError
 from dist_ai.learner import Learner
@@ -348,6 +350,27 @@ def test_a_part_of_the_data_that_there_is_not_is_refused() -> None:
         learn.validate(ds_idx=2)
     with pytest.raises(ConfigError, match="dl: a int is no loader; the parts of the data are ds_idx=0; of new items"):
         learn.get_preds(0)  # type: ignore[arg-type]
+
+
+class Own:
+    """A loader of a user's own: what the loop asks for, and nothing else."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self.num_samples = loader.num_samples
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Share, Any]]:
+        return self._loader.batches(epoch, start)
+
+
+def test_a_loader_of_ones_own_is_validated_and_predicted_by_what_the_loop_asks_for() -> None:
+    learn = make_learner(metrics=accuracy)
+    own: Any = Own(learn.dls.valid)
+    assert learn.validate(own) == learn.validate()
+    assert torch.equal(learn.get_preds(own)[0], learn.get_preds()[0])
 
 
 def test_metrics_may_be_assigned() -> None:

@@ -19,6 +19,8 @@ from dist_ai.core.vision_types import TensorBBox, TensorMask, TensorPoint
 from dist_ai.errors import ConfigError
 from dist_ai.vision import CropPad, DihedralItem, FlipItem, RandomCrop, RandomResizedCrop, RatioResize, Resize
 from dist_ai.vision.augment.homography import Frame
+from dist_ai.vision.decoding import part_for
+from dist_ai.vision.items import Window
 
 
 def noise(width: int = 6, height: int = 4, channels: int = 3) -> np.ndarray:
@@ -63,6 +65,29 @@ def test_the_crop_never_leaves_the_image_by_a_rounding() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (5000, 1), (1, 5000)])
 def test_extreme_images_keep_something_of_themselves(method: Any, shape: tuple[int, int]) -> None:
     assert np.asarray(Resize((28, 30), method)(Image.new("L", shape, 200))).max() == 200
+
+
+@pytest.mark.parametrize(
+    ("left", "top", "side", "size", "frame"),
+    [
+        (
+            162.93,
+            83.18,
+            399.55,
+            75,
+            Frame(512, 628),
+        ),  # shrinks by a little less than 16/3, and by that once it is rounded
+        (7.5, 9.1, 799.7, 300, Frame(900, 1001)),  # as much less than 8/3
+        (3.3, 5.2, 120.0, 30, Frame(301, 300)),
+    ],
+)
+def test_a_window_that_shrinks_begins_at_pixels_of_the_jpeg_in_part_as_it_is_decoded(
+    left: float, top: float, side: float, size: int, frame: Frame
+) -> None:
+    window = Window(left, top, left + side, top + side, Frame(size, size)).snapped(frame)
+    step = part_for(window.shrink)
+    assert [edge % step for edge in window[:4]] == [0, 0, 0, 0]
+    assert max(abs(window.left - left), abs(window.top - top)) <= step
 
 
 def test_the_crop_is_the_largest_of_the_shape_and_in_the_middle_without_draws() -> None:

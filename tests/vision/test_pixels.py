@@ -29,8 +29,9 @@ def test_pixels_are_those_of_the_image(shape: tuple[int, ...]) -> None:
     assert got.is_contiguous()
 
 
-def test_pixels_are_a_copy_that_may_be_written() -> None:
-    image = Image.fromarray(noise(4, 5, 3))
+@pytest.mark.parametrize("shape", [(4, 5, 3), (4, 5), (1, 1, 3), (4, 5, 4), (4200, 4000)])
+def test_pixels_are_a_copy_that_may_be_written(shape: tuple[int, ...]) -> None:
+    image = Image.fromarray(noise(*shape))
     before = np.array(image)
     pixels_of(image).zero_()
     np.testing.assert_array_equal(np.array(image), before)

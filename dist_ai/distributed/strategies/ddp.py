@@ -11,9 +11,15 @@ import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
+from dist_ai.distributed.sharded import mesh_axes
 from dist_ai.distributed.strategies.average import average_gradients
 from dist_ai.distributed.strategies.blocks import Blocks, recompute_in_backward
-from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
+from dist_ai.distributed.strategies.same_model import (
+    divided_otherwise,
+    require_same_model,
+    take_rank_0s,
+    take_rank_0s_buffers,
+)
 from dist_ai.distributed.strategies.sync_batch_norm import (
     Replaced,
     ShareSize,
@@ -118,7 +124,13 @@ class DDPStrategy:
         self._exchanges_late = False
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
-        """Puts rank 0's model on every rank; see `Strategy`."""
+        """Puts rank 0's model on every rank; see `Strategy`.
+
+        Raises:
+            ConfigError: it was divided for another strategy.
+        """
+        if not self.after_backward and (axes := mesh_axes(model)):
+            raise divided_otherwise("DDP", axes)
         require_same_model(self.collectives, model)
         model.to(device)
         take_rank_0s(self.collectives, model)

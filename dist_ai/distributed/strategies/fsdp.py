@@ -15,11 +15,16 @@ import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives
-from dist_ai.distributed.mesh import Mesh
-from dist_ai.distributed.sharded import sharded_modules
+from dist_ai.distributed.mesh import TENSOR_AXIS, Mesh
+from dist_ai.distributed.sharded import mesh_axes, sharded_modules
 from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute_in_backward
 from dist_ai.distributed.strategies.replay import count_exchanges, forget_unsharded_gradients
-from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s, take_rank_0s_buffers
+from dist_ai.distributed.strategies.same_model import (
+    divided_otherwise,
+    require_same_model,
+    take_rank_0s,
+    take_rank_0s_buffers,
+)
 from dist_ai.distributed.strategies.sync_batch_norm import ShareSize, replace_batch_norms
 from dist_ai.distributed.strategies.total import total_over_ranks
 from dist_ai.errors import ConfigError
@@ -106,9 +111,15 @@ class FSDPStrategy:
         self._exchanges = True
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
-        """Shards the model in place; see `Strategy`. Blocks move to the device one by one."""
+        """Shards the model in place; see `Strategy`. Blocks move to the device one by one.
+
+        Raises:
+            ConfigError: it was divided for another strategy.
+        """
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
+        if self._device_mesh is None and TENSOR_AXIS in (axes := mesh_axes(model)):
+            raise divided_otherwise("FSDP", axes)
         if isinstance(model, FSDPModule):
             return
         require_same_model(self.collectives, model)

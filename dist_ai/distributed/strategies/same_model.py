@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives, require_same
 from dist_ai.distributed.sharded import local_part
+from dist_ai.errors import ConfigError
 
-__all__ = ["require_same_model", "take_rank_0s", "take_rank_0s_buffers"]
+__all__ = ["divided_otherwise", "require_same_model", "take_rank_0s", "take_rank_0s_buffers"]
 
 
 def require_same_model(collectives: Collectives, model: nn.Module) -> None:
@@ -29,6 +30,15 @@ def require_same_model(collectives: Collectives, model: nn.Module) -> None:
         facts,
         what="the model",
         remedy="build it from the same arguments on every rank (not from the rank, the time or files that differ)",
+    )
+
+
+def divided_otherwise(strategy: str, axes: Mapping[str, int]) -> ConfigError:
+    """Returns the error of a strategy whose model another one has divided before, along these axes of ranks."""
+    along = ", ".join(f"{axis}={size}" for axis, size in axes.items())
+    return ConfigError(
+        f"{strategy}: the model was divided among ranks ({along}) for another strategy, which cannot be undone; "
+        "make the model anew, or give this Learner the strategy of the one before"
     )
 
 

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.collectives import Collectives, across_groups
-from dist_ai.distributed.mesh import Mesh
-from dist_ai.distributed.sharded import is_sharded
+from dist_ai.distributed.mesh import TENSOR_AXIS, Mesh
+from dist_ai.distributed.sharded import is_sharded, mesh_axes
 from dist_ai.distributed.strategies.ddp import DDP, DDPStrategy
 from dist_ai.distributed.strategies.fsdp import FSDP, FSDPStrategy
-from dist_ai.distributed.strategies.same_model import require_same_model, take_rank_0s
+from dist_ai.distributed.strategies.same_model import divided_otherwise, require_same_model, take_rank_0s
 from dist_ai.distributed.strategies.single import Single
 from dist_ai.distributed.strategies.strategy import Strategy
 from dist_ai.distributed.strategies.tensor_plan import Plan, divide, plan_of
@@ -112,14 +112,16 @@ class TensorParallelStrategy:
         self.data_collectives, group = across_groups(collectives, config.size)
         mesh = of_groups.mesh if isinstance(of_groups, FSDP) else Mesh()
         full = mesh.build(collectives.world, tensor_parallel=config.size)
-        self._tensor_mesh = full["tensor"]
+        self._tensor_mesh = full[TENSOR_AXIS]
+        self._axes = {TENSOR_AXIS: config.size}  # along which the model is divided
         self._data: Strategy
         if num_groups == 1:
             self._data = Single(
                 self.data_collectives, recompute=of_groups.blocks if of_groups.activation_checkpointing else None
             )
         elif isinstance(of_groups, FSDP):
-            axes = tuple(axis for axis in full.mesh_dim_names or () if axis != "tensor")
+            axes = tuple(axis for axis in full.mesh_dim_names or () if axis != TENSOR_AXIS)
+            self._axes |= {axis: full[axis].size() for axis in axes}
             self._data = FSDPStrategy(
                 self.data_collectives, of_groups, sync_bn=sync_bn, group=group, device_mesh=full[axes]
             )
@@ -130,8 +132,14 @@ class TensorParallelStrategy:
         self._watches: list[_SameInGroup] = []
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
-        """Divides the model in place; see `Strategy`."""
-        if any(map(is_sharded, model.parameters())):
+        """Divides the model in place; see `Strategy`.
+
+        Raises:
+            ConfigError: it cannot be divided by the plan, or was divided for another strategy.
+        """
+        if axes := mesh_axes(model):
+            if axes != self._axes:
+                raise divided_otherwise("TensorParallel", axes)
             return
         styles = plan_of(model, self.config.plan, size=self.config.size)
         require_same_model(self.collectives, model)

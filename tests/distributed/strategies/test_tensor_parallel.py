@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from dist_ai.callbacks import AutoMicrobatch
+from dist_ai.callbacks import AutoMicrobatch, Callback, CancelBatch
 from dist_ai.checkpoint.chunks import deal_out
 from dist_ai.core.transform import Pipeline
 from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.distributed import join
 from dist_ai.distributed.collectives import across_groups
-from dist_ai.distributed.strategies import DDP, Single, TensorParallel, for_world
+from dist_ai.distributed.strategies import DDP, FSDP, Single, TensorParallel, for_world
 from dist_ai.distributed.strategies.tensor_parallel import TensorParallelStrategy
 from dist_ai.distributed.strategies.tensor_plan import divide, plan_of, stated_plan
 from dist_ai.errors import CollectiveError, ConfigError
@@ -187,12 +187,19 @@ def test_in_a_world_of_one_nothing_is_divided() -> None:
     assert isinstance(for_world(join(), TensorParallel(size=2)), Single)
 
 
-def make_learner(strategy: TensorParallel, cbs: Any = ()) -> Learner:
+class CancelsOnRank1(Callback):
+    def before_batch(self) -> None:
+        if self.learn.collectives.world.rank == 1 and self.state.step == 1:
+            raise CancelBatch
+
+
+def make_learner(strategy: Any, cbs: Any = (), model: nn.Module | None = None, **options: Any) -> Learner:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), SeededDropout(0.5), nn.Linear(8, 2))
+    if model is None:
+        model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), SeededDropout(0.5), nn.Linear(8, 2))
     x = torch.randn(8, 4)
     dls = DataLoaders(DataLoader(TensorData(x, x[:, 0].long().abs() % 2), 4), recipe=SampleRecipe(inputs=[Pipeline()]))
-    return Learner(dls, model, CrossEntropyLoss(), strategy=strategy, cbs=cbs, run_dir=None, progress=False)
+    return Learner(dls, model, CrossEntropyLoss(), strategy=strategy, cbs=cbs, run_dir=None, progress=False, **options)
 
 
 @pytest.mark.world_size(2)
@@ -211,6 +218,28 @@ def test_on_two_ranks() -> None:
     assert (learn.dls.train.world.rank, learn.dls.train.world.world_size) == (0, 1)
     assert learn.dls.train.new().world.world_size == 1
 
+    # Another Learner may share the loaders, and each has them deal out as it needs.
+    whole_plan = TensorParallel({**plan, "2": "sharded_dropout"}, size=2)
+    shared = make_learner(whole_plan)
+    Learner(shared.dls, nn.Linear(4, 2), CrossEntropyLoss(), run_dir=None, progress=False).fit(1)
+    assert shared.dls.train.world.world_size == 2
+    shared.fit(1)
+    assert shared.dls.train.world.world_size == 1
+
+    # So a loader that was dealt out by itself would give each of them others.
+    by_itself = DataLoader(TensorData(torch.zeros(8, 12), torch.zeros(8, dtype=torch.int64)), bs=4, world=ranks.world)
+    refused(
+        "a DataLoader deals its batches out to 2 rank(s) by itself, and with TensorParallel the 2 ranks are 1 group(s), each of "
+        "which computes a batch together; give a DataLoader or an IterableLoader without world=, or another strategy",
+        learn.validate,
+        by_itself,
+    )
+
+    # A rank that cancels takes part in what the others exchange, in the type in which they compute.
+    cancelled = make_learner(whole_plan, CancelsOnRank1(), precision="bf16")
+    cancelled.fit(1)
+    assert len(cancelled.recorder.losses) == 1
+
     # A dropout between them sees a part of the features, and must be told which.
     refused(
         "TensorParallel: '2' sees another part of the features on each rank, so it would drop others than one process does; add "
@@ -218,7 +247,7 @@ def test_on_two_ranks() -> None:
         learn.fit,
         1,
     )
-    make_learner(TensorParallel({**plan, "2": "sharded_dropout"}, size=2)).fit(1)
+    make_learner(whole_plan).fit(1)
 
     refused(
         "AutoMicrobatch does not work with TensorParallel: the ranks of a group exchange within each layer, which one that ran "
@@ -226,6 +255,22 @@ def test_on_two_ranks() -> None:
         make_learner(TensorParallel(plan, size=2), AutoMicrobatch()).fit,
         1,
     )
+
+    # A model that is divided otherwise already is refused, whichever came first.
+    divided, sharded = make_learner(TensorParallel(plan, size=2)).model, make_learner(FSDP()).model
+    again = "make the model anew, or give this Learner the strategy of the one before"
+    for strategy, name, model, axes in (
+        ("ddp", "DDP", divided, "tensor=2"),
+        ("ddp", "DDP", sharded, "shard=2"),
+        (FSDP(), "FSDP", divided, "tensor=2"),
+        (TensorParallel(plan, size=2), "TensorParallel", sharded, "shard=2"),
+        (TensorParallel(plan, size=1), "TensorParallel", divided, "tensor=2"),
+    ):
+        refused(
+            f"{name}: the model was divided among ranks ({axes}) for another strategy, which cannot be undone; {again}",
+            lambda strategy=strategy, model=model: make_learner(strategy, model=model),
+        )
+    assert len(make_learner(TensorParallel(plan, size=2), model=divided).get_preds(ds_idx=0)[0]) == 8
 
     # What layers share is one parameter afterwards, or refused.
     mesh = init_device_mesh("cpu", (2,))
