@@ -241,7 +241,9 @@ def test_a_row_is_named_by_its_place_in_the_table_and_not_in_the_part_it_was_dra
     wrong = people().assign(**{column: people()[column].astype(object)})
     wrong.loc[77, column] = value
     valid_idx = [*range(0, 60, 2), *([77] if part == "validation" else [])]
-    with pytest.raises(RowError, match=rf"column '{column}' .*in row 77\b|target '{column}' is missing in row 77 ") as told:
+    with pytest.raises(
+        RowError, match=rf"column '{column}' .*in row 77\b|target '{column}' is missing in row 77 "
+    ) as told:
         people_loaders(wrong, valid_pct=None, valid_idx=valid_idx, **{"cont_names": "hours", **options})
     sent = pickle.loads(pickle.dumps(told.value))  # as a loader's worker does
     assert (sent.row, str(sent)) == (77, str(told.value))
