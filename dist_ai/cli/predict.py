@@ -32,7 +32,8 @@ def predict(
 ) -> None:
     """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image or text under it.
 
-    A model of tables takes CSV and Parquet files, and predicts each of their rows.
+    A model of tables takes CSV and Parquet files, and predicts each of their rows. Of a mask, it prints which share of the
+    pixels each class has; --json has the class of each pixel, and --picture draws it.
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(
@@ -115,17 +116,35 @@ def _print(places: list[dict[str, Any]], predictions: list[Prediction], predicto
         # A loss that an export cannot name gives neither classes nor probabilities: the label is the model's raw output.
         label = prediction.label.tolist() if hasattr(prediction.label, "tolist") else prediction.label
         known = not math.isnan(prediction.confidence)
-        each = _of_each_label(prediction, predictor) if isinstance(label, list) else {}
+        mask = _of_pixels(prediction) if not as_json else ""
+        each = _of_each_label(prediction, predictor) if isinstance(label, list) and not mask else {}
         likeliest = _likeliest(prediction, predictor) if label == [] else ""
         if as_json:
             row = {**place, "label": label, "confidence": prediction.confidence if known else None}
             print(json.dumps(row | ({"confidences": each} if each else {})))
+        elif mask:
+            print(f"{name:<{width}}  {mask}")
         elif each:
             print(f"{name:<{width}}  " + "; ".join(f"{label} {share:.1%}" for label, share in each.items()))
         elif likeliest:
             print(f"{name:<{width}}  none (likeliest: {likeliest})")
         else:
             print(f"{name:<{width}}  {label}" + (f"  {prediction.confidence:.1%}" if known else ""))
+
+
+def _of_pixels(prediction: Prediction) -> str:
+    """Returns the size of a mask and the share of each class that is in it, the largest first; "" of what is no mask."""
+    from dist_ai.core.types import plain
+    from dist_ai.core.vision_types import TensorMask
+
+    mask = prediction.label
+    if not isinstance(mask, TensorMask):
+        return ""
+    classes, counts = plain(mask).unique(return_counts=True)
+    shares = sorted(zip((counts / counts.sum()).tolist(), map(int, classes), strict=True), reverse=True)
+    names = [mask.codes[place] if mask.codes is not None else f"class {place}" for _, place in shares]
+    told = ", ".join(f"{name} {share:.1%}" for name, (share, _) in zip(names, shares, strict=True))
+    return f"{' x '.join(map(str, mask.shape))} pixels: {told}"
 
 
 def _of_each_label(prediction: Prediction, predictor: Predictor) -> dict[str, float]:

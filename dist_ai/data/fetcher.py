@@ -230,8 +230,12 @@ class Fetcher:
 
     def _name(self, index: int) -> str:
         item = getattr(self.dataset, "item", None)
-        return f"sample {index}" if item is None else f"sample {index} ({item(index)})"
+        if item is None:
+            return f"sample {index}"
+        said = " ".join(str(item(index)).split())  # an array's, or a text's, has lines
+        return f"sample {index} ({said if len(said) <= _LONGEST else said[:_LONGEST] + ' ...'})"
 
 
 _FEW = 5
+_LONGEST = 200  # characters of an item in a message
 _TRIES = 20  # with half of the samples bad, one in a million of these searches fails

@@ -5,7 +5,8 @@ A table of numbers and categories is quickest read a column at a time, so here t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from dist_ai.data.table import Row, Table, is_row, no_column
 from dist_ai.errors import DataError
 
-__all__ = ["TabularFrame", "as_frame", "numbers_of", "read_csv", "require_finite"]
+__all__ = ["RowError", "TabularFrame", "as_frame", "numbers_of", "read_csv", "require_finite", "rows_of"]
 
 
 def as_frame(source: Any) -> Any:
@@ -66,6 +67,36 @@ def read_csv(file: Any, *, delimiter: str = ",", text: Iterable[str] = ()) -> An
     frame = as_frame(table)
     # An empty field is a missing value also where the column is text.
     return frame.apply(lambda column: column.replace("", None) if not pd.api.types.is_numeric_dtype(column) else column)
+
+
+class RowError(DataError):
+    """A row of a table has a value that cannot be used; the message is ``<before> row <row><after>``.
+
+    Attributes:
+        row: its place in the rows that were looked at, from 0; under `rows_of`, in the table that they were taken from.
+    """
+
+    def __init__(self, before: str, row: int, after: str) -> None:
+        self.before, self.row, self.after = before, int(row), after
+        super().__init__(before, self.row, after)  # all of them, so that a loader's worker can send the error
+
+    def __str__(self) -> str:
+        return f"{self.before} row {self.row}{self.after}"
+
+
+@contextmanager
+def rows_of(indices: Sequence[int]) -> Iterator[None]:
+    """Has a `RowError` about rows that were taken from a table, as for training, name the row of the table.
+
+    >>> with rows_of([7, 9]):
+    ...     raise RowError("no number in", 1, " of column 'age'")
+    Traceback (most recent call last):
+    dist_ai.data.frames.RowError: no number in row 9 of column 'age'
+    """
+    try:
+        yield
+    except RowError as error:
+        raise RowError(error.before, indices[error.row], error.after) from None
 
 
 class TabularFrame:
@@ -147,9 +178,10 @@ def numbers_of(to: TabularFrame, name: str) -> Any:
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy())
     if len(wrong):
-        raise DataError(
-            f"column {name!r} holds {column.iloc[wrong[0]]!r:.60} in row {wrong[0]} ({len(wrong):,} such value(s)), which is no "
-            "number; mend it, or put the column into cat_names"
+        raise RowError(
+            f"column {name!r} holds {column.iloc[wrong[0]]!r:.60} in",
+            wrong[0],
+            f" ({len(wrong):,} such value(s)), which is no number; mend it, or put the column into cat_names",
         )
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
 
@@ -158,9 +190,10 @@ def require_finite(name: str, values: Any) -> None:
     """Raises `DataError` if numbers of a column are infinite; says which row. What is missing is not looked at."""
     wrong = np.flatnonzero(np.isinf(values))
     if len(wrong):
-        raise DataError(
-            f"column {name!r} is infinite in row {wrong[0]} ({len(wrong):,} such value(s)); replace infinities by missing "
-            "values, which FillMissing fills, or by a bound"
+        raise RowError(
+            f"column {name!r} is infinite in",
+            wrong[0],
+            f" ({len(wrong):,} such value(s)); replace infinities by missing values, which FillMissing fills, or by a bound",
         )
 
 

@@ -120,7 +120,7 @@ class SampleRecipe:
             for tfm in pipeline.tfms:
                 if getattr(tfm, "vocab", None):
                     return tfm.vocab  # type: ignore[attr-defined]
-        raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
+        raise DataError(_NO_CLASSES)
 
     @property
     def reads_text(self) -> bool:
@@ -138,7 +138,7 @@ class SampleRecipe:
             for tfm in pipeline.tfms:
                 if getattr(tfm, "num_outputs", None):
                     return tfm.num_outputs  # type: ignore[attr-defined]
-        raise DataError("this data has no classes: no transform of the target has a vocabulary; say how many (n_out)")
+        raise DataError(_NO_CLASSES)
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the recipe as plain data; of the targets, the transforms that can be undone.
@@ -197,3 +197,9 @@ def _undone_while_drawn(x: Any, pipeline: Pipeline, first: Any) -> Any:
             return x
         x = undone
     return x
+
+
+_NO_CLASSES = (
+    "this data has no classes: no transform of the target has a vocabulary; say how many (n_out), or name them: codes= of "
+    "masks, vocab= of a CategoryBlock"
+)

@@ -15,7 +15,7 @@ import torch
 
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.core.types import SemanticTensor, TabularRow, plain
-from dist_ai.data.frames import TabularFrame, as_frame, numbers_of, require_finite
+from dist_ai.data.frames import RowError, TabularFrame, as_frame, numbers_of, require_finite
 from dist_ai.data.procs import Categorify, TabularProc, procs_from_plain
 from dist_ai.data.targets import target_tensor
 from dist_ai.errors import ConfigError, DataError
@@ -252,8 +252,10 @@ def _numbers(to: TabularFrame, name: str) -> Any:
     numbers = numbers_of(to, name)
     lacking = np.flatnonzero(np.isnan(numbers))
     if len(lacking):
-        raise DataError(
-            f"column {name!r} has no number in row {lacking[0]} ({len(lacking):,} such row(s)); add FillMissing to procs"
+        raise RowError(
+            f"column {name!r} has no number in",
+            lacking[0],
+            f" ({len(lacking):,} such row(s)); add FillMissing to procs",
         )
     with np.errstate(over="ignore"):
         numbers = numbers.astype(np.float32)

@@ -12,7 +12,7 @@ from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import TabularRow
 from dist_ai.data.base_loader import Tfms
 from dist_ai.data.block import TransformBlock
-from dist_ai.data.frames import TabularFrame, as_frame
+from dist_ai.data.frames import TabularFrame, as_frame, rows_of
 from dist_ai.data.loaders import DataLoaders, LoaderOptions
 from dist_ai.data.procs import Proc, as_procs
 from dist_ai.data.rows import ReadRows, RowData, tensors_of
@@ -71,12 +71,14 @@ class TabularPandas:
             (range(len(self.frame)),) if splits is None else check_split(splits, len(self.frame), may_overlap=True)
         )
         first = self.frame.iloc[np.asarray(self.splits[0])].reset_index(drop=True)
-        self.targets = [target_pipeline(first, self.y_names, y_block)] if self.y_names else []
-        self.reader, prepared = ReadRows.fitted(TabularFrame(first, *given, self.y_names), as_procs(procs))
-        self.subsets = [self._samples(first, tensors_of(prepared), 0)]
+        with rows_of(self.splits[0]):
+            self.targets = [target_pipeline(first, self.y_names, y_block)] if self.y_names else []
+            self.reader, prepared = ReadRows.fitted(TabularFrame(first, *given, self.y_names), as_procs(procs))
+            self.subsets = [self._samples(first, tensors_of(prepared), 0)]
         for indices in self.splits[1:]:
             part = self.frame.iloc[np.asarray(indices)].reset_index(drop=True)
-            self.subsets.append(self._samples(part, tensors_of(self.reader.process(part)), 1))
+            with rows_of(indices):
+                self.subsets.append(self._samples(part, tensors_of(self.reader.process(part)), 1))
 
     def _samples(self, frame: Any, rows: TabularRow, split_idx: int) -> RowData:
         ys = [target_tensor(pipeline, frame) for pipeline in self.targets]

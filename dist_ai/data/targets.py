@@ -11,7 +11,7 @@ import torch
 from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import TensorMultiCategory, TensorRegression
 from dist_ai.data.block import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
-from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
+from dist_ai.data.frames import RowError, TabularFrame, numbers_of, require_finite
 from dist_ai.data.getters import ColReader
 from dist_ai.data.transforms import EncodedMultiCategorize, RegressionSetup
 from dist_ai.errors import ConfigError, DataError
@@ -131,8 +131,10 @@ def _values(frame: Any, y_names: Sequence[str]) -> list[Any]:
 def _require_all(name: str, lacking: Any) -> None:
     if lacking.any():
         row = int(np.flatnonzero(lacking)[0])
-        raise DataError(
-            f"the target {name!r} is missing in row {row} ({int(lacking.sum()):,} such row(s)); fill it, or leave the rows out"
+        raise RowError(
+            f"the target {name!r} is missing in",
+            row,
+            f" ({int(lacking.sum()):,} such row(s)); fill it, or leave the rows out",
         )
 
 

@@ -6,6 +6,7 @@ its batches and all ranks, so the ranks add it up before the loss is computed.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 
 from dist_ai.callbacks.state import LossParts, TrainState
 from dist_ai.data.plan import Share
+from dist_ai.data.summary import describe
 from dist_ai.distributed.strategies import Strategy
+from dist_ai.errors import DataError
 from dist_ai.learner.length import Steps
 from dist_ai.losses import as_weighted, weighted_mean
 
@@ -53,9 +56,23 @@ class Weighing:
         """Finds what all batches of a step weigh together, over all ranks. Collective, if the loss is a weighted mean."""
         self._of_step = None
         if self._weighted is not None:
-            found = [(self._weighted.weights(*self._targets_of(batch)), share.num_local) for share, batch in batches]
+            found = [(self._weigh(self._targets_of(batch)), share.num_local) for share, batch in batches]
             weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
             self._of_step = self._strategy.begin_total(torch.stack(weights).sum(0))() if weights else None
+
+    def _weigh(self, targets: Sequence[Any]) -> torch.Tensor | None:
+        assert self._weighted is not None
+        try:
+            return self._weighted.weights(*targets)
+        except TypeError as error:
+            if _fit(self._weighted.weights, targets):
+                raise
+            name = getattr(self._loss_func, "__name__", type(self._loss_func).__name__)
+            raise DataError(
+                f"the loss {name} does not take {len(targets)} target(s), and a batch has {describe(tuple(targets))} after its "
+                f"inputs; a batch is inputs, then targets, and n_inp= of the DataLoaders says how many are inputs. Of a dict "
+                'its values are taken in order; a batch transform chooses: batch_tfms=lambda batch: (batch["x"], batch["y"])'
+            ) from error
 
     def next_batch(self) -> None:
         """Forgets the batch before."""
@@ -73,7 +90,7 @@ class Weighing:
         if self._has_begun or self._weighted is None:
             return
         self._has_begun = True
-        given = self._weighted.weights(*state.yb) if state.yb else None
+        given = self._weigh(state.yb) if state.yb else None
         if given is not None:
             self._weights = given.double() if share.num_local else given.double() * 0
             if state.training and self._of_step is None:
@@ -100,3 +117,12 @@ class Weighing:
             state.loss_parts = LossParts(totals.detach(), self._weights, state.loss)
         elif state.yb:
             state.loss = self._loss_func(state.pred, *state.yb)
+
+
+def _fit(function: Callable[..., Any], given: Sequence[Any]) -> bool:
+    """Whether a function takes as many arguments as are given."""
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError:
+        return False
+    return True

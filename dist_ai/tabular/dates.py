@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_ai.data.frames import TabularFrame, as_frame
+from dist_ai.data.frames import RowError, TabularFrame, as_frame
 from dist_ai.errors import DataError
 
 __all__ = ["add_datepart", "add_elapsed_times", "cont_cat_split", "date_parts", "make_date"]
@@ -38,7 +38,7 @@ def make_date(df: Any, field: str) -> Any:
         dates = pd.to_datetime(column, errors="coerce", format="mixed" if column.notna().any() else None)
         wrong = np.flatnonzero((dates.isna() & column.notna()).to_numpy())
         if len(wrong):
-            raise DataError(f"column {field!r} holds {column.iloc[wrong[0]]!r:.60} in row {wrong[0]}, which is no date")
+            raise RowError(f"column {field!r} holds {column.iloc[wrong[0]]!r:.60} in", wrong[0], ", which is no date")
         to[field] = dates
     return to.frame
 

@@ -13,7 +13,7 @@ from dist_ai.timeseries.files import LabelledSeries
 from dist_ai.timeseries.items import filled
 from dist_ai.timeseries.windows import LongSeries
 
-__all__ = ["labelled_series", "long_series", "read_frame", "times_of"]
+__all__ = ["labelled_series", "long_series", "read_frame", "require_columns", "times_of"]
 
 
 def read_frame(file: str | Path) -> Any:
@@ -49,7 +49,7 @@ def labelled_series(
         DataError: no such column; a time comes twice or too late; a series has several labels.
     """
     labels = [] if label is None else [label] if isinstance(label, str) else list(label)
-    _require(df, [id, *([time] if time else []), *values, *labels])
+    require_columns(df, [id, *([time] if time else []), *values, *labels])
     found = []
     for name, rows in _by_id(df, id):
         if time is not None:
@@ -79,7 +79,7 @@ def long_series(
     Raises:
         DataError: no such column; times that are doubled, unsorted or with gaps; missing values without a way to fill them.
     """
-    _require(df, [*([time] if time else []), *([id] if id else []), *channels])
+    require_columns(df, [*([time] if time else []), *([id] if id else []), *channels])
     found = []
     for name, rows in _by_id(df, id) if id else [(None, df)]:
         where = f" of series {name!r}" if id else ""
@@ -144,7 +144,8 @@ def _by_id(df: Any, id: str) -> list[tuple[Any, Any]]:
     return [(name, rows.reset_index(drop=True)) for name, rows in df.groupby(id, sort=False)]
 
 
-def _require(df: Any, columns: Sequence[str]) -> None:
+def require_columns(df: Any, columns: Sequence[str]) -> None:
+    """Raises `DataError` for the first column that a frame does not have; names the nearest."""
     names = [str(name) for name in df.columns]
     for column in columns:
         if column not in df.columns:

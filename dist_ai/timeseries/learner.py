@@ -23,7 +23,7 @@ from dist_ai.learner.groups import one_group
 from dist_ai.losses import decodes
 from dist_ai.metrics import accuracy, mae
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
-from dist_ai.timeseries.frames import long_series
+from dist_ai.timeseries.frames import long_series, require_columns
 from dist_ai.timeseries.items import PadTo
 from dist_ai.timeseries.metrics import in_units
 from dist_ai.timeseries.models import MiniRocket, forecast_model, series_model, series_splitter
@@ -144,7 +144,7 @@ class ForecastLearner(Learner):
         series' name, the time, and a column for each target.
 
         Raises:
-            DataError: the history is too short, or has gaps; what should be known of the future is not.
+            DataError: the history is too short, has gaps, or lacks a column; what should be known of the future is not.
         """
         if future is not None and self.dls.n_inp == 1:
             raise DataError(
@@ -161,6 +161,7 @@ class ForecastLearner(Learner):
             )
         import pandas as pd
 
+        require_columns(history, [*(name for name in (columns.time, columns.id) if name), *columns.channels])
         parts = list(history.groupby(columns.id, sort=False)) if columns.id else [(None, history)]
         asked = [self._asked(rows.reset_index(drop=True), columns) for _, rows in parts]
         tables = []

@@ -156,7 +156,7 @@ class ImageDataLoaders(DataLoaders):
         """Returns loaders of image files labelled by a function of their path.
 
         Args:
-            path: the folder that names without one lie in.
+            path: the folder of the files, for names that do not begin with it.
             fnames: the files, such as `get_image_files` gives them.
             label_func: from a file's path to its label.
             options: see `ImageOptions`.
@@ -295,7 +295,7 @@ class ImageDataLoaders(DataLoaders):
         """Returns loaders of a list of files and a list of their labels.
 
         Args:
-            path: the folder that names without one lie in.
+            path: the folder of the files, for names that do not begin with it.
             fnames: the files.
             labels: of each file: a label, a list of labels, or a float.
             y_block: what the labels are; by default what they look like.
@@ -304,7 +304,7 @@ class ImageDataLoaders(DataLoaders):
         Raises:
             DataError: not as many labels as files, or one is missing.
         """
-        table = Table({"file": [str(name) for name in fnames], "label": list(labels)})
+        table = Table({"file": [str(_within(path, name)) for name in fnames], "label": list(labels)})
         return cls.from_df(table, path, fn_col="file", label_col="label", y_block=y_block, **options)
 
 
@@ -325,7 +325,7 @@ class SegmentationDataLoaders(DataLoaders):
         """Returns loaders of image files whose masks a function finds.
 
         Args:
-            path: the folder that names without one lie in.
+            path: the folder of the files, for names that do not begin with it.
             fnames: the image files.
             label_func: from an image's path to its mask's, or to the mask.
             codes: the name of each class.
@@ -352,7 +352,7 @@ class PointDataLoaders(DataLoaders):
         """Returns loaders of image files whose points a function finds.
 
         Args:
-            path: the folder that names without one lie in.
+            path: the folder of the files, for names that do not begin with it.
             fnames: the image files.
             label_func: from an image's path to its points, (x, y) each, in its pixels.
             n: how many points an image has; by default as many as the first one.
@@ -384,7 +384,7 @@ class DetectionDataLoaders(DataLoaders):
         """Returns loaders of image files whose boxes a function finds.
 
         Args:
-            path: the folder that names without one lie in.
+            path: the folder of the files, for names that do not begin with it.
             fnames: the image files.
             label_func: from an image's path to (boxes, labels), such as `read_voc` makes of an XML file.
             vocab: the classes in order; by default the sorted labels of the training images.
@@ -453,7 +453,13 @@ def _part(function: Callable[[Path], tuple[Any, Any]], part: int, file: Path) ->
 
 
 def _files(path: str | Path, fnames: Iterable[str | Path]) -> list[Path]:
-    return [Path(path, name) for name in fnames]
+    return [Path(path, _within(path, name)) for name in fnames]
+
+
+def _within(path: str | Path, name: str | Path) -> Path:
+    """Returns a file's name as seen from `path`, also where it has `path` already, as those of `get_image_files` do."""
+    name = Path(name)
+    return name.relative_to(path) if name.is_relative_to(path) and not Path(path, name).exists() else name
 
 
 def _classes(labels: Sequence[Any], of: Sequence[Any]) -> list[Any]:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from lab import Lab
-from pictures import image_folder, small_learner, small_loaders
+from pictures import HEIGHT, WIDTH, image_folder, small_learner, small_loaders
 from PIL import Image
 from texts import classifier, loaders
 
 from dist_ai.cli.main import main
+from dist_ai.core.vision_types import TensorMask
 from dist_ai.data import DataBlock, MultiCategoryBlock, get_image_files
-from dist_ai.vision import ImageBlock
+from dist_ai.vision import ImageBlock, MaskBlock, unet_learner
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,26 @@ def test_several_labels_have_a_confidence_each_and_none_says_which_came_nearest(
     assert predict(folder, cat)[1] == f"{cat}  none (likeliest: a 11.9%)\n"
     record = json.loads(predict(folder, cat, "--json")[1])
     assert (record["label"], record["confidence"]) == ([], None)
+
+
+@pytest.mark.parametrize("codes", [["sky", "road"], None])
+def test_of_a_mask_the_share_of_each_class_and_in_json_every_pixel(
+    predict: Any, images: Path, tmp_path: Path, codes: list[str] | None
+) -> None:
+    def halves(file: Path) -> TensorMask:
+        return TensorMask(torch.arange(HEIGHT * WIDTH).view(HEIGHT, WIDTH) >= HEIGHT * WIDTH // 4)
+
+    block = DataBlock((ImageBlock, MaskBlock(codes)), get_items=get_image_files, get_y=halves)
+    dls = block.dataloaders(images, bs=4, num_workers=0)
+    learn = unet_learner(dls, "small_cnn", n_out=2, pretrained=False, run_dir=None, progress=False)
+    with torch.no_grad():
+        *_, last = (module for module in learn.model.modules() if hasattr(module, "bias") and module.bias is not None)
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([0.0, 1.0]))  # all pixels are of the second class
+    folder, (cat, _) = learn.export(tmp_path / "model"), photos(images)
+    name = "road" if codes else "class 1"
+    assert predict(folder, cat) == (0, f"{cat}  {HEIGHT} x {WIDTH} pixels: {name} 100.0%\n", "")
+    assert json.loads(predict(folder, cat, "--json")[1])["label"] == [[1] * WIDTH] * HEIGHT
 
 
 def test_without_a_nameable_loss_the_raw_output_is_the_label(predict: Any, images: Path, tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ def test_a_file_that_names_an_unknown_transform_is_refused(recipe: SampleRecipe)
 
 def test_without_classes_the_vocabulary_says_so():
     with pytest.raises(
-        DataError, match="this data has no classes: no transform of the target has a vocabulary; say how"
+        DataError,
+        match=r"this data has no classes: no transform of the target has a vocabulary; say how many \(n_out\), or name them: "
+        "codes= of masks, vocab= of a CategoryBlock",
     ):
         SampleRecipe(targets=[Pipeline([str.strip])]).vocab  # noqa: B018

@@ -268,6 +268,24 @@ def test_a_training_batch_without_targets_is_refused() -> None:
     assert str(refused.value) == "a training batch has no targets, so there is no loss; check n_inp of the DataLoaders"
 
 
+@pytest.mark.parametrize("loss_func", [torch.nn.CrossEntropyLoss(), torch.nn.functional.cross_entropy])
+def test_a_batch_with_more_targets_than_the_loss_takes_is_refused_by_what_it_holds(loss_func: Any) -> None:
+    from dist_ai.data import DataLoader, TensorData
+
+    x, y = make_data()
+    loader = DataLoader(
+        TensorData(x, y), 8, batch_tfms=lambda batch: {"x": batch[0], "size": batch[0][:, 0], "y": batch[1]}
+    )
+    learn = make_learner(dls=DataLoaders(loader, loader), loss_func=loss_func)
+    with pytest.raises(DataError) as refused:
+        learn.fit(1)
+    name = getattr(loss_func, "__name__", "CrossEntropyLoss")
+    assert str(refused.value).startswith(
+        f"the loss {name} does not take 2 target(s), and a batch has (Tensor float64 (8,), Tensor int64 (8,)) after its inputs; "
+    )
+    assert 'batch_tfms=lambda batch: (batch["x"], batch["y"])' in str(refused.value)
+
+
 def test_an_error_of_the_model_or_the_loss_names_both_sides_of_what_does_not_fit() -> None:
     with pytest.raises(RuntimeError, match="shapes") as caught:
         make_learner(model=nn.Linear(3, 2).double()).fit(1)

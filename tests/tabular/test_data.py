@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from tables import CATS, CONTS, people, people_learner, people_loaders
 
 from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
 from dist_ai.data import CategoryBlock, MultiCategoryBlock, Table
+from dist_ai.data.frames import RowError
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
     Categorify,
@@ -226,6 +228,25 @@ def test_new_rows_may_have_labels() -> None:
 def test_what_is_wrong_with_a_table_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises((DataError, ConfigError), match=message):
         people_loaders(people().assign(**change), **options)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "options"),
+    [("rich", None, {}), ("hours", np.inf, {}), ("hours", "many", {}), ("hours", np.nan, {"procs": [Categorify]})],
+)
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_row_is_named_by_its_place_in_the_table_and_not_in_the_part_it_was_drawn_into(
+    column: str, value: Any, options: dict[str, Any], part: str
+) -> None:
+    wrong = people().assign(**{column: people()[column].astype(object)})
+    wrong.loc[77, column] = value
+    valid_idx = [*range(0, 60, 2), *([77] if part == "validation" else [])]
+    with pytest.raises(
+        RowError, match=rf"column '{column}' .*in row 77\b|target '{column}' is missing in row 77 "
+    ) as told:
+        people_loaders(wrong, valid_pct=None, valid_idx=valid_idx, **{"cont_names": "hours", **options})
+    sent = pickle.loads(pickle.dumps(told.value))  # as a loader's worker does
+    assert (sent.row, str(sent)) == (77, str(told.value))
 
 
 def test_columns_that_come_twice_are_named() -> None:

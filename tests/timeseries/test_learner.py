@@ -209,6 +209,9 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
         DataError, match=r"0 row\(s\) come after the last value of load, and 6 are forecast; give a row for each"
     ):
         learn.forecast(both)  # type: ignore[attr-defined]
+    for column in ("site", "ts", "load", "phase"):
+        with pytest.raises(DataError, match=f"there is no column '{column}'; did you mean '{column}s'"):
+            learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
 
 
 def test_what_is_known_of_the_future_is_made_use_of() -> None:
@@ -260,6 +263,10 @@ def test_what_cannot_be_forecast_says_why() -> None:
     learn = forecasting()
     with pytest.raises(DataError, match=r"a history of 10 step\(s\), and the model forecasts from the last 24"):
         learn.forecast(waves()[:10])
+    with pytest.raises(DataError) as long:
+        learn.forecast(waves()[:23])
+    assert len(str(long.value)) < 400  # the history itself is cut off
+    assert "\n" not in str(long.value)
     with pytest.raises(
         DataError, match="the model was trained from arrays, or was loaded; give the history as an array"
     ):

@@ -51,6 +51,22 @@ def test_the_two_folders_may_have_other_names(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in valid} == {"check"}
 
 
+def test_names_may_begin_with_the_folder_as_those_of_get_image_files_do_or_be_seen_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(image_folder(tmp_path / "images").parent)
+    found = get_image_files("images")
+    seen = [name.relative_to("images") for name in found]
+    labels = [name.parent.name for name in found]
+    for fnames in (found, [str(name) for name in found], seen):
+        by_func = ImageDataLoaders.from_path_func("images", fnames, parent_label, bs=4, num_workers=0)
+        of_lists = ImageDataLoaders.from_lists("images", fnames, labels, bs=4, num_workers=0)
+        assert by_func.one_batch()[0].shape == of_lists.one_batch()[0].shape == (4, 3, HEIGHT, WIDTH)
+    shutil.copytree("images", "images/images")  # a folder of the same name in it: what is there counts
+    loaders = ImageDataLoaders.from_path_func("images", found, parent_label, bs=4)
+    assert {loaders.train_ds.item(i).parts[:2] for i in range(4)} == {("images", "images")}
+
+
 def test_valid_pct_draws_the_same_share_each_time_and_another_with_another_seed(tmp_path: Path) -> None:
     folder = image_folder(tmp_path, parts=("",), per_class=10)
     train, valid = names(small_loaders(folder, valid_pct=0.25, seed=1))
