@@ -16,6 +16,17 @@ Importing this package does nothing and loads nothing: each part is imported by 
 (`dist_ai.vision`, `dist_ai.learner`, `dist_ai.data`, ...). `ARCHITECTURE.md` draws the rooms.
 """
 
+from typing import TYPE_CHECKING, Any
+
 __all__ = ["__version__"]
 
 __version__ = "0.1.0"
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from dist_ai.core.names import missing_name  # now, for what is imported with the package is imported by all
+
+        return missing_name(__name__)(name)

@@ -113,6 +113,10 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 
     >>> did_you_mean("before_bacth", ["before_batch", "after_batch"])
     "; did you mean 'before_batch'?"
+    >>> did_you_mean("AWD_LSTM", ["gpt", "awd_lstm"])
+    "; did you mean 'awd_lstm'?"
     """
-    near = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.6)
+    there = list(choices)
+    near = [each for each in there if each.casefold() == given.casefold()]
+    near = near or difflib.get_close_matches(given, there, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -60,11 +60,13 @@ class Recommender:
             items: by default all that training saw, in the order of `items` after the first, the unknown one.
 
         Raises:
-            DataError: an item is unknown; names the nearest.
+            DataError: an item is unknown; names the nearest. Or the user is known, and written as another kind of value.
         """
         codes = torch.arange(1, len(self.items)) if items is None else self.codes(items)
         device = next(self.model.parameters()).device
         user_code = self._user_codes.get(user, 0)
+        if not user_code and user is not None:
+            self._check_kind(user)
         was_training = self.model.training
         self.model.eval()
         try:
@@ -125,6 +127,15 @@ class Recommender:
                     f"{_nearest(name, codes)}"
                 )
         return torch.tensor([codes[name] for name in names], dtype=torch.int64)
+
+    def _check_kind(self, user: Any) -> None:
+        """Refuses the text "3" where training had the number 3: it would be taken for somebody unknown."""
+        meant = next((known for known in self.users[1:] if str(known) == str(user)), None)
+        if meant is not None:
+            raise DataError(
+                f"user {user!r} is a value of type {type(user).__name__}, and training had {meant!r}, of type "
+                f"{type(meant).__name__}; give it as that"
+            )
 
     def _part(self, user: int, items: torch.Tensor) -> torch.Tensor:
         cats = torch.stack([torch.full_like(items, user), items], 1)

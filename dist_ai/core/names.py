@@ -129,6 +129,25 @@ _LAUNCHED = "start the program with `dist-ai launch --workers N` or torchrun; no
 _IN_ORDER = "predictions always come in the order of the data"
 _OPT_FUNC = "here it is opt_func, which makes one; one that is made already is assigned: learn.opt = optimizer"
 
+
+def _lies_in(room: str, names: str) -> dict[str, str]:
+    """What is asked of a room and is in another."""
+    return dict.fromkeys(names.split(), f"it is in {room}")
+
+
+_OF_ANY_LEARNER = "ClassificationInterpretation Interpretation Learner load_learner"
+_OF_ANY_METRIC = "accuracy error_rate mae mse rmse F1Score RocAuc RocAucBinary"
+_OF_ANY_DATA = (
+    "CategoryBlock ColReader ColSplitter DataBlock DataLoaders IndexSplitter RandomSplitter RegressionBlock untar_data"
+)
+
+_IN_OTHER_ROOMS = (
+    _lies_in("dist_ai.data", _OF_ANY_DATA)
+    | _lies_in("dist_ai.learner", _OF_ANY_LEARNER)
+    | _lies_in("dist_ai.metrics", _OF_ANY_METRIC)
+    | {"URLs": "untar_data of dist_ai.data takes an address; its sample_data is there without one"}
+)
+
 _OF_A_FIT = {
     "base_lr": "here it is lr, or lr_max; base_lr is fine_tune's",
     "callbacks": "here it is cbs",
@@ -164,6 +183,17 @@ _OF_PREDICTIONS = {
     "save_targs": "save what is returned",
     "with_preds": "all are returned; take those that you want",
     "with_targs": "all are returned; take those that you want",
+}
+
+_OF_LOADERS = {
+    "after_batch": "here it is batch_tfms",
+    "after_item": "here it is item_tfms",
+    "batch_size": "here it is bs, counted over all ranks",
+    "before_batch": "give collate= a function of the list of samples",
+    "create_batch": "here it is collate",
+    "dl_type": "an order= of dist_ai.data.orders says what comes together",
+    "pin_memory": "memory is pinned by itself where batches go to a GPU",
+    "tfms": "here they are item_tfms, of one item, and batch_tfms, of a batch; what the targets are is a block",
 }
 
 OTHER_WORDS: dict[str, dict[str, str]] = {
@@ -261,16 +291,8 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "splitter": "assign learn.splitter",
         "weight_decay": "here it is wd",
     },
-    "LoaderOptions": {
-        "after_batch": "here it is batch_tfms",
-        "after_item": "here it is item_tfms",
-        "batch_size": "here it is bs, counted over all ranks",
-        "before_batch": "give collate= a function of the list of samples",
-        "create_batch": "here it is collate",
-        "dl_type": "an order= of dist_ai.data.orders says what comes together",
-        "pin_memory": "memory is pinned by itself where batches go to a GPU",
-        "tfms": "here they are item_tfms, of one item, and batch_tfms, of a batch; what the targets are is a block",
-    },
+    "LoaderOptions": _OF_LOADERS,
+    "ImageOptions": _OF_LOADERS | {"ds_tfms": "here they are item_tfms, of one image, and batch_tfms, of a batch"},
     # ---------------------------------------------------------------- attributes, by class
     "Learner": {
         "all_batches": "give CollectData() to a fit, and look at its data",
@@ -435,6 +457,43 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "run_valid": "ask self.state.training in the event, or decorate it: @when(...)",
     },
     # ---------------------------------------------------------------- what is imported, by room
+    "dist_ai": _IN_OTHER_ROOMS
+    | _lies_in("dist_ai.callbacks", "Callback EarlyStopping SaveBest")
+    | _lies_in("dist_ai.data", "DataLoader get_image_files sample_data")
+    | _lies_in("dist_ai.export", "Predictor")
+    | _lies_in("dist_ai.tabular", "TabularDataLoaders tabular_learner")
+    | _lies_in("dist_ai.text", "TextDataLoaders language_model_learner text_classifier_learner")
+    | _lies_in("dist_ai.vision", "ImageDataLoaders Resize aug_transforms unet_learner vision_learner")
+    | {"Trainer": "here it is Learner of dist_ai.learner, whose fit trains"},
+    "dist_ai.collab": _IN_OTHER_ROOMS,
+    "dist_ai.data": _lies_in("dist_ai.learner", _OF_ANY_LEARNER)
+    | _lies_in("dist_ai.core", "Transform")
+    | _lies_in("dist_ai.tabular", "TabularDataLoaders")
+    | _lies_in("dist_ai.text", "TextBlock TextDataLoaders")
+    | _lies_in("dist_ai.vision", "ImageBlock ImageDataLoaders MaskBlock SegmentationDataLoaders")
+    | {
+        "L": "lists are Python's",
+        "URLs": "untar_data takes an address; sample_data is there without one",
+    },
+    "dist_ai.export": _lies_in("dist_ai.learner", "load_learner"),
+    "dist_ai.tabular": _IN_OTHER_ROOMS
+    | {"range_of": "range(len(df)) does", "tabular_config": "what it holds are arguments of tabular_learner"},
+    "dist_ai.text": _IN_OTHER_ROOMS
+    | _lies_in("dist_ai.metrics", "Perplexity")
+    | {"Tokenizer": "here it is Tokenize", "TokenizerBlock": "here it is TextBlock"},
+    "dist_ai.timeseries": _IN_OTHER_ROOMS,
+    "dist_ai.vision": _IN_OTHER_ROOMS
+    | _lies_in("dist_ai.data", "GrandparentSplitter MultiCategoryBlock RegexLabeller get_image_files parent_label")
+    | _lies_in("dist_ai.learner", "SegmentationInterpretation")
+    | _lies_in("dist_ai.metrics", "Dice DiceMulti JaccardCoeff accuracy_multi foreground_acc")
+    | {
+        "ImageDataBunch": "here it is ImageDataLoaders",
+        "PILImage": "an image is a file, an array or one of Pillow's; ImageBlock reads all of them",
+        "PILMask": "a mask is a file, an array or one of Pillow's; MaskBlock reads all of them",
+        "PadMode": 'here it is pad_mode="reflection", "border" or "zeros"',
+        "ResizeMethod": 'here it is method="crop", "pad" or "squish"',
+        "cnn_learner": "here it is vision_learner",
+    },
     "dist_ai.callbacks": {
         "AdaptiveGANSwitcher": "dist_ai.vision.gan.GANTrainer takes turns of n_crit and n_gen steps",
         "AzureMLCallback": "TensorBoard() writes events, and RunLog() log.jsonl and metrics.csv, for whatever reads them",
@@ -508,6 +567,7 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "NoneReduce": "here it is sample_losses(loss, pred, target)",
     },
     "dist_ai.metrics": {
+        "Accuracy": "here it is accuracy, a function",
         "AvgLoss": "the Recorder has the training loss and the validation loss",
         "AvgSmoothLoss": "here it is learn.recorder.smooth_loss",
         "LossMetrics": "the parts of a CompositeLoss are logged by themselves; LossMetric is one of a loss of your own",

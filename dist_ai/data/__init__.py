@@ -1,5 +1,8 @@
 """The data layer: sources, splitters, labellers, the epoch plan, data sets and loaders."""
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.data.archive import ArchiveLimits, extract
 from dist_ai.data.block import (
     CategoryBlock,
@@ -137,3 +140,6 @@ __all__ = [
     "sample_data",
     "untar_data",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

@@ -1,5 +1,8 @@
 """Tabular: loaders of tables, procs that prepare their columns, models and learners."""
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.data import Categorify, ReadRows, TabularFrame, TabularPandas, TabularProc
 from dist_ai.tabular.data import RowOptions, TabularDataLoaders, TabularOptions
 from dist_ai.tabular.dates import add_datepart, add_elapsed_times, cont_cat_split, make_date
@@ -34,3 +37,6 @@ __all__ = [
     "make_date",
     "tabular_learner",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

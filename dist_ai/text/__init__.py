@@ -1,6 +1,9 @@
 """Text: tokenizers, loaders, language models and classifiers, and their learners."""
 
+from typing import TYPE_CHECKING
+
 import dist_ai.text.show  # noqa: F401  # registers the loss of language models
+from dist_ai.core.names import missing_name
 from dist_ai.text.awd_lstm import AWD_LSTM
 from dist_ai.text.blocks import TextBlock
 from dist_ai.text.data import ColumnOptions, TextDataLoaders, TextOptions
@@ -38,3 +41,6 @@ __all__ = [
     "text_classifier_learner",
     "text_rules",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

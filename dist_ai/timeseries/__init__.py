@@ -1,5 +1,8 @@
 """Time series: loaders, transforms, models and learners that tell what a series is, and what follows it."""
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.core.series_types import TensorForecast, TensorKnown
 from dist_ai.core.types import TensorSeries
 from dist_ai.timeseries.augment import (
@@ -64,3 +67,6 @@ __all__ = [
     "ts_learner",
     "ts_tfms",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

@@ -1,7 +1,10 @@
 """Vision: image loaders, transforms, models and learners."""
 
+from typing import TYPE_CHECKING
+
 import dist_ai.vision.show  # registers how images are shown
 import dist_ai.vision.statistics  # noqa: F401  # and what is said of them
+from dist_ai.core.names import missing_name
 from dist_ai.core.vision_types import TensorBBox, TensorImage, TensorMask, TensorPoint
 from dist_ai.vision.albumentations import Albumentations
 from dist_ai.vision.annotations import get_annotations, read_voc
@@ -119,3 +122,6 @@ __all__ = [
     "verify_images",
     "vision_learner",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

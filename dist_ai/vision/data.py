@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
+from dist_ai.core.names import known_arguments
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data import (
     AttrGetter,
@@ -105,6 +106,7 @@ class ImageDataLoaders(DataLoaders):
     """
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_folder(
         cls,
         path: str | Path,
@@ -146,6 +148,7 @@ class ImageDataLoaders(DataLoaders):
         return dls
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_path_func(
         cls,
         path: str | Path,
@@ -169,6 +172,7 @@ class ImageDataLoaders(DataLoaders):
         return _loaders(cls, files, [classes], options, get_y=label_func)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_name_func(
         cls,
         path: str | Path,
@@ -180,6 +184,7 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_path_func(path, fnames, Pipeline([AttrGetter("name"), label_func]), **options)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_path_re(
         cls, path: str | Path, fnames: Sequence[str | Path], pat: str, **options: Unpack[ImageOptions]
     ) -> Self:
@@ -196,6 +201,7 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_path_func(path, fnames, RegexLabeller(pat), **options)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_name_re(
         cls, path: str | Path, fnames: Sequence[str | Path], pat: str, **options: Unpack[ImageOptions]
     ) -> Self:
@@ -203,6 +209,7 @@ class ImageDataLoaders(DataLoaders):
         return cls.from_name_func(path, fnames, RegexLabeller(pat), **options)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_df(
         cls,
         df: Any,
@@ -243,6 +250,7 @@ class ImageDataLoaders(DataLoaders):
         return _loaders(cls, rows, [y_block], options, splitter=splitter, get_x=get_x, get_y=get_y)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_csv(
         cls,
         path: str | Path,
@@ -283,6 +291,7 @@ class ImageDataLoaders(DataLoaders):
         )
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_lists(
         cls,
         path: str | Path,
@@ -312,6 +321,7 @@ class SegmentationDataLoaders(DataLoaders):
     """Loaders of images and of masks, which have the class of each pixel."""
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_label_func(
         cls,
         path: str | Path,
@@ -339,6 +349,7 @@ class PointDataLoaders(DataLoaders):
     """Loaders of images and of points in them, such as where the nose is; a model predicts their coordinates."""
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_label_func(
         cls,
         path: str | Path,
@@ -371,6 +382,7 @@ class DetectionDataLoaders(DataLoaders):
     """
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_label_func(
         cls,
         path: str | Path,
@@ -396,6 +408,7 @@ class DetectionDataLoaders(DataLoaders):
         return _loaders(cls, _files(path, fnames), targets, options, get_y=get_y)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_coco(
         cls,
         path: str | Path,
@@ -416,6 +429,7 @@ class DetectionDataLoaders(DataLoaders):
         return cls._of_dict(path, dict(zip(names, boxes, strict=True)), vocab, options)
 
     @classmethod
+    @known_arguments(ImageOptions)
     def from_df(
         cls,
         df: Any,

@@ -192,6 +192,14 @@ def test_unknown_users_are_average_ones() -> None:
         torch.testing.assert_close(rating, model(TabularRow(torch.tensor([[0, 3]]), torch.empty(1, 0))))
 
 
+def test_a_user_given_as_another_kind_of_value_is_told_from_an_unknown_one() -> None:
+    ratings = pd.DataFrame({"user": [1, 2, 3] * 8, "film": list("abcdefgh") * 3, "rating": [1.0, 2.0, 3.0] * 8})
+    learn = collab_learner(CollabDataLoaders.from_df(ratings, bs=8, num_workers=0), n_factors=4, progress=False)
+    assert learn.recommend(77, 2) == learn.recommend(78, 2)  # unknown ones
+    with pytest.raises(DataError, match="user '3' is a value of type str, and training had 3, of type int; give it as"):
+        learn.recommend("3")
+
+
 def test_biases_and_factors_are_looked_up_by_name() -> None:
     learn = ratings_learner()
     learn.fit_one_cycle(5, 0.05)

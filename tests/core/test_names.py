@@ -20,9 +20,11 @@ from dist_ai.learner import ClassificationInterpretation, Interpretation, Learne
 from dist_ai.learner.lr_finder import LRFinding
 from dist_ai.metrics import AccumMetric, from_sklearn
 from dist_ai.optimizer import Optimizer
-from dist_ai.vision import vision_learner
+from dist_ai.vision import ImageDataLoaders, SegmentationDataLoaders, vision_learner
+from dist_ai.vision.data import ImageOptions
 
 ROOMS = ("callbacks", "losses", "metrics", "optimizer", "learner")
+OTHER_ROOMS = ("collab", "data", "export", "tabular", "text", "timeseries", "vision")
 
 # fastai's names, as its users type them: callbacks, losses, metrics, optimizers, what a Learner has.
 IMPORTED = """
@@ -102,6 +104,37 @@ def test_fastais_names_are_there_or_the_import_says_what_it_is_here() -> None:
         "dist_ai.callbacks has no SaveModelCallback; here it is SaveBest, which ends a fit with its best weights; for files: "
         "Learner(keep_best=KeepBest(...))"
     )
+
+
+def test_what_is_asked_of_the_wrong_room_is_in_the_one_that_the_error_names() -> None:
+    rooms = [place for place in OTHER_WORDS if place.split(".")[0] == "dist_ai"]
+    assert {"dist_ai", "dist_ai.data", "dist_ai.tabular", "dist_ai.text", "dist_ai.vision"} <= set(rooms)
+    for room in rooms:
+        for name, words in OTHER_WORDS[room].items():
+            with pytest.raises(ImportError, match=re.escape(f"{room} has no {name}; {words}")):
+                exec(f"from {room} import {name}")
+            if elsewhere := re.fullmatch(r"it is in (dist_ai\.\w+)", words):
+                exec(f"from {elsewhere[1]} import {name}")
+
+
+def test_the_package_itself_has_no_other_name_and_its_rooms_are_imported_as_ever() -> None:
+    import dist_ai
+
+    assert not hasattr(dist_ai, "Lerner")
+    with pytest.raises(ImportError, match="cannot import name 'Lerner' from 'dist_ai'"):
+        exec("from dist_ai import Lerner")
+    exec("from dist_ai import tuning")
+
+
+def test_a_slip_in_an_option_of_image_loaders_is_seen_before_the_folder_is_looked_at() -> None:
+    with pytest.raises(
+        TypeError, match=r"ImageDataLoaders.from_folder has no argument 'valid_pc'; did you mean 'valid_pct'\?"
+    ):
+        ImageDataLoaders.from_folder("nowhere", valid_pc=0.2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="has no argument 'item_tfm'; did you mean 'item_tfms'"):
+        ImageDataLoaders.from_df(None, item_tfm=None)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="has no argument 'batch_size'; here it is bs, counted over all ranks"):
+        SegmentationDataLoaders.from_label_func("nowhere", [], str, batch_size=2)  # type: ignore[call-arg]
 
 
 def test_what_a_room_does_not_have_is_an_attribute_error_as_ever() -> None:
@@ -222,7 +255,7 @@ CLASSES = (
     Optimizer,
     Recorder,
 )
-OPTIONS = {"LearnerOptions": LearnerOptions, "LoaderOptions": LoaderOptions}
+OPTIONS = {"LearnerOptions": LearnerOptions, "LoaderOptions": LoaderOptions, "ImageOptions": ImageOptions}
 
 
 def test_each_row_is_of_a_place_that_asks_for_it_and_does_not_have_the_name() -> None:
@@ -235,7 +268,8 @@ def test_each_row_is_of_a_place_that_asks_for_it_and_does_not_have_the_name() ->
             each.__name__: set(dir(each))
             for each in (*CLASSES, importlib.import_module("dist_ai.callbacks").ActivationStats)
         },
-        **{f"dist_ai.{room}": set(vars(importlib.import_module(f"dist_ai.{room}"))) for room in ROOMS},
+        **{f"dist_ai.{room}": set(vars(importlib.import_module(f"dist_ai.{room}"))) for room in (*ROOMS, *OTHER_ROOMS)},
+        "dist_ai": set(vars(importlib.import_module("dist_ai"))),
         **{place: set(dir(Callback)) for place in ("a callback defines", "a callback sets")},
     }
     assert set(OTHER_WORDS) <= has.keys()

@@ -344,7 +344,7 @@ def test_images_are_weighted_counted_and_collated_as_other_data_is(files: list[P
     )
     assert (len(dls.train), dls.train.num_samples) == (1, 32)
     assert 8 <= int(dls.one_batch()[1].sum()) <= 24
-    with pytest.raises(TypeError, match="loaders have no option 'num_worker'; did you mean 'num_workers'"):
+    with pytest.raises(TypeError, match="has no argument 'num_worker'; did you mean 'num_workers'"):
         ImageDataLoaders.from_lists("", files, labels, num_worker=2)
 
 
