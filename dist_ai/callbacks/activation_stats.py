@@ -135,7 +135,8 @@ class ActivationStats(Callback):
         return self.state.training and self.state.fitting and (self.state.train_step + 1) % self.every == 0
 
     def _read(self) -> None:
-        for step, rows in self._sums.read(self.learn.data_collectives, "activations"):
+        # Over all ranks: of those that compute a layer together each sees a part of its features, or what the others see too.
+        for step, rows in self._sums.read(self.learn.collectives, "activations"):
             for name, (count, total, squares, near_zero) in zip(self._names, rows.tolist(), strict=True):
                 if not count:
                     continue

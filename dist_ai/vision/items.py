@@ -1,8 +1,8 @@
 """Transforms of one sample in a loader worker: its image, mask, points and boxes are cut, resized, mirrored and turned together.
 
 Cutting and resizing is one idea: a `Window` is a part of an image, which may reach beyond it, and the size that it gets. One
-resampling (Pillow's, which takes the average where an image shrinks) reads straight from the window; nothing is resized twice,
-and of a JPEG no more is decoded than the window needs.
+resampling (`dist_ai.vision.pixels`, which takes the average where an image shrinks) reads straight from the window; nothing is
+resized twice, and of a JPEG no more is decoded than the window needs.
 Orders are Pillow's side of things: they run before `ImageToTensor`.
 """
 

@@ -38,8 +38,9 @@ def image_of(stored: torch.Tensor) -> PILImage:
 
     The image shares its memory with an Arrow array, and is copied by Pillow when somebody draws into it.
 
-    >>> image_of(torch.zeros(2, 3, 4, dtype=torch.uint8))
-    <PIL.Image.Image image mode=RGB size=3x2 at ...>
+    >>> image = image_of(torch.zeros(2, 3, 4, dtype=torch.uint8))
+    >>> image.mode, image.size
+    ('RGB', (3, 2))
     """
     height, width, size = stored.shape
     array = pa.Array.from_buffers(pa.uint8(), stored.numel(), [None, pa.py_buffer(stored.contiguous().numpy())])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dist_ai.callbacks import AutoMicrobatch, Callback, CancelBatch
+from dist_ai.callbacks import ActivationStats, AutoMicrobatch, Callback, CancelBatch
 from dist_ai.checkpoint.chunks import deal_out
 from dist_ai.core.transform import Pipeline
 from dist_ai.data import DataLoader, DataLoaders, TensorData
@@ -234,6 +234,14 @@ def test_on_two_ranks() -> None:
         learn.validate,
         by_itself,
     )
+
+    # What is measured of a layer is of all its features, of which each rank has a part.
+    together, alone = ActivationStats(every=1), ActivationStats(every=1)
+    make_learner(whole_plan, together).fit(1)
+    make_learner("ddp", alone).fit(1)
+    for ours, theirs in zip(together.stats, alone.stats, strict=True):
+        assert ours[:2] == theirs[:2]
+        assert ours[2:] == pytest.approx(theirs[2:], abs=1e-4)
 
     # A rank that cancels takes part in what the others exchange, in the type in which they compute.
     cancelled = make_learner(whole_plan, CancelsOnRank1(), precision="bf16")
