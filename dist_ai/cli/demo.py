@@ -60,6 +60,7 @@ def demo(
     learn.fit_one_cycle(epochs, 1e-2)
     score = learn.validate()[1]
     export = learn.export(run_dir / "export")
+    learn.close()
     print(f"test accuracy {score:.3f} after {time.perf_counter() - began:.0f} s")
 
     print("\nin a fresh process, from the export alone:")

@@ -93,7 +93,7 @@ class Report:
         self.lines += ["", f"A batch of {bs} training samples"]
         samples = [
             self._step(
-                f"  sample {i} ({subset.item(i)!r:.100})",
+                f"  sample {i} ({subset.item(i)!r:.200})",
                 partial(_sample, subset, item_tfms, i),
                 None,
             )
@@ -103,7 +103,7 @@ class Report:
             batch = (block.collate or collate)(samples)
         except DataError as error:
             self.lines.append(f"  collate -> FAILED: {error}")
-            self.lines += [f"    {describe(sample)} from {subset.item(i)!r:.100}" for i, sample in enumerate(samples)]
+            self.lines += [f"    {describe(sample)} from {subset.item(i)!r:.200}" for i, sample in enumerate(samples)]
             raise _Failed from error
         self.lines.append(f"  collate -> {describe(batch)}")
         self._through(Pipeline(block.all_batch_tfms), batch, _draw(range(bs)).at("batch_tfms"), "  ")

@@ -418,7 +418,7 @@ def _reaches_beyond(window: Window, frame: Frame) -> bool:
 def _snapped(start: float, stop: float, length: int, step: int) -> tuple[int, int]:
     """Returns the part of a length next to the one from `start` to `stop`, from a multiple of `step` to one or to the end."""
     size = max(1, round((stop - start) / step)) * step
-    if size >= length:
+    if size >= length or stop - start >= length:
         return 0, length
     start = min(round(start / step), (length - size) // step) * step
     return start, start + size
