@@ -14,6 +14,8 @@
 #SBATCH --open-mode=append
 
 set -euo pipefail
+# Else a machine that was lost and comes back waits for an address that nobody tells (torch 2.14).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" --max-restarts 3 \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:29500" "$@"
