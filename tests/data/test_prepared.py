@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]  # Ray's o
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    import ray
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray 2.60 asks the ranks for a token that only this process has
+        import ray
 
-    address = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False).address_info[
-        "gcs_address"
-    ]
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield address
-    ray.shutdown()
+        address = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False).address_info[
+            "gcs_address"
+        ]
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield address
+        ray.shutdown()
 
 
 def squares(num: int = 200) -> Any:
@@ -96,6 +99,7 @@ def test_a_machine_that_does_not_see_the_folder_is_named(
 
 
 def on_a_rank(address: str, folder: str) -> tuple[list[int], str]:
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
     def make() -> Any:
