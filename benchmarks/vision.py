@@ -127,7 +127,7 @@ def fastai(folder: Path, epochs: int) -> Fit:
     """Returns what fastai's users write."""
     import fastai.vision.all as fa
 
-    class Clock(fa.Callback):  # type: ignore[misc]
+    class Clock(fa.Callback):  # type: ignore[misc]  # fastai has no types
         """Adds up what training takes."""
 
         def before_train(self) -> None:
@@ -212,7 +212,7 @@ def torchvision(folder: Path, epochs: int) -> Fit:
                     int((model(pixels.float().sub_(mean).div_(std)).argmax(1) == classes).sum())
                     for pixels, classes in valid
                 )
-        return spent, right / len(valid.dataset)  # type: ignore[arg-type]
+        return spent, right / len(valid.dataset)  # type: ignore[arg-type]  # torch does not say that it has a length
 
     return fit
 

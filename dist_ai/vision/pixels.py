@@ -1,4 +1,6 @@
-"""A PIL image's pixels as a tensor and back, and its resampling by torch, which takes half the time of Pillow's.
+"""A PIL image's pixels as a tensor and back, and its resampling by torch.
+
+That takes 0.6 to 0.8 of the time of Pillow's, for photographs of 250 and of 200 pixels to 128.
 
 Pillow keeps RGB in four bytes a pixel and shows them through Arrow's interface without a copy; so torch reads them in place.
 """

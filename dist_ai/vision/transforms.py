@@ -83,7 +83,7 @@ class OpenImage(Transform):
                 x = download(x, progress=False)
             except (DataError, ConfigError) as error:
                 raise BadSampleError(str(error)) from error
-        with reading(str(x)), open(x, "rb") as file:  # a Path's own read takes twice as long
+        with reading(str(x)), open(x, "rb") as file:  # to make a Path of a string takes as long again
             data = file.read()
         return self._read(data, str(x))
 

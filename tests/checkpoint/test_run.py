@@ -461,7 +461,7 @@ def test_storage_that_rank_0_cannot_reach_is_an_error_on_all_ranks() -> None:
     def unreachable(*, complete: bool = False) -> list[str]:
         raise StorageError("s3://nowhere cannot be reached")
 
-    run.names = unreachable  # type: ignore[method-assign]
+    run.names = unreachable  # type: ignore[method-assign]  # a store that fails
     for look in (run.latest, lambda ranks: run.finished(0, ranks)):
         with pytest.raises((StorageError, WorldError), match="s3://nowhere cannot be reached"):
             look(ranks)

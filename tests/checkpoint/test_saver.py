@@ -279,7 +279,7 @@ def test_a_slow_store_does_not_hold_up_the_training_by_the_clock(tmp_path: Path)
             storage.gate.set()
 
     learn = make_learner(run_dir=tmp_path, checkpoint_every_s=0.0, cbs=Steps(look))
-    learn._fits.keeper.run.storage = storage  # type: ignore[union-attr]
+    learn._fits.keeper.run.storage = storage  # type: ignore[union-attr]  # with a run directory there is one
     began = time.monotonic()
     learn.fit(2)
     assert time.monotonic() - began < 25
@@ -296,7 +296,7 @@ def test_a_store_that_fails_is_told_and_the_training_ends_as_if_it_had_not(tmp_p
             raise StorageError("s3://bucket: writing it failed 4 times; the last time: 503 Slow Down")
 
     learn = make_learner(run_dir=tmp_path, checkpoint_every_s=None, checkpoint_every_steps=2)
-    learn._fits.keeper.run.storage = Gone(tmp_path / "checkpoints")  # type: ignore[union-attr]
+    learn._fits.keeper.run.storage = Gone(tmp_path / "checkpoints")  # type: ignore[union-attr]  # as above
     said = r"could not be written .*503 Slow Down\. The training goes on; there is none before it"
     with pytest.warns(UserWarning, match=said) as told:
         learn.fit(2)

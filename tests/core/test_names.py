@@ -130,11 +130,11 @@ def test_a_slip_in_an_option_of_image_loaders_is_seen_before_the_folder_is_looke
     with pytest.raises(
         TypeError, match=r"ImageDataLoaders.from_folder has no argument 'valid_pc'; did you mean 'valid_pct'\?"
     ):
-        ImageDataLoaders.from_folder("nowhere", valid_pc=0.2)  # type: ignore[call-arg]
+        ImageDataLoaders.from_folder("nowhere", valid_pc=0.2)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(TypeError, match="has no argument 'item_tfm'; did you mean 'item_tfms'"):
-        ImageDataLoaders.from_df(None, item_tfm=None)  # type: ignore[call-arg]
+        ImageDataLoaders.from_df(None, item_tfm=None)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(TypeError, match="has no argument 'batch_size'; here it is bs, counted over all ranks"):
-        SegmentationDataLoaders.from_label_func("nowhere", [], str, batch_size=2)  # type: ignore[call-arg]
+        SegmentationDataLoaders.from_label_func("nowhere", [], str, batch_size=2)  # type: ignore[call-arg]  # wrong on purpose
 
 
 def test_what_a_room_does_not_have_is_an_attribute_error_as_ever() -> None:
@@ -151,16 +151,16 @@ def test_what_a_fastai_learner_has_is_there_or_the_error_says_where() -> None:
             with pytest.raises(AttributeError, match=f"a Learner has no attribute '{name}'; "):
                 getattr(learn, name)
     with pytest.raises(AttributeError) as raised:
-        learn.no_bar()  # type: ignore[attr-defined]
+        learn.no_bar()  # type: ignore[attr-defined]  # wrong on purpose
     assert str(raised.value) == (
         "a Learner has no attribute 'no_bar'; here it is `with learn.removed_cbs(ProgressBar):`, or Learner(progress=False)"
     )
     with pytest.raises(AttributeError, match="a Recorder has no attribute 'plot_sched'; here it is plot_schedule"):
-        learn.recorder.plot_sched()  # type: ignore[attr-defined]
+        learn.recorder.plot_sched()  # type: ignore[attr-defined]  # wrong on purpose
     with pytest.raises(
         AttributeError, match=r"no attribute 'cpu'; here it is dls\.to\(.cpu.\), before a Learner is made"
     ):
-        make_dls().cpu()  # type: ignore[attr-defined]
+        make_dls().cpu()  # type: ignore[attr-defined]  # wrong on purpose
 
 
 @pytest.mark.parametrize(("function", "arguments"), ARGUMENTS, ids=lambda value: getattr(value, "__qualname__", ""))
@@ -184,7 +184,7 @@ def test_options_that_are_handed_on_are_looked_at_before_anything_is_done() -> N
         "splitter": "assign learn.splitter",
     }.items():
         with pytest.raises(TypeError, match=f"vision_learner has no argument '{name}'; {re.escape(said)}"):
-            vision_learner(None, "no architecture", **{name: None})  # type: ignore[arg-type,misc]
+            vision_learner(None, "no architecture", **{name: None})  # type: ignore[arg-type,misc]  # wrong on purpose
 
 
 class Theirs(Callback):
@@ -193,7 +193,7 @@ class Theirs(Callback):
     may_cancel = False
 
     def after_pred(self) -> None:
-        _ = self.pred  # type: ignore[attr-defined]
+        _ = self.pred  # type: ignore[attr-defined]  # wrong on purpose
 
 
 def test_a_callback_in_fastais_words_is_told_ours() -> None:
@@ -223,7 +223,7 @@ def test_a_property_that_fails_says_so_itself() -> None:
 
         @property
         def value(self) -> int:
-            return self.nothing  # type: ignore[attr-defined]
+            return self.nothing  # type: ignore[attr-defined]  # wrong on purpose
 
     with pytest.raises(AttributeError, match="'Broken' object has no attribute 'nothing'"):
         _ = Broken().value

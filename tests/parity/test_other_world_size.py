@@ -8,31 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from toy import NUM_STEPS, make_dls, make_learner, make_model, weights_of
+from toy import NUM_STEPS, Stop, StopAt, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback
 from dist_ai.checkpoint import Run
 from dist_ai.metrics import accuracy
 from dist_ai.optimizer import Adam
 
 N_EPOCH = 3
-
-
-class Stop(Exception):
-    """The end of a program."""
-
-
-class StopAt(Callback):
-    """Ends the program before a training step."""
-
-    may_cancel = False
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def before_batch(self) -> None:
-        if self.state.training and self.state.train_step == self.step:
-            raise Stop
 
 
 def train(run_dir: str | None, stop_at: int | None = None) -> tuple[list[float], list[dict[str, Any]], list[float]]:

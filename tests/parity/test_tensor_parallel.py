@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from toy import Stop, StopAt
 
 from dist_ai.callbacks import Callback, GradientAccumulation, GradientClip, ParameterStats
 from dist_ai.callbacks.event import CancelBatch
@@ -218,23 +219,6 @@ def test_two_ranks_that_compute_each_layer_together_train_as_one_process_does(sp
 @pytest.mark.slow
 def test_two_groups_of_two_ranks_train_as_one_process_does(spawn: Any) -> None:
     check(spawn, 4, GROUPS)
-
-
-class Stop(Exception):
-    """The end of a program."""
-
-
-class StopAt(Callback):
-    """Ends the program before a training step."""
-
-    may_cancel = False
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def before_batch(self) -> None:
-        if self.state.training and self.state.train_step == self.step:
-            raise Stop
 
 
 def run(folder: str | None, strategy: Any = "ddp", *, stop: bool = False) -> list[float]:
