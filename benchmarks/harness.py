@@ -28,6 +28,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+
 __all__ = [
     "INSTALL",
     "Contender",
@@ -226,13 +228,14 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def hardware() -> str:
-    """Returns the number of usable CPU cores and the processor's name."""
+    """Returns the number of usable CPU cores and the processor's name, and the GPU's if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         if found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()):
             name = found[1].strip()
-    return f"{cores} CPU cores {name}"
+    found_gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{cores} CPU cores {name}{found_gpu}"
 
 
 class _Terminal(io.TextIOBase):

@@ -32,7 +32,9 @@ def _rank_main(rank: int, world_size: int, folder: str, task: _Task, results: An
 
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # what a launched rank has; it would inherit "forkserver"
-    settings = LaunchSettings(timeout_s=60.0)
+    # Ranks cannot share a GPU.
+    few = 0 < torch.cuda.device_count() < world_size
+    settings = LaunchSettings(timeout_s=60.0, device="cpu" if few else None)
     os.environ.update(
         worker_environment(settings, rank=rank, world_size=world_size, store=f"file://{folder}/store", inherited={})
     )

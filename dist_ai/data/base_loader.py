@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from dist_ai.core.transform import Pipeline, Transform
-from dist_ai.data.device import DeviceStage
+from dist_ai.data.device import DeviceStage, usable
 from dist_ai.data.plan import Share
 from dist_ai.distributed.environment import World, current_world
 from dist_ai.errors import ConfigError
@@ -49,7 +49,7 @@ class BaseLoader:
         self.seed: int = given["seed"] or 0
         self.bad_samples = given["bad_samples"]
         self.split_idx = split_idx
-        self.device = self.world.device if given["device"] is None else torch.device(given["device"])
+        self.device = self.world.device if given["device"] is None else usable(given["device"])
         self.stage = DeviceStage(self.device, as_list(given["batch_tfms"]), seed=self.seed, split_idx=split_idx)
         self.item_tfms = Pipeline(as_list(given["item_tfms"]))
         self.skipped: Counter[str] = Counter()
@@ -102,7 +102,7 @@ class BaseLoader:
 
     def to(self, device: torch.device | str) -> Self:
         """Has the batches from now on be on another device; returns this loader."""
-        self.device = self.stage.device = torch.device(device)
+        self.device = self.stage.device = usable(device)
         self._given["device"] = self.device
         return self
 

@@ -12,8 +12,26 @@ from dist_ai.core.nested import map_tensors
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.plan import Share
+from dist_ai.errors import ConfigError
 
-__all__ = ["DeviceStage", "to_device"]
+__all__ = ["DeviceStage", "to_device", "usable"]
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """Returns the device, with its number if it is one of several of its kind.
+
+    Raises:
+        ConfigError: it is not here, or torch knows no such device.
+
+    >>> usable("cpu")
+    device(type='cpu')
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}; use 'cpu', or leave it out"
+        ) from error
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -11,10 +11,10 @@ import torch
 
 from dist_ai.core.types import TensorMultiCategory, plain
 from dist_ai.data.collate import samples_of
-from dist_ai.data.device import to_device
+from dist_ai.data.device import to_device, usable
 from dist_ai.data.loader import DataLoader
 from dist_ai.distributed.environment import World
-from dist_ai.errors import ConfigError, DataError
+from dist_ai.errors import DataError
 from dist_ai.export.artifact import load_export
 from dist_ai.losses import activation, decodes
 
@@ -55,7 +55,7 @@ class Predictor:
     """
 
     def __init__(self, directory: str | Path, *, device: torch.device | str | None = None) -> None:
-        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         artifact = load_export(directory)
         self.model = artifact.model.to(self.device)
         self.recipe = artifact.recipe
@@ -112,15 +112,6 @@ _CPU = torch.device("cpu")
 
 def _alone(values: tuple[Any, ...]) -> Any:
     return values if len(values) > 1 else values[0]
-
-
-def _usable(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
-        raise ConfigError(
-            f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}; use 'cpu', or leave it out"
-        ) from error
 
 
 def _confidence(output: Any, label: Any) -> float:

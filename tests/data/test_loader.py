@@ -778,3 +778,14 @@ def in_a_fork(holds: Callable[[], bool]) -> bool:
         finally:
             os._exit(2)
     return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("device", ["cda", *([] if torch.cuda.is_available() else ["cuda", "cuda:1"])])
+def test_a_device_that_is_not_here_is_explained_before_anything_is_loaded(device: str) -> None:
+    text = rf"device '{device}' cannot be used here: .*; use 'cpu', or leave it out"
+    with pytest.raises(ConfigError, match=text):
+        DataLoader(TensorData(torch.zeros(4, 1)), 2, device=device)
+    loader = DataLoader(TensorData(torch.zeros(4, 1)), 2)
+    with pytest.raises(ConfigError, match=text):
+        loader.to(device)
+    assert loader.device.type == "cpu"
