@@ -112,7 +112,7 @@ def test_augmented_images_are_those_of_a_cpu(tfms: list[Transform]) -> None:
         draw = Draw(seed=1, epoch=0, samples=range(64)).at("batch_tfms")
         return Pipeline(tfms)(x, draw, split_idx=0).as_subclass(torch.Tensor).cpu()
 
-    x = pictures()[:64]
+    x: Any = pictures()[:64]
     here, there = augmented(x), augmented(x.cuda())
     differences = (here - there).abs()
     # A pixel on a border between two neighbours, or between two levels, may fall to either side.
