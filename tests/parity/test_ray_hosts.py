@@ -47,7 +47,6 @@ class Cluster:
 
     def begin(self) -> None:
         self.start(1, "--head", "--port", PORT, "--num-cpus", "0", "--include-dashboard", "false")
-        assert wait_until(lambda: "Ray runtime started" in self.said(), within_s=120), self.said()
         for number in (2, 3):
             self.join(number)
 
@@ -55,6 +54,7 @@ class Cluster:
         self.start(number, "--address", self.head, "--num-cpus", "1")
 
     def start(self, number: int, *options: str) -> None:
+        """Starts Ray on a host, and waits: two at once would take the same names for their sockets, which are in one `/tmp`."""
         ray = str(Path(sys.executable).with_name("ray"))
         command = (
             ray,
@@ -65,7 +65,9 @@ class Cluster:
             "--disable-usage-stats",
             *options,
         )
-        self.run(number, *command, log=self.folder / f"host{number}.log")
+        log = self.folder / f"host{number}-{len(self.processes)}.log"
+        self.run(number, *command, log=log)
+        assert wait_until(lambda: "Ray runtime started" in log.read_text(), within_s=120), self.said()
 
     def run(self, number: int, *command: str, log: Path, **variables: str) -> subprocess.Popen[bytes]:
         started = self.hosts.start(number, *command, log=log, cwd=self.folder, **ENVIRONMENT, **variables)
