@@ -312,7 +312,7 @@ def minilm_here(seed: int, epochs: int) -> float:
             reviews(seed), text_col="text", label_col="label", valid_col="valid", bs=32, seed=seed, max_length=128,
             tok_tfm=Tokenize.from_pretrained(folder), num_workers=0,
         )  # fmt: skip
-        learn = hf_learner(dls, folder, metrics=accuracy, **QUIET)
+        learn = hf_learner(dls, folder, pooling="mean", metrics=accuracy, **QUIET)
     learn.fit_one_cycle(epochs, 1e-4)
     return 1 - learn.recorder.final[1]
 
@@ -421,14 +421,14 @@ def all_of_fashion(folder: Path, seeds: int, epochs: int) -> list[Result]:
 
 
 def pooled_network(seed: int) -> nn.Module:
-    """Returns a network of three convolutions with pooling between them, 24,000 weights, the same for a seed."""
+    """Returns a network of three convolutions with pooling between them, 29,000 weights, the same for a seed."""
     torch.manual_seed(seed)
     sizes = [(1, 16), (16, 32), (32, 64)]
     blocks = [
         nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))
         for i, o in sizes
     ]
-    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 3 * 3, 10))
 
 
 def plain_loop(

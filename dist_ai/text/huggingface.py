@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 import torch
 from torch import nn
@@ -31,9 +31,10 @@ from dist_ai.learner import LearnerOptions, first_weights, register_learner, wit
 from dist_ai.text.learner import LMLearner, TextLearner, tokenize_of
 from dist_ai.text.transforms import Tokenize
 
-__all__ = ["HFModel", "Task", "embed", "hf_learner", "hf_model", "hf_splitter"]
+__all__ = ["HFModel", "Pooling", "Task", "embed", "hf_learner", "hf_model", "hf_splitter"]
 
 Task: TypeAlias = Literal["classification", "tokens", "lm", "embeddings"]
+Pooling: TypeAlias = Literal["own", "mean"]
 
 _CLASSES = {
     "classification": "AutoModelForSequenceClassification",
@@ -53,21 +54,23 @@ class HFModel(nn.Module):
         pad_token: id of padding.
         task: what is returned: logits of ``"classification"`` (batch, outputs), of ``"tokens"`` and ``"lm"`` (batch, time,
             outputs); or ``"embeddings"``, the mean of a text's features with length 1, (batch, features).
+        head: makes the logits of classification from that mean, where the model does not by itself.
     """
 
-    def __init__(self, model: nn.Module, pad_token: int, task: Task) -> None:
+    def __init__(self, model: nn.Module, pad_token: int, task: Task, head: nn.Module | None = None) -> None:
         super().__init__()
         self.model = model
+        self.head = head
         self.pad_token, self.task = pad_token, task
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the prediction."""
         mask = ids != self.pad_token
         output = self.model(input_ids=ids, attention_mask=mask.long())
-        if self.task != "embeddings":
+        if self.task != "embeddings" and self.head is None:
             return output.logits
-        features = output.last_hidden_state * mask[..., None]
-        return F.normalize(features.sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        mean = (output.last_hidden_state * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return F.normalize(mean, dim=-1) if self.head is None else self.head(mean)
 
     def continued(
         self, ids: torch.Tensor, state: dict[str, torch.Tensor]
@@ -84,6 +87,7 @@ def hf_learner(
     *,
     task: Task | None = None,
     n_out: int | None = None,
+    pooling: Pooling = "own",
     lora: dict[str, Any] | None = None,
     **options: Unpack[LearnerOptions],
 ) -> TextLearner:
@@ -95,6 +99,9 @@ def hf_learner(
             ``{"model_type": "bert", "hidden_size": 64}``, for random weights.
         task: see `HFModel`; by default ``"lm"`` for loaders of a language model, and else ``"classification"``.
         n_out: outputs; by default what the targets say.
+        pooling: what a text is classified by: ``"own"``, which each kind of model does in its way, many by the first token;
+            or ``"mean"``, the mean of its tokens' features, which is what models of sentences were trained for
+            (Sentence-BERT, arXiv:1908.10084).
         lora: trains small matrices beside the weights, and the head: options of PEFT's `LoraConfig`, such as ``{"r": 8}``.
         options: see `Learner`.
 
@@ -109,10 +116,14 @@ def hf_learner(
     task = task or ("lm" if tokenize.is_lm else "classification")
     if task not in _CLASSES:
         raise ConfigError(f"task={task!r}: expected one of {', '.join(map(repr, _CLASSES))}")
+    if pooling not in get_args(Pooling) or (pooling == "mean" and task != "classification"):
+        raise ConfigError(
+            f"pooling={pooling!r} for task={task!r}: expected 'own', or for the task 'classification' 'mean'"
+        )
     if task in ("classification", "tokens") and n_out is None:
         n_out = dls.recipe.num_outputs
     config = _config(source, tokenize, n_out)
-    arguments = {"config": _plain(config), "task": task, "pad_token": tokenize.pad_id, "lora": lora}
+    arguments = {"config": _plain(config), "task": task, "pad_token": tokenize.pad_id, "pooling": pooling, "lora": lora}
     with first_weights(dls):
         model = hf_model(**arguments, weights=source if isinstance(source, str | Path) else None)
     kind = LMLearner if task == "lm" else TextLearner
@@ -129,6 +140,7 @@ def hf_model(
     config: dict[str, Any],
     task: Task,
     pad_token: int,
+    pooling: Pooling = "own",
     lora: dict[str, Any] | None = None,
     weights: str | Path | None = None,
 ) -> HFModel:
@@ -137,7 +149,7 @@ def hf_model(
     Args:
         config: as `PretrainedConfig.to_dict` gives it.
         task, pad_token: see `HFModel`.
-        lora: see `hf_learner`.
+        pooling, lora: see `hf_learner`.
         weights: a folder of weights, or a name on the hub; by default they are random.
 
     Raises:
@@ -146,7 +158,7 @@ def hf_model(
     transformers = _library("transformers")
     options = dict(config)
     made = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
-    auto = getattr(transformers, _CLASSES[task])
+    auto = getattr(transformers, _CLASSES["embeddings" if pooling == "mean" else task])
     if weights is None:
         model = auto.from_config(made)
     else:
@@ -156,10 +168,15 @@ def hf_model(
             raise ArtifactError(
                 f"no weights of a {made.model_type} at {weights}: {str(error).splitlines()[0]}"
             ) from error
+    if task == "embeddings" or pooling == "mean":
+        model.pooler = None  # of the first token: nobody asks for it, so it would get no gradients
     if lora is not None:
-        model = _with_lora(model, task, lora)
+        model = _with_lora(model, lora)
     _seed_dropout(model)
-    return HFModel(model, pad_token, task)
+    head = None
+    if pooling == "mean":
+        head = nn.Sequential(SeededDropout(0.1), nn.Linear(made.hidden_size, made.num_labels))
+    return HFModel(model, pad_token, task, head)
 
 
 @register_learner("hf_model")
@@ -245,7 +262,7 @@ def _plain(config: Any) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value is not None}
 
 
-def _with_lora(model: Any, task: Task, lora: dict[str, Any]) -> Any:
+def _with_lora(model: Any, lora: dict[str, Any]) -> Any:
     peft = _library("peft")
     try:
         config = peft.LoraConfig(**lora)
@@ -255,7 +272,7 @@ def _with_lora(model: Any, task: Task, lora: dict[str, Any]) -> Any:
 
 
 def _is_head(name: str) -> bool:
-    return any(part in name.split(".") for part in ("classifier", "score", "pre_classifier"))
+    return any(part in name.split(".") for part in ("classifier", "head", "score", "pre_classifier"))
 
 
 def _seed_dropout(model: nn.Module) -> None:

@@ -35,10 +35,11 @@ def learner(dls: Any, source: Any, **options: Any) -> Any:
     return hf_learner(dls, source, **{"run_dir": None, "progress": False, **options})
 
 
-@pytest.fixture(scope="module")
-def bert() -> Any:
-    """Returns a trained classifier's learner."""
-    learn = learner(loaders(160), {**BERT, "hidden_dropout_prob": 0.0, "initializer_range": 0.2}, metrics=accuracy)
+@pytest.fixture(scope="module", params=["own", "mean"])
+def bert(request: Any) -> Any:
+    """Returns a trained classifier's learner, by the first token or by the mean of all."""
+    source = {**BERT, "hidden_dropout_prob": 0.0, "initializer_range": 0.2}
+    learn = learner(loaders(160), source, metrics=accuracy, pooling=request.param)
     learn.fit_one_cycle(12, 5e-3)
     return learn
 
@@ -75,13 +76,14 @@ def test_a_gpt2_writes_after_its_export(tmp_path: Path) -> None:
     assert again.predict("The film", 4, beam=3) == learn.predict("The film", 4, beam=3)
 
 
-def test_lora_trains_little_and_leaves_the_weights(tmp_path: Path) -> None:
-    learn = learner(loaders(), BERT, lora={"r": 2, "target_modules": ["query", "value"]})
+@pytest.mark.parametrize("pooling", ["own", "mean"])
+def test_lora_trains_little_and_leaves_the_weights(tmp_path: Path, pooling: Any) -> None:
+    learn = learner(loaders(), BERT, pooling=pooling, lora={"r": 2, "target_modules": ["query", "value"]})
     before = {name: p.clone() for name, p in learn.model.named_parameters()}
     learn.fit(1, 1e-2)
     changed = {name for name, p in learn.model.named_parameters() if not torch.equal(before[name], p)}
     assert changed
-    assert all("lora_" in name or "classifier" in name for name in changed)
+    assert all("lora_" in name or "classifier" in name or "head" in name for name in changed)
     learn.export(tmp_path / "export")
     assert Predictor(tmp_path / "export").predict("A film").label == learn.predict("A film")[0]
 
@@ -121,29 +123,30 @@ def test_embeddings_have_length_1_and_do_not_depend_on_the_batch() -> None:
         embed(learner(loaders(), BERT), texts)
 
 
-def train(strategy: str = "auto") -> dict[str, Any]:
+def train(strategy: str = "auto", pooling: str = "own") -> dict[str, Any]:
     dls = loaders(40, bs=9)
     options = {"strategy": FSDP(min_block_parameters=100)} if strategy == "fsdp" else {}
-    learn = learner(dls, BERT, **options)
+    learn = learner(dls, BERT, pooling=pooling, **options)
     learn.model.double()
     learn.fit_one_cycle(2, 1e-3)
     return {"losses": learn.recorder.losses, "final": learn.recorder.final}
 
 
 @pytest.mark.slow
-def test_a_bert_with_dropout_agrees_on_1_2_and_3_ranks_and_shared(spawn: Any) -> None:
-    [alone] = spawn(1, train)
+@pytest.mark.parametrize("pooling", ["own", "mean"])
+def test_a_bert_with_dropout_agrees_on_1_2_and_3_ranks_and_shared(spawn: Any, pooling: str) -> None:
+    [alone] = spawn(1, train, pooling=pooling)
     for size, strategy in ((2, "auto"), (3, "auto"), (2, "fsdp")):
-        for rank in spawn(size, train, strategy=strategy):
+        for rank in spawn(size, train, strategy=strategy, pooling=pooling):
             for name, value in alone.items():
                 torch.testing.assert_close(torch.tensor(rank[name]), torch.tensor(value), rtol=1e-8, atol=1e-8)
 
 
 def test_a_folder_of_weights_is_read(bert: Any, tmp_path: Path) -> None:
     bert.model.model.save_pretrained(tmp_path)
-    learn = learner(loaders(160), tmp_path)
-    for name, weight in bert.model.state_dict().items():
-        assert torch.equal(learn.model.state_dict()[name], weight)
+    learn = learner(loaders(160), tmp_path, pooling="own" if bert.model.head is None else "mean")
+    for name, weight in bert.model.model.state_dict().items():
+        assert torch.equal(learn.model.model.state_dict()[name], weight)
 
 
 def test_what_cannot_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +158,10 @@ def test_what_cannot_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ConfigError, match="task='classify': expected one of 'classification', 'tokens', 'lm', 'embeddings'"
     ):
         learner(loaders(), BERT, task="classify")
+    for task, pooling in ((None, "max"), ("tokens", "mean")):
+        asked = f"pooling='{pooling}' for task='{task or 'classification'}'"
+        with pytest.raises(ConfigError, match=f"{asked}: expected 'own', or for the task 'classification' 'mean'"):
+            learner(loaders(), BERT, task=task, pooling=pooling)
     with pytest.raises(ConfigError, match='the configuration has no "model_type", such as "bert"'):
         learner(loaders(), {"hidden_size": 3})
     with pytest.raises(ArtifactError, match=re.escape(f"no model of transformers at {tmp_path}: ")):
