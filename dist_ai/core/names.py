@@ -127,6 +127,8 @@ def other_words(place: str) -> Mapping[str, str]:
 _BY_ITSELF = "a run directory does that: a program that is run again goes on where it was"
 _LAUNCHED = "start the program with `dist-ai launch --workers N` or torchrun; nothing in it changes"
 _IN_ORDER = "predictions always come in the order of the data"
+_ACCUMULATE = "cbs=GradientAccumulation(batches=...) makes one step of several batches"
+_WHERE = "the device is that of the world: a GPU for each worker where there is one, else the CPU"
 _OPT_FUNC = "here it is opt_func, which makes one; one that is made already is assigned: learn.opt = optimizer"
 
 
@@ -273,22 +275,39 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
     },
     # ---------------------------------------------------------------- options that are handed on
     "LearnerOptions": {
+        "accelerator": _WHERE,
+        "accumulate_grad_batches": _ACCUMULATE,
         "callbacks": "here it is cbs",
         "config": "what it would hold are arguments of their own",
         "criterion": "here it is loss_func",
         "default_cbs": "progress=False shows no progress, run_dir=None writes nothing, and learn.remove_cb(...) detaches",
-        "device": "the device is that of the world: a GPU for each worker where there is one, else the CPU",
+        "default_root_dir": "run_dir= says where a run's files go",
+        "device": _WHERE,
+        "devices": "dist-ai launch --workers starts the program on several; the program stays the same",
+        "enable_checkpointing": "run_dir=None writes nothing; checkpoint_every_s says how often",
+        "enable_progress_bar": "here it is progress",
         "epochs": "they are learn.fit(epochs)",
+        "fast_dev_run": "cbs=ShortEpoch(...) trains on a part of each epoch",
+        "gradient_accumulation_steps": _ACCUMULATE,
+        "gradient_clip_val": "cbs=GradientClip(...) limits gradients, by norm or by value",
         "init": "the model is initialised as torch does it; give weights=, or change learn.model",
+        "learning_rate": "here it is lr",
+        "limit_train_batches": "cbs=ShortEpoch(...) trains on a part of each epoch",
+        "logger": "cbs=TensorBoard() or another writes; run_dir= says where",
         "loss": "here it is loss_func",
         "loss_fn": "here it is loss_func",
         "max_epochs": "they are learn.fit(epochs)",
+        "max_steps": "they are learn.fit(steps=...)",
+        "max_time": "it is learn.fit(time=...), in seconds",
         "metric": "here it is metrics, one or several",
+        "mixed_precision": "here it is precision",
         "model_dir": "run_dir= says where a run's files go, models in its folder models; learn.save takes a path too",
+        "num_nodes": "dist-ai launch starts the program on several machines; the program stays the same",
         "opt": _OPT_FUNC,
         "optimizer": _OPT_FUNC,
         "path": "run_dir= says where a run's files go",
         "splitter": "assign learn.splitter",
+        "sync_batchnorm": "here it is sync_bn",
         "weight_decay": "here it is wd",
     },
     "LoaderOptions": _OF_LOADERS,

@@ -200,7 +200,7 @@ class Learner:
             self.dls,
             self.callbacks,
             loss=self.loss_func,
-            optimizer=self.own_optimizer.now or self.opt_func,
+            optimizer=self.own_optimizer.given or self.opt_func,
             metrics=[metric.name for metric in self.recorder.metrics],
             precision=self.precision.name,
             device=device_of(self.model),

@@ -31,6 +31,11 @@ class OwnOptimizer:
             self.now = self._make()
         return self.now
 
+    @property
+    def given(self) -> AnyOptimizer | None:
+        """The one that was given, if one was."""
+        return self.now if self._is_given else None
+
     def give(self, opt: AnyOptimizer) -> None:
         """Takes another one, which stays."""
         self.now, self._is_given = opt, True

@@ -17,6 +17,7 @@ from toy import make_data, make_dls, make_learner, make_model
 from dist_ai.errors import ConfigError, DistAIError
 from dist_ai.learner import Learner
 from dist_ai.metrics import accuracy
+from dist_ai.optimizer import Adam
 
 quiet: dict[str, Any] = {"run_dir": None, "progress": False}
 
@@ -67,6 +68,18 @@ wrong: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         "no argument 'precison'; did you mean 'precision'? There are dls, model",
     ),
+    (
+        lambda: make_learner(accumulate_grad_batches=4),
+        TypeError,
+        "no argument 'accumulate_grad_batches'; cbs=GradientAccumulation(batches=...) makes one step of several batches",
+    ),
+    (lambda: make_learner(mixed_precision="fp16"), TypeError, "no argument 'mixed_precision'; here it is precision"),
+    (lambda: make_learner(precision="16-mixed"), ConfigError, "precision='16-mixed'; here it is 'fp16'; expected fp32"),
+    (
+        lambda: make_learner(precision=32),
+        ConfigError,
+        "precision=32; here it is 'fp32'; expected fp32, tf32, bf16, fp16",
+    ),
     (lambda: make_learner().fit("3"), ConfigError, "n_epoch='3': a fit's length is a whole number"),
     (lambda: make_learner().fit(1, "0.1"), ConfigError, "lr='0.1': a learning rate is a number, such as 1e-3"),
 ]
@@ -92,6 +105,11 @@ def test_a_learner_introduces_itself() -> None:
         "  callbacks: Recorder, SkippedSamples\n"
         "  run directory: none"
     )
+    before = repr(learn)
+    learn.fit(1)
+    assert repr(learn) == before  # also with an optimizer at work
+    learn.opt = Adam(learn.model.parameters())
+    assert "optimizer: weight_decay, average_grad" in repr(learn)
     learn.model[0].requires_grad_(False)
     assert "51 parameters, 30 of them frozen" in repr(learn)
     assert "valid: none" in repr(make_learner(dls=[make_dls().train]))

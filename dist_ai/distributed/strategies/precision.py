@@ -25,6 +25,13 @@ __all__ = ["PRECISIONS", "Precision", "PrecisionName", "precision_of"]
 PrecisionName: TypeAlias = Literal["fp32", "tf32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16")
 
+# What Lightning and torch call them; Accelerate's "no" too.
+_ELSEWHERE: dict[object, str] = {
+    **dict.fromkeys((32, "32", "32-true", "float32", torch.float32, "no"), "fp32"),
+    **dict.fromkeys(("bf16-mixed", "bfloat16", torch.bfloat16), "bf16"),
+    **dict.fromkeys((16, "16", "16-mixed", "float16", "half", torch.float16), "fp16"),
+}
+
 
 class Precision(Protocol):
     """How a model computes; the loop calls it around forward, backward and step."""
@@ -206,7 +213,8 @@ def precision_of(name: str, device: torch.device, world_size: int = 1) -> Precis
     torch.float32
     """
     if name not in PRECISIONS:
-        raise ConfigError(f"precision={name!r}{did_you_mean(str(name), PRECISIONS)}; expected {', '.join(PRECISIONS)}")
+        hint = f"; here it is {_ELSEWHERE[name]!r}" if name in _ELSEWHERE else did_you_mean(str(name), PRECISIONS)
+        raise ConfigError(f"precision={name!r}{hint}; expected {', '.join(PRECISIONS)}")
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(f"precision='bf16': {torch.cuda.get_device_name(device)} has none; use 'fp16'")
     return _BFloat16(device) if name == "bf16" else _Float16(device, world_size) if name == "fp16" else _Full(name)
