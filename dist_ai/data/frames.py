@@ -118,6 +118,7 @@ class TabularFrame:
         self, frame: Any, cat_names: Iterable[str] = (), cont_names: Iterable[str] = (), y_names: Iterable[str] = ()
     ) -> None:
         self.frame = frame.copy(deep=False)
+        self._given = list(frame.columns)
         self.cat_names, self.cont_names, self.y_names = list(cat_names), list(cont_names), list(y_names)
 
     def __len__(self) -> int:
@@ -133,7 +134,7 @@ class TabularFrame:
             DataError: there is none of that name; names the nearest.
         """
         if name not in self.frame.columns:
-            raise DataError(no_column(name, self.frame.columns))
+            raise DataError(no_column(name, self._given))  # procs' own columns would not help
         return self.frame[name]
 
     def __setitem__(self, name: str, values: Any) -> None:

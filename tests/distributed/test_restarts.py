@@ -61,7 +61,16 @@ def test_a_run_is_started_again_as_often_as_was_said() -> None:
     restarts = Restarts(limit=2, workers=3, min_workers=3)
     verdicts = [restarts.after(error(f"number {i}"), HERE) for i in range(3)]
     assert verdicts == [Verdict(3), Verdict(3), Verdict(0, "that was restart 2 of 2")]
-    assert Restarts(limit=0, workers=1, min_workers=1).after(KILLED, HERE) == Verdict(0)
+
+
+def test_without_restarts_one_is_told_that_the_same_command_goes_on_where_something_was_trained() -> None:
+    def verdict(failure: Failure, place: Beat) -> Verdict:
+        return Restarts(limit=0, workers=1, min_workers=1).after(failure, place)
+
+    again = "the same command goes on from its last checkpoint; max_restarts (--max-restarts) has that happen by itself"
+    assert verdict(KILLED, HERE) == Verdict(0, again)
+    assert verdict(KILLED, HERE._replace(fit=0)) == Verdict(0)
+    assert verdict(error(), HERE) == Verdict(0)
 
 
 def test_the_same_end_at_the_same_place_is_a_crash_loop() -> None:

@@ -15,6 +15,7 @@ __all__ = ["Restarts", "Verdict", "furthest"]
 ERRORS_ALIKE, DEATHS_ALIKE = 2, 3
 # So many losses of a worker in a row, and the run goes on with one fewer, if it may.
 LOSSES_TO_SHRINK = 2
+_AGAIN = "the same command goes on from its last checkpoint; max_restarts (--max-restarts) has that happen by itself"
 # A setting that cannot work does not work the second time either.
 NEVER_AGAIN = ("ConfigError", "MissingDependencyError", "SyntaxError", "ModuleNotFoundError")
 
@@ -78,7 +79,10 @@ class Restarts:
         self._losses = self._losses + 1 if died else 0
         self._last = this
         if self.used >= self.limit:
-            return Verdict(0, f"that was restart {self.used} of {self.limit}" if self.limit else "")
+            why = (
+                f"that was restart {self.used} of {self.limit}" if self.limit else _AGAIN if died and place.fit else ""
+            )
+            return Verdict(0, why)
         note = ""
         if died and self._losses >= LOSSES_TO_SHRINK and self.workers > self.min_workers:
             self.workers, self._losses, self._alike = self.workers - 1, 0, 0
