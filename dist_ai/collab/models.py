@@ -7,15 +7,20 @@ see. With further items behind them, (batch, 1 + items), it scores each of these
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from dist_ai.core.types import TabularRow
+from dist_ai.distributed.sharded import whole
 from dist_ai.export import register_builder
 from dist_ai.layers import SigmoidRange, embedding, hidden_layers
 
 __all__ = ["EmbeddingDotBias", "EmbeddingNN"]
+
+# Each rank has some of every row's numbers, and of a batch's rows only: a table may be larger than one device.
+_DIVIDED = {"u_weight": "colwise_gather_output", "i_weight": "colwise_gather_output"}
 
 
 class EmbeddingDotBias(nn.Module):
@@ -28,7 +33,10 @@ class EmbeddingDotBias(nn.Module):
         sparse: give gradients of only the rows that a batch has; see `dist_ai.layers.embedding`.
 
     In evaluation an unknown user or item has the mean factors and the mean bias of the known ones.
+    `TensorParallel` divides the factors among ranks.
     """
+
+    tensor_parallel_plan: ClassVar[dict[str, str]] = _DIVIDED
 
     def __init__(
         self,
@@ -61,8 +69,11 @@ class EmbeddingNN(nn.Module):
         ps, use_bn, act: see `dist_ai.layers.hidden_layers`.
         y_range: (low, high) that the ratings stay within.
 
-    In evaluation an unknown user or item has the mean embedding of the known ones.
+    In evaluation an unknown user or item has the mean embedding of the known ones. `TensorParallel` divides the embeddings
+    among ranks.
     """
+
+    tensor_parallel_plan: ClassVar[dict[str, str]] = _DIVIDED
 
     def __init__(
         self,
@@ -104,7 +115,13 @@ def _looked_up(table: nn.Embedding, codes: torch.Tensor) -> torch.Tensor:
         return found
     unknown = (codes == 0)[..., None]
     # Reading the whole table costs as much as a large batch, so it is not done where nobody is unknown.
-    return torch.where(unknown, table.weight[1:].mean(0), found) if unknown.any() else found
+    return torch.where(unknown, _mean_of_known(table), found) if unknown.any() else found
+
+
+def _mean_of_known(table: nn.Embedding) -> torch.Tensor:
+    # All less the first, which a table that is divided among ranks is asked for in its own way.
+    first = table(torch.zeros(1, dtype=torch.long, device=table.weight.device))[0]
+    return (whole(table.weight.sum(0)) - first) / (len(table.weight) - 1)
 
 
 def _one_or_several(ratings: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
+from dist_ai.callbacks import on
 from dist_ai.collab import CollabDataLoaders, CollabLearner, EmbeddingNN, Recommender, SampleNegatives, collab_learner
 from dist_ai.core import Draw, TabularRow, TensorMultiCategory, TensorRegression
+from dist_ai.distributed.sharded import local_part, whole
+from dist_ai.distributed.strategies import TensorParallel
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
@@ -148,6 +151,32 @@ def test_1_2_and_3_processes_learn_the_same(spawn: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ recommending
+
+
+def learn_divided(*, use_nn: bool, size: int) -> dict[str, Any]:
+    strategy = TensorParallel(size=size)
+    learn = ratings_learner(use_nn=use_nn, strategy=strategy, emb_szs={"user": 8, "film": 6} if use_nn else None)
+    learn.model.double()
+    widths: list[tuple[int, int]] = []
+    look = on("after_pred", lambda learn: widths.append(tuple(local_part(learn.model.u_weight.weight).shape)))
+    learn.fit(2, 1e-2, cbs=look)
+    answers = float(learn.predict({"user": "nobody", "film": "f3"})[2]), learn.get_preds()[0].tolist()
+    weights = {name: whole(p.detach()).tolist() for name, p in learn.model.named_parameters()}
+    return {"widths": set(widths), "losses": learn.recorder.losses, "answers": answers, "weights": weights}
+
+
+@pytest.mark.parametrize("use_nn", [False, True], ids=["factors", "layers"])
+def test_tables_that_ranks_have_a_part_of_each_learn_the_same(spawn: Any, use_nn: bool) -> None:
+    [alone] = spawn(1, learn_divided, use_nn=use_nn, size=1)
+    [(rows, width)] = alone["widths"]
+    for rank in spawn(2, learn_divided, use_nn=use_nn, size=2):
+        assert rank["widths"] == {(rows, width // 2)}
+        for got, expected in zip(
+            (rank["losses"], *rank["answers"], *rank["weights"].values()),
+            (alone["losses"], *alone["answers"], *alone["weights"].values()),
+            strict=True,
+        ):
+            torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-8, atol=1e-8)
 
 
 def test_recommendations_leave_out_what_was_seen_and_know_what_is_liked() -> None:
