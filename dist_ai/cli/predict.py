@@ -22,7 +22,7 @@ def predict(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Images, texts or folders of them, or tables (CSV, Parquet); for a model of texts also a text itself.",
+            help="Images, texts or folders of them, series (CSV, .npy) or tables (CSV, Parquet); of texts also one itself.",
             metavar="FILE...",
         ),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 
 from dist_ai.errors import DataError
 
-__all__ = ["LabelledSeries", "read_csv", "read_ts", "read_tsv"]
+__all__ = ["LabelledSeries", "read_csv", "read_series", "read_ts", "read_tsv"]
 
 
 class LabelledSeries(NamedTuple):
@@ -118,6 +118,20 @@ def read_csv(file: str | Path) -> np.ndarray:
     if not rows:
         raise DataError(f"{file} has no values; expected a line for each step, with a number for each channel")
     return np.stack(rows, axis=1)
+
+
+def read_series(file: str | Path) -> np.ndarray:
+    """Returns the one series of a file: the array of a `.npy` file, as NumPy saves it, or what `read_csv` reads.
+
+    Raises:
+        DataError: the file is not there, or holds no series.
+    """
+    if Path(file).suffix.lower() != ".npy":
+        return read_csv(file)
+    try:
+        return np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} is no array that can be read: {error}") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ import torch
 from dist_ai.core.transform import ItemTransform
 from dist_ai.core.types import TensorSeries, plain
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
-from dist_ai.timeseries.files import LabelledSeries, read_csv
+from dist_ai.timeseries.files import LabelledSeries, read_series
 
 __all__ = ["FillGaps", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
 
@@ -49,8 +49,8 @@ class ToSeries(ItemTransform):
     Args:
         channels: how many channels a series has; None to learn it at set-up from the first training item.
 
-    Takes an array, a tensor or nested lists, (channels, length) or (length,) of one channel, or the path of a CSV file with a
-    line for each step. What is missing is NaN.
+    Takes an array, a tensor or nested lists, (channels, length) or (length,) of one channel, or the path of a `.npy` file or
+    of a CSV file with a line for each step. What is missing is NaN.
 
     Raises:
         DataError: it has another shape or other channels, no steps, or an infinite value.
@@ -70,7 +70,7 @@ class ToSeries(ItemTransform):
         """Returns the series."""
         if isinstance(x, str | Path):
             try:
-                return self._checked(read_csv(x))
+                return self._checked(read_series(x))
             except DataError as error:
                 raise BadSampleError(f"{x}: {error}") from error
         return self._checked(x)

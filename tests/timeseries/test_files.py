@@ -9,7 +9,7 @@ import pytest
 from series import archive_set
 
 from dist_ai.errors import DataError
-from dist_ai.timeseries import read_csv, read_ts, read_tsv
+from dist_ai.timeseries import read_csv, read_series, read_ts, read_tsv
 
 HEAD = "@problemName x\n@classLabel true a b\n@data\n"
 
@@ -81,3 +81,15 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.ts").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read as text"):
         read_ts(tmp_path / "a.ts")
+
+
+def test_a_file_of_numpy_is_one_series_and_what_would_be_unpickled_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", [[1.0, 2.0]])
+    np.testing.assert_array_equal(read_series(tmp_path / "a.npy"), [[1, 2]])
+    (tmp_path / "a.csv").write_text("1\n2\n")
+    np.testing.assert_array_equal(read_series(tmp_path / "a.csv"), [[1, 2]])
+    np.save(tmp_path / "b.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "c.npy").write_text("1,2")
+    for name in ("b.npy", "c.npy", "nowhere.npy"):
+        with pytest.raises(DataError, match=rf"{name} is no array that can be read: "):
+            read_series(tmp_path / name)

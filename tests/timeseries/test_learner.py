@@ -171,7 +171,9 @@ def test_a_forecaster_beats_repeating_the_last_value_within_seconds(arch: str) -
     assert learn.recorder.final[2] == pytest.approx(errors.loc["all", "rmse"], rel=1e-5)
 
 
-def test_a_forecast_is_in_the_units_of_the_data_and_the_same_however_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_forecast_is_in_the_units_of_the_data_and_the_same_however_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = waves()
     learn = forecasting("DLinear")
     learn.fit_one_cycle(20, 1e-2)
@@ -181,6 +183,10 @@ def test_a_forecast_is_in_the_units_of_the_data_and_the_same_however_it_is_asked
     np.testing.assert_allclose(learn.forecast(values[100:150]), forecast, rtol=1e-6)  # the last steps are what counts
     learn.export(tmp_path / "model")
     np.testing.assert_allclose(Predictor(tmp_path / "model").predict(values[:150]).label, forecast, rtol=1e-6)
+    np.save(tmp_path / "past.npy", values[:150])
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "model"), str(tmp_path / "past.npy"), "--json"])
+    np.testing.assert_allclose(json.loads(capsys.readouterr().out)["label"], forecast, rtol=1e-6)
     with pytest.raises(DataError, match="without anything known of the future, so it can do nothing with future="):
         learn.forecast(values, 12)
     again = load_learner(tmp_path / "model")
