@@ -15,6 +15,7 @@ from dist_ai.data import get_image_files
 from dist_ai.data.downloads import download
 from dist_ai.data.sources import IMAGE_SUFFIXES
 from dist_ai.errors import BadSampleError, ConfigError, DataError
+from dist_ai.vision.decoding import decoded
 from dist_ai.vision.transforms import OpenImage
 
 __all__ = ["download_images", "resize_images", "verify_images"]
@@ -109,7 +110,7 @@ def download_images(
 
 def _can_be_read(file: Path) -> bool:
     try:
-        OpenImage()(file)
+        decoded(OpenImage()(file))
     except BadSampleError:
         return False
     return True

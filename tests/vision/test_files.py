@@ -51,6 +51,14 @@ def test_images_that_cannot_be_read_to_the_end_are_found(folder: Path) -> None:
     assert verify_images([]) == []
 
 
+def test_a_photograph_that_ends_before_its_last_pixel_is_found_though_its_header_is_whole(folder: Path) -> None:
+    file = folder / "in" / "b.jpg"
+    whole = file.read_bytes()
+    for length, found in ((len(whole), []), (len(whole) - 60, [file]), (len(whole) * 3 // 4, [file])):
+        file.write_bytes(whole[:length])
+        assert verify_images([file]) == found
+
+
 def test_copies_are_at_most_so_large_and_keep_names_shapes_and_formats(folder: Path, tmp_path: Path) -> None:
     dest = tmp_path / "small"
     copies = resize_images(folder, 40, dest=dest)

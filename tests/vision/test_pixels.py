@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from dist_ai.core import Draw, Pipeline
 from dist_ai.core.vision_types import TensorMask, TensorPoint
 from dist_ai.vision import RandomResizedCrop, Resize
-from dist_ai.vision.pixels import image_of, pixels_of, resampled
+from dist_ai.vision.pixels import TorchImage, pixels_of, resampled
 from dist_ai.vision.transforms import OpenImage
 
 
@@ -58,14 +61,59 @@ def test_a_box_between_pixels_and_an_image_in_several_pieces_are_read_by_pillow(
     np.testing.assert_array_equal(np.asarray(resampled(image, box, (8, 8))), np.asarray(theirs))
 
 
-def test_an_image_of_torchs_memory_is_like_any_other() -> None:
+@pytest.mark.parametrize("size", [1, 4])
+def test_an_image_of_torchs_memory_is_like_any_other(size: int) -> None:
+    stored = torch.from_numpy(noise(6, 5, size))
+    other = Image.fromarray(stored.numpy()[..., 0 if size == 1 else slice(3)].copy())
+    assert pickle.loads(pickle.dumps(TorchImage(stored))).tobytes() == other.tobytes()
+    for use in USES:
+        image = TorchImage(stored)
+        assert (image.mode, image.size) == (other.mode, other.size)
+        np.testing.assert_array_equal(np.asarray(use(image)), np.asarray(use(other)))
+
+
+USES: list[Callable[[Image.Image], Any]] = [
+    Image.Image.copy,
+    lambda image: image.getpixel((2, 2)),
+    lambda image: image.resize((3, 3)),
+    lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    lambda image: Image.merge(image.mode, image.split()),
+    lambda image: image.convert("RGBA"),
+    lambda image: Image.blend(image, image, 0.5),
+    lambda image: ImageOps.autocontrast(image),
+    lambda image: copy.deepcopy(image),
+]
+"""What is done with images, of which some read the other's pixels, or a copy's."""
+
+
+def paste(image: Image.Image) -> None:
+    image.paste((7, 7, 7), (0, 0, 3, 3))
+
+
+def draw(image: Image.Image) -> None:
+    ImageDraw.Draw(image).rectangle((0, 0, 2, 2), fill=(7, 7, 7))
+
+
+@pytest.mark.parametrize("change", [paste, draw])
+def test_what_is_drawn_into_an_image_of_torchs_memory_is_in_its_pixels_and_not_in_the_tensor(
+    change: Callable[[Image.Image], None],
+) -> None:
     stored = torch.from_numpy(noise(6, 5, 4))
-    image = image_of(stored)
-    del stored
-    assert pickle.loads(pickle.dumps(image)).tobytes() == image.tobytes() == image.copy().tobytes()
-    drawn = image.copy()
-    ImageDraw.Draw(image).rectangle((0, 0, 5, 5), fill=(1, 2, 3))
-    assert image.getpixel((2, 2)) == (1, 2, 3) != drawn.getpixel((2, 2))
+    before, image = stored.clone(), TorchImage(stored)
+    np.testing.assert_array_equal(pixels_of(image).numpy(), before.numpy()[..., :3].transpose(2, 0, 1))
+    change(image)
+    np.testing.assert_array_equal(pixels_of(image).numpy(), np.asarray(image).transpose(2, 0, 1))
+    assert image.getpixel((2, 2)) == (7, 7, 7)
+    torch.testing.assert_close(stored, before)
+
+
+def test_what_was_resized_lies_in_torchs_memory_until_pillow_reads_it() -> None:
+    image = Resize(8)(Image.fromarray(noise(20, 30, 3)))
+    pixels = pixels_of(image)
+    assert image.stored is not None
+    np.testing.assert_array_equal(np.asarray(image).transpose(2, 0, 1), pixels.numpy())
+    assert image.stored is None
+    torch.testing.assert_close(pixels_of(image), pixels)
 
 
 @pytest.mark.parametrize("seed", range(6))
