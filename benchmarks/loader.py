@@ -10,9 +10,10 @@ for the first batch to having the last, divided by its samples.
 
 - "tensors": rows of two tensors in memory, batch 64, no worker processes.
 - "JPEG": a folder of photographs to float tensors of 3 x 128 x 128, batch 32, one worker process. "tuned torchvision"
-  decodes with torchvision's own reader and resizes with its v2 transforms, in a torch `DataLoader` with persistent
-  workers. Pictures of 200 x 150 must be decoded whole; of medium ones (500 x 375) and large ones (1600 x 1200) dist_ai decodes
-  a half and a quarter, by side, which is enough for the result.
+  decodes with torchvision's own reader (which it has since deprecated) and resizes with its v2 transforms, in a torch
+  `DataLoader` with persistent workers; "ImageFolder" is the same with its usual reader, Pillow. Pictures of 200 x 150 must
+  be decoded whole; of medium ones (500 x 375) and large ones (1600 x 1200) dist_ai decodes a half and a quarter, by side,
+  which is enough for the result.
 - "second epoch": from asking for it to its first batch of one tiny sample, with two worker processes: what it costs to begin.
 - "growth": how much more memory the training process holds after the last of 50 such epochs than after the fifth.
 """
@@ -37,7 +38,7 @@ import torch
 from harness import INSTALL, Contender, Report, Result, interleave, median_ratio, versions
 from PIL import Image
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 BS, IMAGE_BS, SIZE, NUM_CLASSES = 64, 32, 128, 4
 SHAPES = {"small": (150, 200), "medium": (375, 500), "large": (1200, 1600)}
@@ -107,12 +108,8 @@ def fastai_images(folder: Path) -> Epoch:
 
 class _Photographs(Dataset[Any]):
     def __init__(self, folder: Path) -> None:
-        from torchvision.transforms import v2
-
-        files = sorted(folder.rglob("*.jpg"))
-        self.files = [file for i, file in enumerate(files) if i % 10]
-        self.classes = sorted({file.parent.name for file in files})
-        self.tfms = v2.Compose([v2.Resize(SIZE, antialias=True), v2.RandomCrop(SIZE)])
+        self.files, self.tfms = sorted(folder.rglob("*.jpg")), _cut()
+        self.classes = sorted({file.parent.name for file in self.files})
 
     def __len__(self) -> int:
         return len(self.files)
@@ -125,9 +122,15 @@ class _Photographs(Dataset[Any]):
         return self.tfms(pixels), self.classes.index(file.parent.name)
 
 
-def torchvision_images(folder: Path) -> Epoch:
+def _cut(*first: Any) -> Any:
+    from torchvision.transforms import v2
+
+    return v2.Compose([*first, v2.Resize(SIZE, antialias=True), v2.RandomCrop(SIZE)])
+
+
+def _torch_images(photographs: Any) -> Epoch:
     loader = TorchDataLoader(
-        _Photographs(folder),
+        Subset(photographs, [i for i in range(len(photographs)) if i % 10]),
         batch_size=IMAGE_BS,
         shuffle=True,
         drop_last=True,
@@ -136,6 +139,17 @@ def torchvision_images(folder: Path) -> Epoch:
         prefetch_factor=4,
     )
     return lambda: ((pixels.float().div_(255), classes) for pixels, classes in loader)
+
+
+def tuned_images(folder: Path) -> Epoch:
+    return _torch_images(_Photographs(folder))
+
+
+def image_folder(folder: Path) -> Epoch:
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    return _torch_images(ImageFolder(str(folder), _cut(v2.ToImage())))
 
 
 # ------------------------------------------------------------------------------------ the start of an epoch
@@ -176,7 +190,8 @@ TENSORS: dict[str, Callable[[int], Epoch]] = {
     "fastai": fastai_tensors,
 }
 IMAGES: dict[str, Callable[[Path], Epoch]] = {
-    "tuned torchvision": torchvision_images,
+    "tuned torchvision": tuned_images,
+    "torchvision ImageFolder": image_folder,
     "dist_ai": our_images,
     "fastai": fastai_images,
 }
@@ -268,7 +283,9 @@ def main() -> None:
             folder = Path(temporary) / size
             make_folder(folder, shape, max(96, num_images // 4) if size == "large" else num_images)
             times = interleave(partial(timed, contenders=IMAGES, given=folder), list(IMAGES), rounds=rounds)
-            results += rows(f"JPEG, {size}", times, IMAGES, {"tuned torchvision": 1.0, "fastai": 1.0})
+            results += rows(
+                f"JPEG, {size}", times, IMAGES, dict.fromkeys((each for each in IMAGES if each != "dist_ai"), 1.0)
+            )
     times = interleave(partial(timed, contenders=STARTS, given=None), list(STARTS), rounds=rounds)
     firsts = {name: statistics.median(each["first"]) * 1e3 for name, each in times.items()}
     for name, first in firsts.items():
