@@ -65,7 +65,10 @@ def finish(workers: int, folder: Path) -> str:
 
 
 def written(folder: Path) -> set[str]:
-    return {str(path) for path in (folder / "run" / "checkpoints").rglob("rank-*")}
+    """Returns the files of checkpoints that there are, which the program writes and removes meanwhile."""
+    checkpoints = folder / "run" / "checkpoints"
+    # `Path.rglob` fails at a folder that is removed while it looks; `os.walk` passes over it.
+    return {os.path.join(place, name) for place, _, names in os.walk(checkpoints) for name in names if "rank-" in name}
 
 
 def kill_once(workers: int, folder: Path, chance: random.Random) -> tuple[str, bool]:
