@@ -5,6 +5,7 @@ No operation renames or appends: object stores can do neither. What is written i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -107,12 +108,10 @@ class LocalStorage:
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Returns the files below `folder`; see `Storage`."""
         found = {}
-        for path in (self.folder / folder).rglob("*"):
-            try:
-                if path.is_file():
+        for place, _, names in os.walk(self.folder / folder):  # passes over folders that are removed meanwhile
+            for path in map(Path(place).joinpath, names):
+                with contextlib.suppress(FileNotFoundError):
                     found[path.relative_to(self.folder).as_posix()] = path.stat().st_size
-            except FileNotFoundError:  # removed meanwhile
-                continue
         return found
 
     def remove(self, path: str) -> None:

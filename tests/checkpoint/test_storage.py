@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import threading
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +190,22 @@ def test_a_store_that_nobody_answers_for_is_an_error_and_no_hang(monkeypatch: py
         warnings.simplefilter("ignore")
         with pytest.raises(StorageError, match="listing it failed 4 times"):
             open_storage(place).sizes()
+
+
+def test_files_are_listed_while_others_are_written_and_removed(tmp_path: Path) -> None:
+    storage, done = LocalStorage(tmp_path), threading.Event()
+    storage.write("stays/a", [memoryview(b"12")])
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for number in range(20):
+                (tmp_path / f"goes/{number}/deep").mkdir(parents=True)
+            shutil.rmtree(tmp_path / "goes")
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(come_and_go)
+        try:
+            assert all(storage.sizes() == {"stays/a": 2} for _ in range(500))
+        finally:
+            done.set()
+        busy.result()
