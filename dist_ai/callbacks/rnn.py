@@ -43,7 +43,7 @@ class ResetRNN(Callback):
             self._reset()
 
     def _reset(self) -> None:
-        self.learn.model.reset()  # type: ignore[operator]
+        self.learn.model.reset()  # type: ignore[operator]  # torch takes attributes for modules
 
 
 class CarryState(Callback):

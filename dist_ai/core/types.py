@@ -130,7 +130,7 @@ class SemanticTensor(torch.Tensor):
         copy.__dict__.update(deepcopy(self.__dict__, memo))
         return cast(S, copy)
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's takes more
         with torch._C.DisableTorchFunctionSubclass():
             text = torch.Tensor.__repr__(self)
         metadata = "".join(f", {name}={value!r}" for name, value in self.__dict__.items())

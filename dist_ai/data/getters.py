@@ -43,7 +43,7 @@ class ItemGetter(ItemTransform):
         if isinstance(x, str | bytes | os.PathLike):
             return x
         try:
-            return row_value(x, self.i) if is_row(x) else x[self.i]  # type: ignore[index]
+            return row_value(x, self.i) if is_row(x) else x[self.i]  # type: ignore[index]  # what has no items raises
         except (KeyError, IndexError, TypeError) as error:
             raise DataError(f"{self!r} found none in a {type(x).__name__}: {error.args[0]}") from error
 
@@ -65,7 +65,7 @@ class ElementOf(ItemTransform):
 
     def encodes(self, x: object) -> Any:
         """Returns the element."""
-        return x[self.i]  # type: ignore[index]
+        return x[self.i]  # type: ignore[index]  # what has no items raises
 
 
 @dataclass

@@ -173,7 +173,7 @@ class DataLoader(BaseLoader):
         # Exactly what shuffle=True and False make: others choose samples of their own.
         every_sample_once = (
             type(sampler) in (RandomSampler, SequentialSampler)
-            and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+            and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]  # a Sized
             and not getattr(sampler, "replacement", False)
         )
         if loader.batch_size is None or not every_sample_once:

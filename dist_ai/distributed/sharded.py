@@ -71,7 +71,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     if not is_sharded(tensor):
         return tensor
     if tensor.device.type != tensor.device_mesh.device_type:  # offloaded to the CPU, while ranks exchange on GPUs
-        return tensor.to(tensor.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]
+        return tensor.to(tensor.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]  # a DTensor still
     return tensor.full_tensor()
 
 

@@ -261,7 +261,7 @@ def text_splitter(model: nn.Module) -> list[list[nn.Parameter]]:
 
     Of a language model the embedding and the decoder, which share weights, are the last group.
     """
-    first, *layers = model.encoder.groups()  # type: ignore[union-attr,operator]
+    first, *layers = model.encoder.groups()  # type: ignore[union-attr,operator]  # see `architectures`
     if isinstance(model, LanguageModel):
         groups = [*layers, [*first, model.output_dropout, model.decoder]]
     else:

@@ -178,7 +178,7 @@ class Resize(Cut):
 
     def window(self, frame: Frame, draw: Draw | None) -> Window:
         """Returns the largest part of the shape, the whole in the middle of the shape, or the whole."""
-        size = Frame(*self.size)  # type: ignore[misc]
+        size = Frame(*self.size)  # type: ignore[misc]  # two numbers since set-up
         if self.method == "squish":
             return Window(0.0, 0.0, frame.width, frame.height, size)
         if self.method == "pad":
@@ -213,7 +213,7 @@ class RandomResizedCrop(Cut):
 
     def window(self, frame: Frame, draw: Draw | None) -> Window:
         """Returns the part."""
-        size = Frame(*self.size)  # type: ignore[misc]
+        size = Frame(*self.size)  # type: ignore[misc]  # two numbers since set-up
         if draw is None:
             more = max(size) / (max(size) + math.ceil(max(size) * self.val_xtra / 8) * 8)
             width, height = _largest(frame, size)
@@ -241,7 +241,7 @@ class RandomCrop(Cut):
 
     def window(self, frame: Frame, draw: Draw | None) -> Window:
         """Returns the part, from a pixel's edge to a pixel's edge."""
-        return _unscaled(frame, Frame(*self.size), draw)  # type: ignore[misc]
+        return _unscaled(frame, Frame(*self.size), draw)  # type: ignore[misc]  # two numbers since set-up
 
 
 @dataclass
@@ -262,7 +262,7 @@ class CropPad(Cut):
 
     def window(self, frame: Frame, draw: Draw | None) -> Window:
         """Returns the middle, from a pixel's edge to a pixel's edge."""
-        return _unscaled(frame, Frame(*self.size), None)  # type: ignore[misc]
+        return _unscaled(frame, Frame(*self.size), None)  # type: ignore[misc]  # two numbers since set-up
 
 
 @dataclass

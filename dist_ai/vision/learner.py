@@ -156,7 +156,7 @@ class Beginning:
 
     def classifier(self) -> nn.Module:
         """Returns the classifier with its weights, for images of so many channels."""
-        model = backbone(self.name) if self.name is not None else self.arch()  # type: ignore[operator]
+        model = backbone(self.name) if self.name is not None else self.arch()  # type: ignore[operator]  # a callable
         if not isinstance(model, nn.Module):
             raise ConfigError(
                 f"arch={self.arch!r} returned a {type(model).__name__}; expected a classifier, an nn.Module"

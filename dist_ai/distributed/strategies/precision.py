@@ -83,7 +83,7 @@ class _Full:
             yield
             return
         cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
-        switches: tuple[Any, ...] = (cuda.matmul, cudnn.conv)  # type: ignore[attr-defined]
+        switches: tuple[Any, ...] = (cuda.matmul, cudnn.conv)  # type: ignore[attr-defined]  # not in its stubs
         before = [switch.fp32_precision for switch in switches]
         for switch in switches:
             switch.fp32_precision = "tf32"
@@ -175,8 +175,8 @@ class _Float16:
             torch._foreach_mul_(grads, self.world_size)
         self._checked = bool(flag.param_groups[0]["params"])
         if self._checked:  # the scaler refuses to look at no gradients
-            self.scaler.unscale_(flag)  # type: ignore[arg-type]
-            self.scaler.step(flag)  # type: ignore[arg-type]
+            self.scaler.unscale_(flag)  # type: ignore[arg-type]  # as good as one
+            self.scaler.step(flag)  # type: ignore[arg-type]  # as good as one
         return flag.stepped or not self._checked
 
     def update(self) -> None:

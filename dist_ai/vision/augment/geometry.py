@@ -307,7 +307,7 @@ class Rescale(Coordinates):
 
     def frame_after(self, frame: Frame) -> Frame:
         """Returns the size."""
-        return Frame(*self.size)  # type: ignore[misc]
+        return Frame(*self.size)  # type: ignore[misc]  # two numbers since set-up
 
 
 @dataclass
@@ -356,7 +356,7 @@ class RandomResizedCropGPU(Coordinates):
 
     def frame_after(self, frame: Frame) -> Frame:
         """Returns the size."""
-        return Frame(*self.size)  # type: ignore[misc]
+        return Frame(*self.size)  # type: ignore[misc]  # two numbers since set-up
 
 
 def drawn_crop(

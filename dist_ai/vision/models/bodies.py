@@ -84,7 +84,7 @@ def create_body(model: nn.Module, n_in: int = 3, *, cut: Cut = None) -> Body:
     features = model.get_submodule(name).in_features
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, nn.Identity())
-    return Body(model, int(features), False, _second_half(model))  # type: ignore[arg-type]
+    return Body(model, int(features), False, _second_half(model))  # type: ignore[arg-type]  # a tensor or a number
 
 
 def adapt_first_convolution(model: nn.Module, n_in: int, *, pretrained: bool) -> None:
@@ -111,9 +111,9 @@ def adapt_first_convolution(model: nn.Module, n_in: int, *, pretrained: bool) ->
         n_in,
         first.out_channels,
         first.kernel_size,  # type: ignore[arg-type]  # a pair
-        first.stride,  # type: ignore[arg-type]
-        first.padding,  # type: ignore[arg-type]
-        first.dilation,  # type: ignore[arg-type]
+        first.stride,  # type: ignore[arg-type]  # pairs
+        first.padding,  # type: ignore[arg-type]  # pairs
+        first.dilation,  # type: ignore[arg-type]  # pairs
         bias=first.bias is not None,
         padding_mode=first.padding_mode,
         device=first.weight.device,
@@ -123,7 +123,7 @@ def adapt_first_convolution(model: nn.Module, n_in: int, *, pretrained: bool) ->
         with torch.no_grad():
             wider.weight.copy_(_of_channels(first.weight, n_in))
             if first.bias is not None:
-                wider.bias.copy_(first.bias)  # type: ignore[union-attr]
+                wider.bias.copy_(first.bias)  # type: ignore[union-attr]  # the wider one has it too
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, wider)
 
