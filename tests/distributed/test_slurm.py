@@ -130,8 +130,8 @@ TRAIN = """
     dls = DataLoaders(DataLoader(TensorData(x, x.sum(1)), 4), None)
     learn = Learner(dls, nn.Linear(3, 1), MSELoss(), run_dir=None, progress=False)
     learn.fit(1)
-    world = learn.collectives.world
-    print(f"rank {world.rank} of {world.world_size} trained with {type(learn.strategy).__name__}, loss {learn.recorder.losses[-1]:.3f}")
+    world, strategy = learn.collectives.world, type(learn.strategy).__name__
+    print(f"rank {world.rank} of {world.world_size} trained with {strategy}, loss {learn.recorder.losses[-1]:.3f}")
     assert "LOCAL_RANK" not in os.environ  # srun's word stays the only one
 """
 
