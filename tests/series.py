@@ -14,6 +14,8 @@ import numpy.typing as npt
 from dist_ai.learner import Learner
 from dist_ai.timeseries import TSDataLoaders, ts_learner
 
+SMALL = {"FCN": {"filters": [8, 8, 8]}, "TST": {"width": 8, "heads": 2, "hidden": 8, "layers": 1}}
+
 __all__ = ["archive_set", "labelled", "quick_learner", "uneven", "waves"]
 
 
@@ -41,7 +43,7 @@ def quick_learner(
     X: Any, y: Any, arch: str = "FCN", *, config: Any = None, learner: Any = None, **options: Any
 ) -> Learner:
     """Returns a Learner that writes no files, with loaders in this process."""
-    small = {"FCN": {"filters": [8, 8, 8]}, "TST": {"width": 8, "heads": 2, "hidden": 8, "layers": 1}}
+    small = SMALL
     dls = TSDataLoaders.from_arrays(X, y, **{"bs": 8, "num_workers": 0, **options})
     chosen = small.get(arch) if config is None else config
     return ts_learner(dls, arch, config=chosen, **{"run_dir": None, "progress": False, **(learner or {})})

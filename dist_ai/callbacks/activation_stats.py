@@ -155,5 +155,7 @@ def _sums_of(output: Any) -> torch.Tensor:
         if x.is_floating_point():
             near_zero = (x.abs() <= 0.05).sum(dtype=torch.float64)
             squares = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(dtype=torch.float64)
-            rows.append(torch.stack([near_zero.new_tensor(x.numel()), x.sum(dtype=torch.float64), squares, near_zero]))
+            rows.append(
+                torch.stack([torch.full_like(near_zero, x.numel()), x.sum(dtype=torch.float64), squares, near_zero])
+            )
     return torch.stack(rows).sum(0) if rows else torch.zeros(4, dtype=torch.float64)

@@ -119,9 +119,12 @@ def refresh_batch_norm(learn: Trainer) -> None:
         model.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over the batches
             norm.train()
-        for share, batch in learn.dls.train.batches(learn.state.epoch):
+        for number, (share, batch) in enumerate(learn.dls.train.batches(learn.state.epoch), 1):
+            for norm in norms:
+                norm.momentum = (
+                    1 / number
+                )  # the plain mean over the batches; with None torch reads its own count from the device
             learn.strategy.begin_batch(num_local=share.num_local)
             learn.precision.forward(model, tuple(map(plain, parts(batch)))[: learn.dls.n_inp])
     finally:

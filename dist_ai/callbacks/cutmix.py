@@ -65,12 +65,12 @@ class CutMix(Callback):
         height, width = images.shape[-2:]
         boxes, area = self._boxes(height, width)
         device = images.device
-        top, bottom, left, right = (torch.from_numpy(side).to(device, non_blocking=True) for side in boxes)
+        numbers = np.stack([*boxes, 1 - area / (height * width)])
+        top, bottom, left, right, share = torch.from_numpy(numbers).to(device, non_blocking=True).unbind()
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
         in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
         in_columns = (columns >= left[:, None]) & (columns < right[:, None])
         inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
-        share = torch.from_numpy(1 - area / (height * width)).to(device, non_blocking=True)
         self._mixing = Mixing(share, self.learn.loss_func)
         state.xb = (torch.where(inside, images[self._mixing.partners], images),)
         state.yb = self._mixing.targets(state.yb)

@@ -10,6 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.core.randomness import sample_keys
+from dist_ai.data.device import to_device
 from dist_ai.layers.dropout import Seeded, seed_dropout, seeded_layers
 
 __all__ = ["MCDropout"]
@@ -50,7 +51,7 @@ class MCDropout(Callback):
             module.train()
         # Draws of their own: those of training are of epochs from 0 on.
         keys = sample_keys(seed=self.learn.dls.seed, epoch=-self._num_validations, samples=share.keys)
-        seed_dropout(self._seeded, torch.from_numpy(keys.view("int64")).to(self.learn.dls.device))
+        seed_dropout(self._seeded, to_device(torch.from_numpy(keys.view("int64")), self.learn.dls.device))
 
     def after_validate(self) -> None:
         """Turns it off."""

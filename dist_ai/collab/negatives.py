@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from dist_ai.collab.show import TensorChoice
@@ -47,22 +46,22 @@ class SampleNegatives(ItemTransform):
         for name in ("train", "valid"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"SampleNegatives({name}={getattr(self, name)}): expected at least 1")
-        self._chosen = np.empty(0, dtype=np.int64)
+        self._chosen = torch.empty(0, dtype=torch.int64)
 
     def remember(self, cats: torch.Tensor) -> None:
         """Keeps what users chose in training: codes (user, item), (rows, 2)."""
-        self._chosen = np.unique(self._keys(cats[:, 0].cpu().numpy(), cats[:, 1].cpu().numpy()))
+        self._chosen = self._keys(cats[:, 0], cats[:, 1]).unique()
 
     def encodes(self, x: tuple, draw: Draw | None) -> Any:
         """Returns the batch with the drawn items."""
         if len(x) < 2:
             return x
-        row, device = x[0], x[0].cats.device
-        users, items = row.cats[:, 0].cpu().numpy(), row.cats[:, 1].cpu().numpy()
+        row = x[0]
+        users, items = row.cats.unbind(1)
         drawn = self.train if draw is not None else self.valid
         draw = draw or Draw(seed=self.seed, epoch=0, samples=self._keys(users, items))
-        others = torch.from_numpy(self._others(users, drawn, draw)).to(device, non_blocking=True)
-        target = torch.zeros(len(users), 1 + drawn, device=device)
+        others = self._others(users, drawn, draw)
+        target = torch.zeros(len(users), 1 + drawn, device=users.device)
         target[:, 0] = 1
         return (TabularRow(torch.cat([row.cats, others], 1), row.conts), TensorChoice(target))
 
@@ -72,14 +71,18 @@ class SampleNegatives(ItemTransform):
         first = [TensorChoice(plain(y)[:, :1]) if y.dim() == 2 else y for y in targets]
         return (TabularRow(row.cats[:, :2], row.conts), *first)
 
-    def _others(self, users: Any, drawn: int, draw: Draw) -> Any:
-        candidates = draw.integers(1, self.num_items, size=(drawn, _TRIES))
-        keys = self._keys(users[:, None, None], candidates)
+    def _others(self, users: torch.Tensor, drawn: int, draw: Draw) -> torch.Tensor:
+        """Returns items that users did not choose, (batch, drawn), found where the batch is."""
+        candidates = draw.integers_tensor(1, self.num_items, (drawn, _TRIES), device=users.device)
         if not len(self._chosen):
             return candidates[..., 0]
-        places = np.searchsorted(self._chosen, keys).clip(max=len(self._chosen) - 1)
-        first = (self._chosen[places] != keys).argmax(-1)  # 0 where all of them were chosen
-        return np.take_along_axis(candidates, first[..., None], -1)[..., 0]
+        self._chosen = self._chosen.to(users.device)  # once
+        keys = self._keys(users[:, None, None], candidates)
+        places = torch.searchsorted(self._chosen, keys).clamp(max=len(self._chosen) - 1)
+        first = (
+            (self._chosen[places] != keys).to(torch.uint8).argmax(-1, keepdim=True)
+        )  # 0 where all of them were chosen
+        return candidates.gather(-1, first)[..., 0]
 
     def _keys(self, users: Any, items: Any) -> Any:
         return users * self.num_items + items

@@ -155,7 +155,8 @@ class Draw:
     Args:
         seed: the run's seed.
         epoch: the epoch, from 0.
-        samples: the index of one sample in its data set, or the indices of a batch.
+        samples: the index of one sample in its data set, or the indices of a batch. Those in an int64 tensor stay on its device,
+            where only `uniform_tensor`, `normal_tensor` and `integers_tensor` can draw.
         place: key of the place that draws; `at` makes one from a name.
 
     The k-th draw of a `Draw` is a function of these and of k. Drawn for one sample, a number is a Python number; for a
@@ -178,17 +179,23 @@ class Draw:
         *,
         seed: int,
         epoch: int,
-        samples: int | np.integer | Sequence[int] | npt.NDArray[np.int64],
+        samples: int | np.integer | Sequence[int] | npt.NDArray[np.int64] | torch.Tensor,
         place: int = 0,
     ) -> None:
+        self.place = place
+        self._num_draws = 0
+        self._keys: int | UInt64Array | torch.Tensor
+        if isinstance(samples, torch.Tensor):
+            self.single = False
+            stream = mix64_int(mix64_int(seed + _GOLDEN) + epoch)  # as `sample_keys` has it
+            self._keys = mix64_tensor(mix64_tensor(samples) ^ signed(stream))
+            return
         self.single = isinstance(samples, int) or np.ndim(samples) == 0  # an index out of an array is a NumPy scalar
-        self._keys: int | UInt64Array = (
+        self._keys = (
             sample_key(seed=seed, epoch=epoch, sample=int(samples))  # type: ignore[arg-type]  # `single` says that it is one
             if self.single
             else sample_keys(seed=seed, epoch=epoch, samples=samples)
         )
-        self.place = place
-        self._num_draws = 0
 
     def at(self, name: str) -> Draw:
         """Returns the draws of these samples at another place, from its first draw on."""
@@ -290,11 +297,22 @@ class Draw:
 
         For one sample there is no first dimension. Costs an integer hash per element; the device is not waited for.
         """
-        first = torch.from_numpy(np.asarray(self._bits(), dtype=np.uint64).reshape(-1, 1).view(np.int64))
-        steps = torch.arange(1, math.prod(shape) + 1, device=device) * signed(_GOLDEN)
-        bits = mix64_tensor(first.to(steps.device, non_blocking=True) + steps)
-        unit = (bits >> 40 & 0xFF_FFFF).to(torch.float32) * 2.0**-24
+        unit = (self._bits_tensor(shape, device) >> 40 & 0xFF_FFFF).to(torch.float32) * 2.0**-24
         return unit.view(shape if self.single else (len(unit), *shape))
+
+    def integers_tensor(
+        self, low: int, high: int, shape: tuple[int, ...], *, device: torch.device | str | None = None
+    ) -> torch.Tensor:
+        """Returns the numbers of ``integers(low, high, size=shape)``, int64 (samples, *shape), made on `device`.
+
+        >>> draw = Draw(seed=1, epoch=0, samples=[3, 7])
+        >>> here = torch.from_numpy(draw.integers(0, 10, size=(3,)))
+        >>> torch.equal(draw.restart().integers_tensor(0, 10, (3,)), here)
+        True
+        """
+        unit = (self._bits_tensor(shape, device) >> 11 & 0x1F_FFFF_FFFF_FFFF).to(torch.float64) * 2.0**-53
+        drawn = low + (unit * (high - low)).to(torch.int64)
+        return drawn.view(shape if self.single else (len(drawn), *shape))
 
     def normal_tensor(self, shape: tuple[int, ...], *, device: torch.device | str | None = None) -> torch.Tensor:
         """Returns normally distributed floats, mean 0, deviation 1, float32 (samples, *shape), made on `device`.
@@ -316,11 +334,27 @@ class Draw:
         return np.random.Generator(np.random.Philox(key=bits))
 
     def _bits(self) -> int | UInt64Array:
+        counter = self._counter()
+        if isinstance(self._keys, int):
+            return mix64_int(self._keys ^ counter)
+        if isinstance(self._keys, torch.Tensor):
+            raise TypeError("the samples are on a device; draw with uniform_tensor, normal_tensor or integers_tensor")
+        return mix64(self._keys ^ np.uint64(counter))
+
+    def _bits_tensor(self, shape: tuple[int, ...], device: torch.device | str | None) -> torch.Tensor:
+        """Returns `bits` of that shape, made on `device`: int64 (samples, numbers)."""
+        steps = torch.arange(1, math.prod(shape) + 1, device=device) * signed(_GOLDEN)
+        if isinstance(self._keys, torch.Tensor):
+            first = mix64_tensor(self._keys ^ signed(self._counter()))[:, None]
+        else:
+            first = torch.from_numpy(np.asarray(self._bits(), dtype=np.uint64).reshape(-1, 1).view(np.int64))
+        return mix64_tensor(first.to(steps.device, non_blocking=True) + steps)
+
+    def _counter(self) -> int:
+        """Returns what the next draw adds to the samples' keys."""
         counter = (self.place + self._num_draws * _GOLDEN) & _MASK
         self._num_draws += 1
-        if isinstance(self._keys, int):
-            return mix64_int(self._keys ^ mix64_int(counter))
-        return mix64(self._keys ^ np.uint64(mix64_int(counter)))
+        return mix64_int(counter)
 
     def _log_gamma(self, shape: float, rounds: int = 8) -> Any:
         """Returns the logarithm of a gamma variate; of `rounds` tries, none is accepted once in 1e10 draws."""

@@ -311,4 +311,5 @@ class TensorData(Sequence[Any]):
 
     def fetch(self, indices: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the batch of these samples, on the tensors' own device."""
-        return tuple(tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors)
+        there = {device: indices.to(device, non_blocking=True) for device in {tensor.device for tensor in self.tensors}}
+        return tuple(tensor.index_select(0, there[tensor.device]) for tensor in self.tensors)

@@ -37,9 +37,11 @@ def usable(device: torch.device | str) -> torch.device:
 def to_device(value: Any, device: torch.device) -> Any:
     """Returns `value` with every tensor in it on `device`; see `map_tensors`. Copies only what is elsewhere.
 
-    The copy to a GPU does not wait for the work that is queued there, also from memory that is not pinned.
+    The copy to a GPU does not wait for the work that is queued there, also from memory that is not pinned. That to the CPU waits:
+    what comes from a GPU is read next.
     """
-    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), value)
+    non_blocking = device.type != "cpu"
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking), value)
 
 
 class DeviceStage:
@@ -93,6 +95,8 @@ class DeviceStage:
                 main.wait_stream(side)
                 _keep_until_used(ready[1], main)
             if share is not None:
+                with device.stream(side):  # from memory that is not pinned the host waits for what the stream has to do
+                    batch = to_device(batch, self.device)
                 side.wait_stream(main)  # for data sets that live on the GPU
                 _keep_until_used(batch, side)
                 with device.stream(side):

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch.utils.data import default_collate
 
+from dist_ai.core.nested import map_tensors
 from dist_ai.core.randomness import Draw, borrowed_generators, mix64_int, sample_keys
 from dist_ai.core.transform import Pipeline
 from dist_ai.data.collate import collate as stack
@@ -37,6 +38,10 @@ class Fetched(NamedTuple):
     batch: Any
     share: Share | None = None
     skipped: tuple[str, ...] = ()
+
+    def pin_memory(self) -> Fetched:
+        """Returns the same in memory that a GPU reads by itself. torch's loader asks for it; alone it passes over dataclasses."""
+        return self._replace(batch=map_tensors(torch.Tensor.pin_memory, self.batch))
 
 
 def received(came: tuple[Share, Fetched], skipped: Counter[str]) -> tuple[Share, Any]:

@@ -7,10 +7,11 @@ started here: `dist_ai.distributed.collectives.join` connects the processes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,6 +33,7 @@ __all__ = [
     "launcher_pid",
     "settings_environment",
     "slurm_environment",
+    "told_to_libraries",
     "worker_environment",
 ]
 
@@ -277,6 +279,36 @@ def slurm_environment(settings: LaunchSettings, *, attempt: int, inherited: Mapp
     dropped = {*RANK_VARIABLES, *OWN_VARIABLES}
     kept = {name: value for name, value in inherited.items() if name not in dropped}
     return {**kept, **settings_environment(settings), ATTEMPT: str(attempt)}
+
+
+@contextlib.contextmanager
+def told_to_libraries(world: World, **others: str) -> Iterator[None]:
+    """Sets torchrun's variables for the block, for libraries that look there alone; srun, for one, has others.
+
+    Args:
+        world: who this process is.
+        others: more variables.
+    """
+    said = {
+        "RANK": str(world.rank),
+        "WORLD_SIZE": str(world.world_size),
+        "LOCAL_RANK": str(world.local_rank),
+        "LOCAL_WORLD_SIZE": str(world.local_world_size),
+        # Asked for, and of no use to ranks that have met.
+        "MASTER_ADDR": os.environ.get("MASTER_ADDR", "localhost"),
+        "MASTER_PORT": os.environ.get("MASTER_PORT", "0"),
+        **others,
+    }
+    before = {name: os.environ.get(name) for name in said}
+    os.environ.update(said)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _from_process_group(rank: int, world_size: int) -> World:

@@ -96,12 +96,13 @@ class Predictor:
         predictions: list[Prediction] = []
         for batch in loader:
             raw = self.model(*plain(batch))
-            outputs, decoded = activation(self.loss_func, raw), decodes(self.loss_func, raw)
+            # Read sample by sample from here on, which on the device would wait for each.
+            outputs, decoded = to_device((activation(self.loss_func, raw), decodes(self.loss_func, raw)), _CPU)
             labels = self.recipe.decode_targets((*batch, *self.recipe.as_targets(decoded, batch)))
             predictions += [
                 Prediction(_alone(label), _confidence(output, raw_label), output)
                 for label, (output,), (raw_label,) in zip(
-                    labels, samples_of((to_device(outputs, _CPU),)), samples_of((decoded,)), strict=True
+                    labels, samples_of((outputs,)), samples_of((decoded,)), strict=True
                 )
             ]
         return predictions

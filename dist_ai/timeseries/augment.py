@@ -148,7 +148,7 @@ class TimeWarp(SeriesEffect):
         length = _lengths(series)
         speed = np.exp(_smooth(draw.normal(0, self.std, size=(self.knots,)), 65))
         gone = np.concatenate([np.zeros((len(speed), 1)), ((speed[:, 1:] + speed[:, :-1]) / 2).cumsum(1)], 1)
-        passed = torch.from_numpy(gone / gone[:, -1:]).to(series.device, series.dtype)  # 0 to 1, a share of the length
+        passed = _like(gone / gone[:, -1:], series)[..., 0]  # 0 to 1, a share of the length
         share = _shares(series, length)
         place = _read(passed[:, None], share.clamp(max=1) * 64)[:, 0]
         return _read_within(series, place * (length - 1), length)
@@ -181,7 +181,7 @@ class RandomWindow(SeriesEffect):
         length = _lengths(series)
         share = np.asarray(draw.uniform(self.min_share, self.max_share))
         start = np.asarray(draw.uniform()) * (1 - share)
-        begin, width = (torch.from_numpy(each).to(series.device, series.dtype)[:, None] for each in (start, share))
+        begin, width = _like(np.stack([start, share], 1), series).unbind(1)
         place = begin + _shares(series, length).clamp(max=1) * width
         return _read_within(series, place * (length - 1), length)
 
@@ -207,7 +207,7 @@ class CutOut(SeriesEffect):
         """Returns the series with a part cut out."""
         share = np.asarray(draw.uniform(0, self.max_share))
         start = np.asarray(draw.uniform()) * (1 - share)
-        begin, width = (torch.from_numpy(each).to(series.device, series.dtype)[:, None] for each in (start, share))
+        begin, width = _like(np.stack([start, share], 1), series).unbind(1)
         place = _shares(series, _lengths(series))
         cut = ((place >= begin) & (place < begin + width))[:, None] & ~series.isnan()
         return series.masked_fill(cut, 0)

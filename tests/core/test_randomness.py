@@ -451,3 +451,13 @@ def test_a_tensor_is_the_same_on_a_device_and_does_not_wait_for_it():
 def test_a_draw_that_cannot_be_is_refused(ask: Callable[[Draw], Any], message: str):
     with pytest.raises(ConfigError, match=re.escape(message)):
         ask(Draw(seed=0, epoch=0, samples=[1]))
+
+
+def test_samples_that_are_on_a_device_draw_what_they_do_on_the_host() -> None:
+    numbers = [3, -7, 2**40]
+    here, there = (Draw(seed=5, epoch=2, samples=each).at("place") for each in (numbers, torch.tensor(numbers)))
+    for _ in range(2):  # the second draw too
+        assert here.integers(1, 1000, size=(2, 3)).tolist() == there.integers_tensor(1, 1000, (2, 3)).tolist()
+    assert torch.equal(here.uniform_tensor((4,)), there.uniform_tensor((4,)))
+    with pytest.raises(TypeError, match="the samples are on a device; draw with uniform_tensor, normal_tensor or"):
+        there.uniform()

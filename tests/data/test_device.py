@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from dist_ai.core.randomness import Draw
 from dist_ai.core.transform import Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data.device import DeviceStage, to_device
+from dist_ai.data.fetcher import Fetched
 from dist_ai.data.plan import EpochPlan
 
 
@@ -86,6 +91,41 @@ class Text:
 def test_a_batch_may_be_a_dataclass():
     moved = to_device(Text(torch.zeros(2), 2), torch.device("meta"))
     assert (type(moved), moved.tokens.is_meta, moved.length) == (Text, True, 2)
+
+
+def test_batches_of_all_kinds_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch = (Text(torch.zeros(2), 2), {"a": [torch.zeros(1)]}, Sample(TensorCategory([1], vocab="ab"), None))
+    again = pin_memory(Fetched(batch, skipped=("one",)))
+    assert (len(pinned), type(again), again.skipped) == (3, Fetched, ("one",))
+    assert (type(again.batch[0]), again.batch[2].x.vocab) == (Text, "ab")
+
+
+def test_a_batch_begins_its_way_to_the_device_before_its_stream_waits_for_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            done.append(f"{self.name} waits")
+
+    streams = SimpleNamespace(
+        Stream=lambda: Stream("side"),
+        current_stream=lambda _: Stream("main"),
+        stream=lambda _: contextlib.nullcontext(),
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda _: streams)
+    monkeypatch.setattr("dist_ai.data.device.to_device", lambda batch, _: done.append("moves") or batch)
+    stage = DeviceStage(torch.device("cpu"))
+    share = EpochPlan(num_samples=2, batch_size=2).share(0)
+    assert [x.item() for _, x in stage.ahead(iter([(share, torch.tensor(7.0))]))] == [7.0]
+    # Behind the training, a copy from memory that is not pinned would make the host wait for the step under way.
+    assert done == ["moves", "side waits", "moves", "main waits"]
 
 
 def test_one_batch_ahead_gives_the_same_batches_in_the_same_order():

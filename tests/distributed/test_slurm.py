@@ -118,6 +118,23 @@ TASK = """
     time.sleep(0.5 if "wait" not in sys.argv else 300)
 """
 
+TRAIN = """
+    import os
+    import torch
+    from torch import nn
+    from dist_ai.data import DataLoader, DataLoaders, TensorData
+    from dist_ai.learner import Learner
+    from dist_ai.losses import MSELoss
+
+    x = torch.randn(16, 3)
+    dls = DataLoaders(DataLoader(TensorData(x, x.sum(1)), 4), None)
+    learn = Learner(dls, nn.Linear(3, 1), MSELoss(), run_dir=None, progress=False)
+    learn.fit(1)
+    world, strategy = learn.collectives.world, type(learn.strategy).__name__
+    print(f"rank {world.rank} of {world.world_size} trained with {strategy}, loss {learn.recorder.losses[-1]:.3f}")
+    assert "LOCAL_RANK" not in os.environ  # srun's word stays the only one
+"""
+
 
 @pytest.fixture
 def srun(lab: Lab) -> Lab:
@@ -144,6 +161,13 @@ def test_a_launch_by_srun_runs_and_is_started_again(srun: Lab) -> None:
     log = (srun.folder / "runs/task/logs/rank1.log").read_text()
     assert "rank 1 of 2, attempt 1, ['fail']\n" in log
     assert not list((srun.folder / "runs/task").glob(".launch-*"))
+
+
+def test_tasks_of_srun_train_together(srun: Lab) -> None:
+    srun.script("train.py", TRAIN)
+    done = srun.launch("train.py", "--engine", "slurm", "--workers", "2", DIST_AI_DEVICE="cpu")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"rank 0 of 2 trained with DDPStrategy, loss \d\.\d+\n", done.stdout)
 
 
 def test_an_error_in_a_task_of_srun_is_shown_once(srun: Lab) -> None:

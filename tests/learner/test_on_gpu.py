@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
-from toy import make_learner, make_model, weights_of
+from toy import make_model, weights_of
 
 from dist_ai.callbacks import EMA, Callback, ChannelsLast, Checkpointer, GradientClip, MixUp, Throughput, on
 from dist_ai.core import Draw, Pipeline, Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data import DataLoader, DataLoaders, TensorData, sample_data
-from dist_ai.distributed import join
+from dist_ai.distributed.collectives import _connect
+from dist_ai.distributed.environment import World
+from dist_ai.distributed.sharded import whole
+from dist_ai.distributed.strategies.ddp import DDPStrategy
+from dist_ai.distributed.strategies.fsdp import FSDPStrategy
+from dist_ai.distributed.strategies.single import Single
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner
 from dist_ai.losses import CrossEntropyLoss
@@ -68,7 +74,10 @@ def image_learner(**options: Any) -> Learner:
 
 
 class Forbid(Callback):
-    """From the third step of an epoch to the last but two, whatever makes the host wait for the device is an error."""
+    """From the third step of an epoch to the last but two, whatever makes the host wait for the device is an error.
+
+    Not in the first epoch, in which the recorder reads losses early, and so waits now and then.
+    """
 
     may_cancel = False
 
@@ -78,7 +87,7 @@ class Forbid(Callback):
     def after_batch(self) -> None:
         """Begins, goes on, ends."""
         if self.state.training:
-            watched = 2 <= self.state.step < NUM_SAMPLES // BS - 3
+            watched = self.state.epoch > 0 and 2 <= self.state.step < NUM_SAMPLES // BS - 3
             torch.cuda.set_sync_debug_mode("error" if watched else "default")
             self.num_steps += watched
 
@@ -93,7 +102,7 @@ class Forbid(Callback):
 )
 def test_no_step_waits_for_the_device(precision: Any, cbs: list[Callback]) -> None:
     forbid = Forbid()
-    image_learner(precision=precision, cbs=[*cbs, forbid], progress=True).fit_one_cycle(2, 1e-2)
+    image_learner(precision=precision, cbs=[*cbs, forbid], progress=True).fit_one_cycle(3, 1e-2)
     assert forbid.num_steps > 40
 
 
@@ -161,6 +170,7 @@ def deterministic() -> Iterator[None]:
     torch.backends.cudnn.deterministic = False
 
 
+@pytest.mark.filterwarnings("ignore:.*deterministic")  # of operations that torch has no such algorithm for
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_fit_that_is_resumed_ends_as_one_that_was_not_disturbed(
     tmp_path: Path, precision: Any, deterministic: None
@@ -212,24 +222,34 @@ def test_the_four_lines_and_what_users_do_next(tmp_path: Path) -> None:
         assert torch.allclose(torch.as_tensor(answer.output).cpu(), preds[0], atol=0.05)
 
 
-def collectives_and_fsdp() -> dict[str, Any]:
-    """Trains in a world of one under NCCL, with each strategy."""
-    losses = {}
-    for strategy in ("ddp", "fsdp"):
-        learn = make_learner(strategy=strategy, model=make_model(torch.float64))
-        learn.fit(2)
-        losses[strategy] = learn.recorder.losses
-        assert next(learn.model.parameters()).is_cuda
-    here = join()
-    total = here.all_reduce(torch.ones(2, device=here.world.device), "sum", what="a test")
-    return {"losses": losses, "total": total.tolist(), "device": str(here.world.device)}
+def gradients_of_each_strategy(folder: str) -> dict[str, Any]:
+    """Returns what comes of a step by each strategy in a group of one rank: a Learner alone would make none."""
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    ranks = _connect(World(store=f"file://{folder}/store", device=device))
+    x = torch.arange(12.0, dtype=torch.float64, device=device).sin().view(3, 4)
+    found: dict[str, Any] = {"device": str(device), "backend": dist.get_backend_config()}
+    for strategy in (Single(ranks), DDPStrategy(ranks), FSDPStrategy(ranks)):
+        model = make_model(torch.float64, batch_norm=True)
+        strategy.prepare(model, device)
+        module = strategy.wrap(model)
+        model.train()
+        strategy.begin_batch(num_local=len(x))
+        module(x).square().mean().backward()
+        strategy.exchange_gradients(model)
+        grads = [whole(p.grad).flatten() for p in model.parameters() if p.grad is not None]
+        found[type(strategy).__name__] = torch.cat(grads).tolist()
+        found["total"] = strategy.begin_total(torch.ones(2, device=device))().tolist()
+        strategy.unwrap()
+    return found
 
 
-def test_a_rank_under_nccl_trains_with_each_strategy(spawn: Any) -> None:
-    [rank] = spawn(1, collectives_and_fsdp)
+def test_each_strategy_has_the_same_gradients_under_nccl(spawn: Any, tmp_path: Path) -> None:
+    [rank] = spawn(1, gradients_of_each_strategy, folder=str(tmp_path))
     assert rank["device"] == "cuda:0"
+    assert "cuda:nccl" in rank["backend"]
     assert rank["total"] == [1.0, 1.0]
-    assert rank["losses"]["fsdp"] == pytest.approx(rank["losses"]["ddp"])
+    assert rank["DDPStrategy"] == pytest.approx(rank["Single"])
+    assert rank["FSDPStrategy"] == pytest.approx(rank["Single"])
 
 
 def test_speed_and_memory_are_measured() -> None:

@@ -551,7 +551,8 @@ def test_a_policys_three_transforms_draw_the_same_operations() -> None:
 def test_the_operations_of_a_policy_are_torchvisions(name: str, reference: Any) -> None:
     whole = (plain(pictures(4, 40, 41)) * 200 + 20).round().to(torch.uint8)
     level = np.full(4, 0.66)
-    got = policies._EFFECTS[name](whole / 255, level, False)
+    strength, change = policies._EFFECTS[name]
+    got = change(whole / 255, torch.from_numpy(strength(level, False)).float()[:, None, None, None])
     expected = reference(whole).float()
     assert ((got * 255).round() - expected).abs().max() <= 1
 

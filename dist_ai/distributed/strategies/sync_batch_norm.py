@@ -81,9 +81,12 @@ class SyncBatchNorm(_BatchNorm):
             return
         with torch.no_grad():
             self.num_batches_tracked += 1
-            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_((var * count / (count - 1).clamp(min=1)).to(self.running_var.dtype), momentum)
+            new_var = var * count / (count - 1).clamp(min=1)
+            for running, new in ((self.running_mean, mean), (self.running_var, new_var)):
+                momentum = (
+                    self.num_batches_tracked.to(running.dtype).reciprocal() if self.momentum is None else self.momentum
+                )
+                running.lerp_(new.to(running.dtype), momentum)
 
 
 def replace_batch_norms(model: nn.Module, share: ShareSize) -> Replaced:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from dist_ai.errors import ConfigError
 from dist_ai.layers import SeededDropout
-from dist_ai.timeseries.models.model import Normalize, forecasters
+from dist_ai.timeseries.models.model import Channels, Normalize, forecasters
 from dist_ai.timeseries.models.recurrent import RNN
 from dist_ai.timeseries.models.transformer import PatchTST
 
@@ -51,13 +51,13 @@ class NLinear(nn.Module):
 
     def __init__(self, channels: int, context: int, horizon: int, targets: Sequence[int], known: int) -> None:
         super().__init__()
-        self.targets = targets
+        self.chosen = Channels(targets)
         self.linear = nn.Linear(context, horizon)
         self.known = _Known(known, len(targets))
 
     def forward(self, past: torch.Tensor, future: Future) -> torch.Tensor:
         """Returns (batch, targets, horizon)."""
-        return self.known(self.linear(past[:, self.targets]), future)
+        return self.known(self.linear(self.chosen(past)), future)
 
 
 @forecasters.register("DLinear")
@@ -77,13 +77,13 @@ class DLinear(nn.Module):
         super().__init__()
         if width < 1 or width % 2 == 0:
             raise ConfigError(f"DLinear(width={width}): expected an odd number of steps")
-        self.targets, self.width = targets, width
+        self.chosen, self.width = Channels(targets), width
         self.trend, self.rest = nn.Linear(context, horizon), nn.Linear(context, horizon)
         self.known = _Known(known, len(targets))
 
     def forward(self, past: torch.Tensor, future: Future) -> torch.Tensor:
         """Returns (batch, targets, horizon)."""
-        past = past[:, self.targets]
+        past = self.chosen(past)
         reach = self.width // 2
         trend = F.avg_pool1d(F.pad(past, (reach, reach), mode="replicate"), self.width, 1)
         return self.known(self.trend(trend) + self.rest(past - trend), future)
@@ -113,7 +113,7 @@ class MLPForecaster(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.targets, self.horizon = targets, horizon
+        self.chosen, self.num_targets, self.horizon = Channels(targets), len(targets), horizon
         self.linear = nn.Linear(context, horizon)
         sizes = [channels * context + known * horizon, *[hidden] * layers]
         body: list[nn.Module] = []
@@ -124,7 +124,7 @@ class MLPForecaster(nn.Module):
     def forward(self, past: torch.Tensor, future: Future) -> torch.Tensor:
         """Returns (batch, targets, horizon)."""
         seen = past.flatten(1) if future is None else torch.cat([past.flatten(1), future.flatten(1)], 1)
-        return self.linear(past[:, self.targets]) + self.layers(seen).view(-1, len(self.targets), self.horizon)
+        return self.linear(self.chosen(past)) + self.layers(seen).view(-1, self.num_targets, self.horizon)
 
 
 class RNNForecaster(nn.Module):
@@ -150,14 +150,14 @@ class RNNForecaster(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.targets, self.horizon = targets, horizon
+        self.num_targets, self.horizon = len(targets), horizon
         self.rnn = RNN(channels, context, cell, hidden, layers, dropout)
         self.out = nn.Linear(hidden, len(targets) * horizon)
         self.known = _Known(known, len(targets))
 
     def forward(self, past: torch.Tensor, future: Future) -> torch.Tensor:
         """Returns (batch, targets, horizon)."""
-        forecast = self.out(self.rnn(past, None)).view(-1, len(self.targets), self.horizon)
+        forecast = self.out(self.rnn(past, None)).view(-1, self.num_targets, self.horizon)
         return self.known(forecast, future)
 
 
@@ -188,14 +188,14 @@ class PatchForecaster(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.targets = targets
+        self.chosen = Channels(targets)
         self.body = PatchTST(len(targets), context, patch, stride, width, heads, hidden, layers, dropout)
         self.out = nn.Linear(len(self.body.encoder.places) * width, horizon)
         self.known = _Known(known, len(targets))
 
     def forward(self, past: torch.Tensor, future: Future) -> torch.Tensor:
         """Returns (batch, targets, horizon)."""
-        tokens, _ = self.body.tokens(past[:, self.targets], None)
+        tokens, _ = self.body.tokens(self.chosen(past), None)
         return self.known(self.out(tokens.flatten(2)), future)
 
 

@@ -14,6 +14,7 @@ from dist_ai.export import register_builder
 from dist_ai.layers import SeededDropout
 
 __all__ = [
+    "Channels",
     "ForecastModel",
     "SeriesModel",
     "architectures",
@@ -61,6 +62,27 @@ class SeriesModel(nn.Module):
         return self.head(self.body(x, mask))
 
 
+class Channels(nn.Module):
+    """Takes some channels of series; their numbers are on the device, so that no batch waits until they have come there.
+
+    Args:
+        numbers: which.
+
+    >>> Channels([2, 0])(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten().tolist()
+    [3.0, 1.0]
+    """
+
+    numbers: torch.Tensor
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("numbers", torch.tensor(list(numbers), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns those of series (batch, channels, steps)."""
+        return x.index_select(1, self.numbers)
+
+
 class ForecastModel(nn.Module):
     """A forecaster, and the scale of each window that it works in.
 
@@ -79,7 +101,7 @@ class ForecastModel(nn.Module):
         if normalize not in ("window", "last", None):
             raise ConfigError(f"normalize={normalize!r}: expected 'window', 'last' or None")
         self.forecaster = forecaster
-        self.targets = list(targets)
+        self.chosen = Channels(targets)
         self.normalize = normalize
 
     def forward(self, past: torch.Tensor, future: torch.Tensor | None = None) -> torch.Tensor:
@@ -92,7 +114,7 @@ class ForecastModel(nn.Module):
             zero = past.mean(-1, keepdim=True)
             unit = (past.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
         forecast = self.forecaster((past - zero) / unit, future)
-        return forecast * unit[:, self.targets] + zero[:, self.targets]
+        return forecast * self.chosen(unit) + self.chosen(zero)
 
 
 @register_builder("series_model")

@@ -60,6 +60,7 @@ class MiniRocket(nn.Module):
         self.register_buffer("sees", _channels_seen(channels, len(self.dilations), seed))
         self.register_buffer("biases", torch.zeros(self.num_features))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self._was_fitted = False
         self.norm = nn.BatchNorm1d(self.num_features)
 
     @torch.no_grad()
@@ -77,7 +78,7 @@ class MiniRocket(nn.Module):
             chosen = torch.as_tensor(draw.integers(0, len(series), size=(84,)))
             responses = self._convolved(series[chosen], number)[torch.arange(84), torch.arange(84)]
             within = self._counts_steps(mask[chosen], number)[torch.arange(84), torch.arange(84)]
-            quantiles = torch.as_tensor(shares[begin : begin + count], dtype=series.dtype)
+            quantiles = torch.as_tensor(shares[begin : begin + count], dtype=series.dtype, device=series.device)
             found += [torch.quantile(row[where], quantiles) for row, where in zip(responses, within, strict=True)]
             begin += count
         self.biases.copy_(torch.cat(found))
@@ -94,7 +95,7 @@ class MiniRocket(nn.Module):
         Raises:
             DataError: the biases are not learned yet.
         """
-        if not torch.compiler.is_compiling() and not self.fitted:
+        if not torch.compiler.is_compiling() and not self._is_fitted():
             raise DataError("MiniRocket has no biases yet; call fit with training series, as ts_learner does")
         there = mask if mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
         begin, found = 0, []
@@ -107,6 +108,11 @@ class MiniRocket(nn.Module):
             found.append(torch.stack(shares, -1).flatten(1))
             begin += count
         return torch.cat(found, 1).to(x.dtype)
+
+    def _is_fitted(self) -> bool:
+        # To read a flag is to wait for the device, so it is read until it is set, and then no more.
+        self._was_fitted = self._was_fitted or bool(self.fitted)
+        return self._was_fitted
 
     def _convolved(self, x: torch.Tensor, number: int) -> torch.Tensor:
         """Returns the convolutions of one dilation, summed over the channels that each kernel sees: (batch, 84, length)."""

@@ -19,7 +19,7 @@ class Drift(Coordinates):
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -215,17 +215,17 @@ def _rearranged(pixels: torch.Tensor, motion: Motion) -> torch.Tensor:
     """Returns pixels (samples, channels, height, width) mirrored and turned, to the last bit what they were."""
     a, b, _, d, e, _ = motion.homography[:, :2].reshape(-1, 6).T
     across, down = a + b < 0, d + e < 0  # each row has a single 1 or -1: whether it is read from the other end
-    swapped = b != 0
-
-    def where(chosen: np.ndarray, changed: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
-        mask = torch.from_numpy(chosen).to(pixels.device, non_blocking=True)
-        return torch.where(mask[:, None, None, None], changed, otherwise)
-
-    if swapped.any():
-        pixels = where(swapped, pixels.transpose(-1, -2), pixels)
-    if across.any():
-        pixels = where(across, pixels.flip(-1), pixels)
-    return where(down, pixels.flip(-2), pixels) if down.any() else pixels
+    ways = np.stack([b != 0, across, down])
+    masks = torch.from_numpy(ways).to(pixels.device, non_blocking=True)[..., None, None, None]
+    changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+        lambda x: x.transpose(-1, -2),
+        lambda x: x.flip(-1),
+        lambda x: x.flip(-2),
+    )
+    for chosen, mask, change in zip(ways, masks, changes, strict=True):
+        if chosen.any():
+            pixels = torch.where(mask, change(pixels), pixels)
+    return pixels
 
 
 def _agreed(row: Sequence[tuple[Any, Draw | None]], name: str) -> str | None:

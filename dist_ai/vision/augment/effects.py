@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ __all__ = [
     "Posterize",
     "RandomErasing",
     "Solarize",
+    "each_per_sample",
     "float_batch",
     "per_sample",
 ]
@@ -80,7 +82,7 @@ class GaussianBlur(Effect):
         sigma = np.asarray(draw.uniform(self.min_sigma, self.max_sigma))[:, None]
         curve = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
         curve /= curve.sum(1, keepdims=True)
-        weights = [per_sample(each, pixels, torch.float32) for each in curve.T]
+        weights = each_per_sample(curve.T, pixels, torch.float32)
         for dim in (-1, -2):
             length = pixels.shape[dim]
             around = F.pad(pixels.float(), (reach, reach, 0, 0) if dim == -1 else (0, 0, reach, reach), "replicate")
@@ -204,16 +206,17 @@ class RandomErasing(Effect):
         count = draw.integers(1, self.max_count + 1)
         x = torch.arange(width, device=pixels.device) + 0.5
         y = (torch.arange(height, device=pixels.device) + 0.5)[:, None]
-        erased = torch.zeros(len(pixels), 1, height, width, dtype=torch.bool, device=pixels.device)
+        edges: list[Any] = []
         for k in range(self.max_count):
             area = draw.uniform(self.sl, self.sh) * height * width / count
             aspect = np.exp(draw.uniform(np.log(self.min_aspect), -np.log(self.min_aspect)))
             across = np.minimum(np.sqrt(area * aspect), width) * (k < count)
             down = np.minimum(np.sqrt(area / aspect), height)
             left, top = draw.uniform(0, width - across), draw.uniform(0, height - down)
-            left, right, top, bottom = (
-                per_sample(each, pixels, torch.float32) for each in (left, left + across, top, top + down)
-            )
+            edges += [left, left + across, top, top + down]
+        erased = torch.zeros(len(pixels), 1, height, width, dtype=torch.bool, device=pixels.device)
+        rows = iter(each_per_sample(edges, pixels, torch.float32))
+        for left, right, top, bottom in zip(rows, rows, rows, rows, strict=True):
             erased |= (x >= left) & (x < right) & (y >= top) & (y < bottom)
         if self.fill == "zeros":
             return pixels.masked_fill(erased, 0)
@@ -238,6 +241,13 @@ def float_batch(tfm: Transform, x: TensorImage) -> torch.Tensor:
 
 def per_sample(numbers: Any, pixels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Returns one number a sample as a tensor (samples, 1, 1, 1) on the device of `pixels`."""
-    tensor = torch.from_numpy(np.ascontiguousarray(numbers))
-    check_samples(tensor, len(pixels))
-    return tensor.to(dtype or tensor.dtype).to(pixels.device, non_blocking=True)[:, None, None, None]
+    return each_per_sample([numbers], pixels, dtype)[0]
+
+
+def each_per_sample(
+    rows: Sequence[Any], pixels: torch.Tensor, dtype: torch.dtype | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Returns several numbers a sample as `per_sample` does one, by one copy to the device."""
+    tensor = torch.from_numpy(np.stack(rows))
+    check_samples(tensor[0], len(pixels))
+    return tensor.to(dtype or tensor.dtype).to(pixels.device, non_blocking=True)[..., None, None, None].unbind()

@@ -117,8 +117,10 @@ def apply_to_boxes(homography: Homography, boxes: torch.Tensor, layout: str, fra
     left, top, right, bottom = box_convert(boxes, layout.lower(), "xyxy").unbind(-1)
     corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).unflatten(-1, (4, 2))
     around = apply(homography, corners.flatten(1, 2)).view(corners.shape)
-    edge = around.new_tensor([frame.width, frame.height])
-    low, high = (each.clamp(min=0).minimum(edge) for each in (around.amin(-2), around.amax(-2)))
+    low, high = (
+        torch.stack([each[..., 0].clamp(0, frame.width), each[..., 1].clamp(0, frame.height)], -1)
+        for each in (around.amin(-2), around.amax(-2))
+    )
     there = ((right > left) & (bottom > top) & (high > low).all(-1))[..., None]
     return box_convert(torch.cat([low, high], -1) * there, "xyxy", layout.lower())
 

@@ -21,7 +21,7 @@ from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import ConfigError
 from dist_ai.vision.augment.colour import Colour, faded, lit, stretched
 from dist_ai.vision.augment.coordinates import Coordinates, check_samples, check_sampling, of_batch
-from dist_ai.vision.augment.effects import float_batch, per_sample
+from dist_ai.vision.augment.effects import float_batch
 from dist_ai.vision.augment.homography import Frame, Homography, centred, moved, rotated, sheared
 from dist_ai.vision.augment.sampling import like
 
@@ -182,17 +182,31 @@ class PolicyEffects(Transform):
         pixels = float_batch(self, x)
         check_samples(drawn.operation, len(pixels))
         result = pixels.float()
+        changes, chosen, strengths = [], [], []
         for k in range(self.n):
-            for name, change in _EFFECTS.items():
-                if (chosen := drawn.is_drawn(k, name)).any():
-                    index = torch.from_numpy(chosen.nonzero()[0]).to(pixels.device, non_blocking=True)
-                    level = drawn.level[:, k][chosen]
-                    part = result[index]
-                    result = result.index_copy(0, index, change(part, level, self.wide))
+            for name, (strength, change) in _EFFECTS.items():
+                if len(index := drawn.is_drawn(k, name).nonzero()[0]):
+                    changes.append(change)
+                    chosen.append(index)
+                    strengths.append(strength(drawn.level[index, k], self.wide))
+        if not changes:
+            return like(result, pixels)
+        sizes = [len(index) for index in chosen]
+        # One copy to the device for all of them, not one for each.
+        indices = torch.from_numpy(np.concatenate(chosen)).to(pixels.device, non_blocking=True)
+        numbers = torch.from_numpy(np.concatenate(strengths)).to(torch.float32).to(pixels.device, non_blocking=True)
+        for change, index, number in zip(
+            changes, indices.split(sizes), numbers[:, None, None, None].split(sizes), strict=True
+        ):
+            result = result.index_copy(0, index, change(result[index], number))
         return like(result, pixels)
 
 
-def _sharper(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
+def _sharpness(level: npt.NDArray[np.float64], wide: bool) -> npt.NDArray[np.float64]:
+    return 1 + (0.99 if wide else 0.9) * level
+
+
+def _sharper(pixels: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Returns images sharper, or softer: away from, or towards, a blur of 3 x 3 pixels; their edges stay."""
     height, width = pixels.shape[-2:]
     if min(height, width) < 3:
@@ -203,7 +217,6 @@ def _sharper(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -
         for j in range(3):
             if (i, j) != (1, 1):
                 blurred = blurred + rows[..., i : i + height, j : j + width]
-    factor = per_sample(1 + (0.99 if wide else 0.9) * level, pixels, torch.float32)
     blurred = blurred / 13
     inner = (blurred + factor * (pixels - blurred)).clamp_(0, 1)[..., 1:-1, 1:-1]
     result = pixels.clone()
@@ -211,22 +224,33 @@ def _sharper(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -
     return result
 
 
-def _posterized(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
-    step = per_sample(2.0 ** np.round((6 if wide else 4) * np.abs(level)), pixels, torch.float32)
+def _step(level: npt.NDArray[np.float64], wide: bool) -> npt.NDArray[np.float64]:
+    return 2.0 ** np.round((6 if wide else 4) * np.abs(level))
+
+
+def _posterized(pixels: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     return (pixels * 255).round_().div_(step).floor_().mul_(step).div_(255)
 
 
-def _solarized(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
-    return torch.where(pixels >= per_sample(1 - np.abs(level), pixels, torch.float32), 1 - pixels, pixels)
+def _threshold(level: npt.NDArray[np.float64], wide: bool) -> npt.NDArray[np.float64]:
+    return 1 - np.abs(level)
 
 
-def _stretched(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
+def _solarized(pixels: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    return torch.where(pixels >= threshold, 1 - pixels, pixels)
+
+
+def _nothing(level: npt.NDArray[np.float64], wide: bool) -> npt.NDArray[np.float64]:
+    return np.zeros_like(level)
+
+
+def _stretched(pixels: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Returns images whose channels reach from 0 to 1; those of a single value stay."""
     low, high = pixels.amin((-1, -2), keepdim=True), pixels.amax((-1, -2), keepdim=True)
     return torch.where(high > low, (pixels - low) / (high - low).clamp(min=1e-12), pixels)
 
 
-def _equalized(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool) -> torch.Tensor:
+def _equalized(pixels: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Returns images in whose channels the 256 shades are about equally frequent; those of too few pixels stay."""
     shades = (pixels * 255).round_().clamp_(0, 255).long().flatten(2)
     counts = torch.zeros(*shades.shape[:2], 256, dtype=torch.int64, device=pixels.device)
@@ -238,12 +262,13 @@ def _equalized(pixels: torch.Tensor, level: npt.NDArray[np.float64], wide: bool)
     return torch.where((step > 0)[..., None], equal.to(pixels.dtype) / 255, pixels)
 
 
+# Of each operation how strong it is, a number a sample, and what it makes of pixels and those numbers.
 _EFFECTS = {
-    "sharpness": _sharper,
-    "posterize": _posterized,
-    "solarize": _solarized,
-    "autocontrast": _stretched,
-    "equalize": _equalized,
+    "sharpness": (_sharpness, _sharper),
+    "posterize": (_step, _posterized),
+    "solarize": (_threshold, _solarized),
+    "autocontrast": (_nothing, _stretched),
+    "equalize": (_nothing, _equalized),
 }
 
 

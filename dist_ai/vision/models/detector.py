@@ -113,14 +113,15 @@ class Detector(nn.Module):
         self, images: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, features: Any
     ) -> dict[str, torch.Tensor]:
         shared: Any = self.detector.backbone
-        keys = self.draws.sample_keys if self.training else None
+        # Read at once, for torch's generators are seeded on the host: one wait for the device a batch, not one for each image.
+        keys = self.draws.sample_keys.tolist() if self.training and self.draws.sample_keys is not None else None
         of_each = []
         with self._as_in_training():
             for i, image in enumerate(images):
                 shared.held = _row(features, i)
                 is_box = labels[i] > 0
                 target = {"boxes": boxes[i][is_box].to(image.dtype), "labels": labels[i][is_box]}
-                with _drawing(None if keys is None else int(keys[i]), image.device):
+                with _drawing(None if keys is None else keys[i], image.device):
                     of_each.append(self.detector([image], [target]))
         return {name: torch.stack([each[name] for each in of_each]) for name in of_each[0]}
 
