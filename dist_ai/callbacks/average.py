@@ -121,10 +121,8 @@ def refresh_batch_norm(learn: Trainer) -> None:
             norm.reset_running_stats()
             norm.train()
         for number, (share, batch) in enumerate(learn.dls.train.batches(learn.state.epoch), 1):
-            for norm in norms:
-                norm.momentum = (
-                    1 / number
-                )  # the plain mean over the batches; with None torch reads its own count from the device
+            for norm in norms:  # the plain mean over the batches; with None torch reads its own count from the device
+                norm.momentum = 1 / number
             learn.strategy.begin_batch(num_local=share.num_local)
             learn.precision.forward(model, tuple(map(plain, parts(batch)))[: learn.dls.n_inp])
     finally:

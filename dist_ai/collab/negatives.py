@@ -79,9 +79,8 @@ class SampleNegatives(ItemTransform):
         self._chosen = self._chosen.to(users.device)  # once
         keys = self._keys(users[:, None, None], candidates)
         places = torch.searchsorted(self._chosen, keys).clamp(max=len(self._chosen) - 1)
-        first = (
-            (self._chosen[places] != keys).to(torch.uint8).argmax(-1, keepdim=True)
-        )  # 0 where all of them were chosen
+        is_new = (self._chosen[places] != keys).to(torch.uint8)
+        first = is_new.argmax(-1, keepdim=True)  # 0 where all of them were chosen
         return candidates.gather(-1, first)[..., 0]
 
     def _keys(self, users: Any, items: Any) -> Any:

@@ -82,10 +82,9 @@ class SyncBatchNorm(_BatchNorm):
         with torch.no_grad():
             self.num_batches_tracked += 1
             new_var = var * count / (count - 1).clamp(min=1)
+            seen = self.num_batches_tracked
             for running, new in ((self.running_mean, mean), (self.running_var, new_var)):
-                momentum = (
-                    self.num_batches_tracked.to(running.dtype).reciprocal() if self.momentum is None else self.momentum
-                )
+                momentum = seen.to(running.dtype).reciprocal() if self.momentum is None else self.momentum
                 running.lerp_(new.to(running.dtype), momentum)
 
 
