@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab, wait_until
@@ -691,6 +693,41 @@ def test_ray_uses_the_cluster_that_runs_here_and_leaves_it_running(lab: Lab) -> 
         # Not `ray stop`: it ends every cluster of this machine.
         for pid in lab.marked():
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_an_address_that_a_cluster_has_left_is_named_where_another_program_answers_as_ray_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Failed to connect")
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(64)
+                    connection.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # HTTP/2's SETTINGS
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "init", refuses)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{server.getsockname()[1]}")
+        (script := tmp_path / "train.py").touch()
+        expected = (
+            "the Ray cluster on this machine answers, but lets us not in: Failed to connect; see that Ray and Python have its "
+            "versions, and, if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; if it is gone and has left its "
+            "address here, take it away with `ray stop`, or give --address local"
+        )
+        with pytest.raises(RendezvousError, match=re.escape(expected)):
+            launch(script, engine="ray")
+        server.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.ray

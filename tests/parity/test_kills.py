@@ -23,6 +23,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PATIENCE_S = 120.0
 
 
+_OF_ENGINE = {"ray": {"RAY_ADDRESS": "local"}}  # no cluster that somebody else has here
+
+
 def start(workers: int, folder: Path, *options: str, engine: str = "local") -> subprocess.Popen[str]:
     """Starts the program on so many workers, with a checkpoint after every step."""
     folder.mkdir(exist_ok=True)
@@ -43,7 +46,7 @@ def start(workers: int, folder: Path, *options: str, engine: str = "local") -> s
     return subprocess.Popen(
         [sys.executable, *launch, str(folder / "weights"), "1"],
         cwd=folder,
-        env={**ENVIRONMENT, **({"DIST_AI_RUN_DIR": run} if engine == "torchrun" else {})},
+        env={**ENVIRONMENT, **_OF_ENGINE.get(engine, {}), **({"DIST_AI_RUN_DIR": run} if engine == "torchrun" else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

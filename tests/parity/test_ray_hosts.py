@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +41,9 @@ ENVIRONMENT = {
 class Cluster:
     """Ray's head on host 1, which trains nothing, and a worker's CPU on each of the others."""
 
-    def __init__(self, hosts: Hosts, folder: Path) -> None:
+    def __init__(self, hosts: Hosts, folder: Path, ray_folder: str) -> None:
         self.hosts, self.folder = hosts, folder
+        self.environment = {**ENVIRONMENT, "RAY_TMPDIR": ray_folder}
         self.head = f"{hosts.address(1)}:{PORT}"
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -70,7 +72,7 @@ class Cluster:
         assert wait_until(lambda: "Ray runtime started" in log.read_text(), within_s=120), self.said()
 
     def run(self, number: int, *command: str, log: Path, **variables: str) -> subprocess.Popen[bytes]:
-        started = self.hosts.start(number, *command, log=log, cwd=self.folder, **ENVIRONMENT, **variables)
+        started = self.hosts.start(number, *command, log=log, cwd=self.folder, **self.environment, **variables)
         self.processes.append(started)
         return started
 
@@ -109,11 +111,13 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Hosts(3) as three:
-        cluster = Cluster(three, tmp_path)
-        yield cluster
-    for process in cluster.processes:  # ended with its host
-        process.wait(timeout=20)
+    # Short, for Ray makes sockets in it; its own, for Ray leaves the cluster's address there.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        with Hosts(3) as three:
+            cluster = Cluster(three, tmp_path, folder)
+            yield cluster
+        for process in cluster.processes:  # ended with its host
+            process.wait(timeout=20)
 
 
 def test_a_host_is_killed_and_a_link_is_cut_and_the_run_ends_as_the_undisturbed_one(

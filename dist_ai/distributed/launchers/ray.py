@@ -181,6 +181,9 @@ def _silence(address: str) -> str | None:
         return getattr(error, "strerror", None) or str(error)
 
 
+_LEFT = "; if it is gone and has left its address here, take it away with `ray stop`, or give --address local"
+
+
 @contextmanager
 def _connection(job: Job, address: str) -> Iterator[bool]:
     """Connects this process to Ray inside the block; gives True if the cluster was started for this run."""
@@ -210,7 +213,7 @@ def _connection(job: Job, address: str) -> Iterator[bool]:
             raise RendezvousError(
                 f"{_named(address)} answers, but lets us not in: "
                 f"{reason}; see that Ray and Python have its versions, and, if it asks for a token, set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN{_LEFT if address == HERE else ''}"
             ) from error
         yield own
     finally:
