@@ -547,10 +547,10 @@ def _weights_of_training(train: Any, n_inp: int, weights: npt.ArrayLike | str) -
         raise ConfigError(
             f"weights of shape {given.shape} for {len(train)} training samples; expected one number for each"
         )
-    if given.shape == (len(train.items),):
+    if given.shape == (len(train.source),):
         return given[np.asarray(train.indices)]
     raise ConfigError(
-        f"weights of shape {given.shape} for {len(train)} training samples, of {len(train.items)} items; expected one "
+        f"weights of shape {given.shape} for {len(train)} training samples, of {len(train.source)} items; expected one "
         "number for each of the one or the other"
     )
 
