@@ -74,7 +74,8 @@ class Weighing:
                 raise
             raise DataError(
                 f"the loss {_name(self._loss_func)} does not take {len(targets)} target(s), and a batch has "
-                f"{describe(tuple(targets))} after its inputs; a batch is inputs, then targets, and n_inp= of the DataLoaders says how many are inputs. Of a dict "
+                f"{describe(tuple(targets))} after its inputs; a batch is "
+                f"inputs, then targets, and n_inp= of the DataLoaders says how many are inputs. Of a dict "
                 'its values are taken in order; a batch transform chooses: batch_tfms=lambda batch: (batch["x"], batch["y"])'
             ) from error
 
