@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 
+from dist_ai.core.names import missing_attribute
 from dist_ai.data.plan import Share
 from dist_ai.errors import UnknownLengthError
 
@@ -93,6 +94,9 @@ class TrainState:
     command: int = 0
     progress: float = 0.0
     exception: BaseException | None = None
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     @property
     def train_step(self) -> int:

@@ -106,7 +106,7 @@ class CollabDataLoaders(DataLoaders):
             sampler = SampleNegatives(len(to.classes[names[1]]), negatives, valid_negatives, seed or 0)
             sampler.remember(to.train.rows.cats)
             tfms.append(sampler)
-        return to.dataloaders(cls, batch_tfms=as_list(tfms), **rest)
+        return to.dataloaders(cls=cls, batch_tfms=as_list(tfms), **rest)
 
     @classmethod
     def from_csv(

@@ -150,6 +150,14 @@ _IN_OTHER_ROOMS = (
     | {"URLs": "untar_data of dist_ai.data takes an address; its sample_data is there without one"}
 )
 
+_FILE_OF_SAMPLE = (
+    "interp.top_losses(k) has the numbers of the worst samples, and dls.valid_ds.items their files, to move or delete"
+)
+_BY_NAME = 'here it is its name, as in vision_learner(dls, "{0}")'
+_ALL_SUGGESTIONS = "learn.lr_find() returns all suggestions: valley, slide, minimum, steep"
+_OF_TORCH = "here it is torch's, nn.{0}"
+_OPTION_OF_METRIC = "give it with functools.partial(function, ...)"
+
 _OF_A_FIT = {
     "base_lr": "here it is lr, or lr_max; base_lr is fine_tune's",
     "callbacks": "here it is cbs",
@@ -165,6 +173,8 @@ _OF_A_FIT = {
     "start_lr": "it follows from div: the rate begins at lr_max / div",
     "weight_decay": "here it is wd",
 }
+
+_OF_A_GRID = {"nrows": "give k, and figsize", "ncols": "give k, and figsize", "title": "figure.suptitle(...) sets it"}
 
 _OF_A_MONITOR = {
     "at_end": "the best weights are kept in memory and put in the model at the end",
@@ -270,8 +280,22 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "to_np": "from_sklearn gives arrays",
     },
     "from_sklearn": {
+        **dict.fromkeys(("average", "beta", "labels", "multi_class", "pos_label", "weights"), _OPTION_OF_METRIC),
         "activation": "it follows from takes",
         "is_class": 'here it is takes="classes", or "numbers"',
+    },
+    "Interpretation.plot_top_losses": _OF_A_GRID,
+    "ClassificationInterpretation.plot_top_losses": _OF_A_GRID,
+    "ClassificationInterpretation.plot_confusion_matrix": {
+        "dpi": "the figure is returned: figure.set_dpi(60), or figure.savefig(name, dpi=60)",
+        "norm_dec": "shares have two decimals",
+        "plot_txt": "counts are always written",
+        "title": "the figure is returned: figure.suptitle(...)",
+    },
+    "load_learner": {
+        "cpu": _WHERE,
+        "fname": "here it is directory",
+        "pickle_module": "nothing is pickled",
     },
     # ---------------------------------------------------------------- options that are handed on
     "LearnerOptions": {
@@ -433,6 +457,19 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "x": "here it is self.state.xb, a tuple",
         "y": "here it is self.state.yb, a tuple",
     },
+    "TrainState": {
+        **{
+            name: f"here it is self.learn.{name}"
+            for name in ("dls", "loss_func", "lr", "metrics", "model", "opt", "recorder")
+        },
+        "iter": "here it is step",
+        "learn": "here it is self.learn",
+        "n_iter": "here it is num_steps",
+        "smooth_loss": "here it is self.learn.recorder.smooth_loss",
+        "train_iter": "here it is train_step",
+        "x": "here it is xb, a tuple",
+        "y": "here it is yb, a tuple",
+    },
     # ---------------------------------------------------------------- what a callback's class defines, and nothing would read
     "a callback defines": {
         "after_cancel_valid": "here it is after_cancel_validate",
@@ -490,28 +527,85 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
     | _lies_in("dist_ai.tabular", "TabularDataLoaders")
     | _lies_in("dist_ai.text", "TextBlock TextDataLoaders")
     | _lies_in("dist_ai.vision", "ImageBlock ImageDataLoaders MaskBlock SegmentationDataLoaders")
+    | _lies_in("dist_ai.vision", "Normalize")
     | {
+        "Category": "a label is its text, and Categorize makes its number of it",
+        "CategoryMap": "here it is Categorize, which has the classes as vocab",
+        "IntToFloatTensor": "here it is ImageToFloat of dist_ai.vision, and an ImageBlock has it",
         "L": "lists are Python's",
+        "TfmdDL": "here it is DataLoader",
+        "ToTensor": "here it is ImageToTensor of dist_ai.vision, and an ImageBlock has it",
+        "using_attr": "write it as it is: lambda file: RegexLabeller(pattern)(file.name)",
         "URLs": "untar_data takes an address; sample_data is there without one",
     },
     "dist_ai.export": _lies_in("dist_ai.learner", "load_learner"),
     "dist_ai.tabular": _IN_OTHER_ROOMS
-    | {"range_of": "range(len(df)) does", "tabular_config": "what it holds are arguments of tabular_learner"},
+    | {
+        "TabDataLoader": "TabularPandas(...).dataloaders() makes both",
+        "df_shrink": "the numbers of a table are held as float32 by themselves",
+        "range_of": "range(len(df)) does",
+        "tabular_config": "what it holds are arguments of tabular_learner",
+    },
     "dist_ai.text": _IN_OTHER_ROOMS
     | _lies_in("dist_ai.metrics", "Perplexity")
-    | {"Tokenizer": "here it is Tokenize", "TokenizerBlock": "here it is TextBlock"},
+    | {
+        "LMDataLoader": "TextBlock(is_lm=True) and TextDataLoaders.from_df(..., is_lm=True) make such loaders",
+        "Numericalize": "Tokenize makes the numbers too, and has the vocabulary",
+        "SpacyTokenizer": 'here it is Tokenize(), whose kind "word" parts words',
+        "SubwordTokenizer": 'here it is Tokenize(kind="unigram"), or "bpe"',
+        "Tokenizer": "here it is Tokenize",
+        "TokenizerBlock": "here it is TextBlock",
+        "WordTokenizer": 'here it is Tokenize(), whose kind "word" parts words',
+        "pad_input": "a TextBlock pads by itself; Pad of dist_ai.data is a collate of your own",
+        "pad_input_chunk": "a TextBlock pads by itself; Pad of dist_ai.data is a collate of your own",
+    },
     "dist_ai.timeseries": _IN_OTHER_ROOMS,
     "dist_ai.vision": _IN_OTHER_ROOMS
     | _lies_in("dist_ai.data", "GrandparentSplitter MultiCategoryBlock RegexLabeller get_image_files parent_label")
     | _lies_in("dist_ai.learner", "SegmentationInterpretation")
     | _lies_in("dist_ai.metrics", "Dice DiceMulti JaccardCoeff accuracy_multi foreground_acc")
     | {
+        name: _BY_NAME.format(name)
+        for name in [
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "resnet101",
+            "resnet152",
+            "xresnet18",
+            "xresnet34",
+            "xresnet50",
+            "densenet121",
+            "vgg16_bn",
+            "squeezenet1_1",
+            "mobilenet_v2",
+            "efficientnet_b0",
+            "convnext_tiny",
+        ]
+    }
+    | {
+        "ImageClassifierCleaner": _FILE_OF_SAMPLE,
         "ImageDataBunch": "here it is ImageDataLoaders",
+        "IntToFloatTensor": "here it is ImageToFloat, and an ImageBlock has it",
+        "PILImageBW": 'here it is ImageBlock("L")',
+        "ToTensor": "here it is ImageToTensor, and an ImageBlock has it",
+        "create_body": "there is one in dist_ai.vision.models",
+        "create_cnn_model": "here it is vision_model of dist_ai.vision.models",
+        "create_head": "there is one in dist_ai.vision.models",
+        "show_image": "show_batch and show_results return figures; matplotlib's imshow draws an array",
         "PILImage": "an image is a file, an array or one of Pillow's; ImageBlock reads all of them",
         "PILMask": "a mask is a file, an array or one of Pillow's; MaskBlock reads all of them",
         "PadMode": 'here it is pad_mode="reflection", "border" or "zeros"',
         "ResizeMethod": 'here it is method="crop", "pad" or "squish"',
         "cnn_learner": "here it is vision_learner",
+    },
+    "dist_ai.layers": {
+        **{name: _OF_TORCH.format(name) for name in ("Embedding", "Flatten", "Mish", "Module")},
+        "AdaptiveConcatPool2d": "here it is ConcatPool2d",
+        "ConvLayer": "here it is conv_layer, a function",
+        "LinBnDrop": "here it is hidden_layers, which makes several of them",
+        "Swish": "here it is torch's, nn.SiLU",
+        "sigmoid_range": "here it is SigmoidRange(low, high), a module",
     },
     "dist_ai.callbacks": {
         "AdaptiveGANSwitcher": "dist_ai.vision.gan.GANTrainer takes turns of n_crit and n_gen steps",
@@ -611,11 +705,16 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "combined_cos": "here it is one_cycle(low, high, final, pct_start)",
         "l2_reg": "it is in dist_ai.optimizer.steps; a recipe takes it by decouple_wd=False",
         "ranger": "here it is Ranger",
+        **dict.fromkeys(
+            ("adam_step", "average_grad", "average_sqr_grad", "momentum_step", "sgd_step"),
+            "it is in dist_ai.optimizer.steps, as a function of (parameters, gradients, state, hyper-parameters)",
+        ),
         "weight_decay": "it is in dist_ai.optimizer.steps; a recipe has wd",
     },
     "dist_ai.learner": {
         "AvgLoss": "the Recorder has the training loss and the validation loss",
         "AvgMetric": "it is in dist_ai.metrics",
+        **dict.fromkeys(("SuggestionMethod", "minimum", "slide", "steep", "valley"), _ALL_SUGGESTIONS),
         "AvgSmoothLoss": "here it is learn.recorder.smooth_loss",
         "Metric": "it is in dist_ai.metrics",
         "Recorder": "it is in dist_ai.callbacks; learn.recorder is a Learner's",

@@ -452,14 +452,21 @@ class Pipeline:
     """Transforms in their order; undone in reverse.
 
     Args:
-        tfms: transforms, transform classes (made without arguments) or plain functions.
+        tfms: transforms, transform classes (made without arguments) or plain functions; or one of these.
 
     >>> Pipeline([str.strip, str.upper])(" a ")
     'A'
     """
 
-    def __init__(self, tfms: Iterable[Transform | type[Transform] | Callable[[Any], Any]] = ()) -> None:
-        self.tfms = sorted((_as_transform(tfm) for tfm in tfms), key=lambda tfm: tfm.order)
+    def __init__(
+        self,
+        tfms: Iterable[Transform | type[Transform] | Callable[[Any], Any]]
+        | Transform
+        | type[Transform]
+        | Callable[[Any], Any] = (),
+    ) -> None:
+        several = tfms if isinstance(tfms, Iterable) and not isinstance(tfms, type) else [tfms]
+        self.tfms = sorted((_as_transform(tfm) for tfm in several), key=lambda tfm: tfm.order)
 
     def __call__(self, x: Any, draw: Draw | None = None, *, split_idx: int | None = None) -> Any:
         """Returns `x` after every transform that runs on this split, rows of `Composable` ones as one."""

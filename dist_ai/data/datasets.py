@@ -30,8 +30,8 @@ class Subset(Sequence[Any]):
     """Some items of a collection, seen through pipelines, and read when asked for.
 
     Args:
-        items: the collection.
-        indices: which of them.
+        source: the collection.
+        indices: which of its items.
         pipelines: one for each element of a sample, and `subset[i]` is the tuple of what each makes of item i; or a single
             `Pipeline`, and it is what that makes. A slice or a list of indices gives a list of samples.
         split_idx: whose transforms run: 0 training's, 1 validation's.
@@ -42,9 +42,9 @@ class Subset(Sequence[Any]):
     """
 
     def __init__(
-        self, items: Sequence[Any], indices: Sequence[int], pipelines: Sequence[Pipeline] | Pipeline, split_idx: int
+        self, source: Sequence[Any], indices: Sequence[int], pipelines: Sequence[Pipeline] | Pipeline, split_idx: int
     ) -> None:
-        self.items = items
+        self.source = source
         self.indices = indices
         self.by_element = not isinstance(pipelines, Pipeline)
         self.pipelines: Sequence[Pipeline] = [pipelines] if isinstance(pipelines, Pipeline) else pipelines
@@ -55,15 +55,41 @@ class Subset(Sequence[Any]):
 
     def item(self, index: int) -> Any:
         """Returns the untransformed item, such as its file, for messages."""
-        return self.items[self.indices[index]]
+        return self.source[self.indices[index]]
+
+    @property
+    def items(self) -> Subset:
+        """The untransformed items of this part, such as their files, in its order: that of the predictions of a loader without
+        shuffling. Each is read when it is asked for.
+
+        >>> dsets = Datasets(["a1", "b2", "a3"], [[str.upper]], splits=([0, 1], [2]))
+        >>> dsets.valid.items[0], dsets.train.items[:2]
+        ('a3', ['a1', 'b2'])
+        """
+        return Subset(self.source, self.indices, Pipeline(), self.split_idx)
+
+    @property
+    def vocab(self) -> list[str]:
+        """The classes, from the last transform that has any: those of the targets.
+
+        Raises:
+            DataError: none has.
+        """
+        vocabs = [getattr(tfm, "vocab", None) for pipeline in self.pipelines for tfm in pipeline.tfms]
+        if not any(vocabs):
+            raise DataError("this data has no classes: no transform has a vocabulary")
+        return next(filter(None, reversed(vocabs)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} of {len(self.source):,} items)"
 
     def element(self, place: int) -> Subset:
         """Returns the same items seen through one of the pipelines alone."""
-        return Subset(self.items, self.indices, self.pipelines[place], self.split_idx)
+        return Subset(self.source, self.indices, self.pipelines[place], self.split_idx)
 
     def loading_order(self, shuffle: bool) -> Order | None:
         """Returns the order in which these items are read best, where they have one (`ParquetData`)."""
-        order_of = getattr(self.items, "order_of", None)
+        order_of = getattr(self.source, "order_of", None)
         return None if order_of is None else order_of(self.indices, shuffle)
 
     def __getitem__(self, index: Any) -> Any:
@@ -94,10 +120,7 @@ class _Parts:
         Raises:
             DataError: none has.
         """
-        vocabs = [getattr(tfm, "vocab", None) for pipeline in self.train.pipelines for tfm in pipeline.tfms]
-        if not any(vocabs):
-            raise DataError("this data has no classes: no transform has a vocabulary")
-        return next(filter(None, reversed(vocabs)))
+        return self.train.vocab
 
     @property
     def valid(self) -> Subset:

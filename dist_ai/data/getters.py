@@ -212,7 +212,7 @@ class Getter(ItemTransform):
 
 def _kinds(items: Sequence) -> set[str]:
     """Returns the kinds of all items of a source, those for validation too."""
-    source = getattr(items, "items", items)
+    source = getattr(items, "source", items)
     # Only what is in memory can be looked at for nothing. What reads an item when asked, such as a table, has one kind of them.
     return set(map(_kind, source if isinstance(source, list | tuple | np.ndarray) else [items[0]]))
 

@@ -451,6 +451,11 @@ class DataLoaders:
 def as_loader(loader: AnyLoader | TorchDataLoader[Any], *, split_idx: int) -> AnyLoader:
     """Returns a loader of ours for one of torch's, which has transforms of training (0) or validation (1)."""
     if not isinstance(loader, TorchDataLoader):
+        if not hasattr(loader, "device"):
+            raise ConfigError(
+                f"a {type(loader).__name__} is no loader; give DataLoader(samples, bs), IterableLoader for what is only "
+                "iterated over, or one of torch's"
+            )
         return loader
     if isinstance(loader.dataset, IterableDataset):
         return IterableLoader.from_torch(loader).new(split_idx=split_idx)
@@ -547,10 +552,10 @@ def _weights_of_training(train: Any, n_inp: int, weights: npt.ArrayLike | str) -
         raise ConfigError(
             f"weights of shape {given.shape} for {len(train)} training samples; expected one number for each"
         )
-    if given.shape == (len(train.items),):
+    if given.shape == (len(train.source),):
         return given[np.asarray(train.indices)]
     raise ConfigError(
-        f"weights of shape {given.shape} for {len(train)} training samples, of {len(train.items)} items; expected one "
+        f"weights of shape {given.shape} for {len(train)} training samples, of {len(train.source)} items; expected one "
         "number for each of the one or the other"
     )
 

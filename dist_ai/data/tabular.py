@@ -157,8 +157,10 @@ class TabularPandas:
 
     def dataloaders(
         self,
-        cls: type[L] = DataLoaders,  # type: ignore[assignment]  # a default for a class that the caller chooses
+        bs: int = 64,
+        /,
         *,
+        cls: type[L] = DataLoaders,  # type: ignore[assignment]  # a default for a class that the caller chooses
         batch_tfms: Tfms = (),
         seed: int | None = 0,
         **options: Unpack[LoaderOptions],
@@ -166,10 +168,12 @@ class TabularPandas:
         """Returns loaders of the training and validation rows, whose tensors are on the device where batches are needed.
 
         Args:
+            bs: samples in a batch, over all ranks; also by its name.
             cls: the class of the loaders.
             batch_tfms: transforms of a batch, such as noise of your own.
             seed, options: see `DataLoader` and `LoaderOptions`.
         """
+        options.setdefault("bs", bs)
         device = current_world().device if options.get("device") is None else torch.device(options["device"])  # type: ignore[arg-type]  # it is there, and no None
         if options.get("num_workers"):  # worker processes are forked, and cannot read a GPU's memory
             device = torch.device("cpu")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from dist_ai.core.transform import ItemTransform, Pipeline, Transform
+from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.types import TensorCategory, TensorMultiCategory, TensorRegression
 from dist_ai.data.datasets import Subset
 from dist_ai.data.getters import ColReader
@@ -270,8 +270,6 @@ class RegressionSetup(ItemTransform):
 def _each(items: Sequence) -> Iterator[tuple[Any, str]]:
     """Yields each target of the training items, with words for which item it is of."""
     sources = getattr(items, "items", items)  # what the transforms before this one are given
-    if isinstance(items, Subset):  # this one is the first
-        sources = Subset(items.items, items.indices, Pipeline(), items.split_idx)
     for i in range(len(items)):
         try:
             target = items[i]
@@ -335,7 +333,8 @@ def _categories_of(items: Any, *, sort: bool) -> list[Any] | None:
         return None
     rows = items
     while not isinstance(rows, Table):
-        if (rows := getattr(rows, "items", None)) is None or isinstance(rows, Mapping):
+        rows = rows.source if isinstance(rows, Subset) else getattr(rows, "items", None)
+        if rows is None or isinstance(rows, Mapping):
             return None
     return in_order(rows.categories(column), sort=sort)
 

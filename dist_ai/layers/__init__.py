@@ -1,5 +1,8 @@
 """Building blocks of models."""
 
+from typing import TYPE_CHECKING
+
+from dist_ai.core.names import missing_name
 from dist_ai.layers.activation import SigmoidRange
 from dist_ai.layers.convolution import PixelShuffleICNR, ResBlock, SelfAttention, conv_layer
 from dist_ai.layers.dropout import Seeded, SeededDropout, kept_of
@@ -27,3 +30,6 @@ __all__ = [
     "kept_of",
     "output_sizes",
 ]
+
+if not TYPE_CHECKING:  # for a type checker any name would be there
+    __getattr__ = missing_name(__name__)

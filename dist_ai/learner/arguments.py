@@ -106,6 +106,19 @@ def check_opt_func(opt_func: Any) -> None:
         )
 
 
+def check_opt(opt: Any) -> None:
+    """Checks that what was made is an optimizer.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not hasattr(opt, "set_hyper"):
+        raise ConfigError(
+            f"opt_func made a {type(opt).__name__}, which is no optimizer of dist_ai.optimizer or of torch; make a class of "
+            "your own a torch.optim.Optimizer, or write its step as a function: partial(Optimizer, steps=[step])"
+        )
+
+
 def listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
     """Returns one callback, or several, as a list; a class by mistake is refused where it is attached."""
     return [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)

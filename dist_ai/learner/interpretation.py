@@ -95,6 +95,7 @@ class Interpretation:
         }
         return pd.DataFrame(rows)
 
+    @known_arguments()
     def plot_top_losses(
         self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
     ) -> Figure:
@@ -217,6 +218,7 @@ class ClassificationInterpretation:
         """Returns the samples with the largest losses as a table; see `Interpretation.top_losses_table`."""
         return _of(self.samples).top_losses_table(k, largest=largest)
 
+    @known_arguments()
     def plot_top_losses(
         self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
     ) -> Figure:
@@ -247,6 +249,7 @@ class ClassificationInterpretation:
         """Prints the report."""
         print(self.classification_report().round(3).to_string())
 
+    @known_arguments()
     def plot_confusion_matrix(
         self, *, normalize: bool = False, cmap: str = "Blues", figsize: tuple[float, float] | None = None
     ) -> Figure:
@@ -313,6 +316,7 @@ class SegmentationInterpretation:
         """Returns the largest losses and their images; see `Interpretation.top_losses`."""
         return _of(self.samples).top_losses(k, largest=largest)
 
+    @known_arguments()
     def plot_top_losses(
         self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
     ) -> Figure:
@@ -332,6 +336,7 @@ class SegmentationInterpretation:
         scores = {"iou": jaccard, "dice": f_beta, "precision": precision, "recall": recall}
         return _report(counts_of_classes(torch.from_numpy(self._counts).double()), self.vocab, scores)
 
+    @known_arguments()
     def plot_confusion_matrix(
         self, *, normalize: bool = True, cmap: str = "Blues", figsize: tuple[float, float] | None = None
     ) -> Figure:
@@ -371,6 +376,7 @@ class RegressionInterpretation:
         """Returns the largest losses and their samples; see `Interpretation.top_losses`."""
         return _of(self.samples).top_losses(k, largest=largest)
 
+    @known_arguments()
     def plot_top_losses(
         self, k: int = 9, *, largest: bool = True, figsize: tuple[float, float] | None = None
     ) -> Figure:

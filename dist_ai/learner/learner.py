@@ -37,7 +37,15 @@ from dist_ai.errors import ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.learner import saving
 from dist_ai.learner.application import LearnerOptions
-from dist_ai.learner.arguments import as_dataloaders, check_loss, check_model, check_opt_func, listed, loss_of
+from dist_ai.learner.arguments import (
+    as_dataloaders,
+    check_loss,
+    check_model,
+    check_opt,
+    check_opt_func,
+    listed,
+    loss_of,
+)
 from dist_ai.learner.batch import back_propagate
 from dist_ai.learner.dealing import deal_out
 from dist_ai.learner.evaluation import Evaluation, device_of, loader_of
@@ -733,6 +741,7 @@ class Learner:
         groups = param_groups(self.model, self.splitter, wd_bn_bias=self.wd_bn_bias)
         rates = learning_rates(self.lr, len(groups))
         opt = self.opt_func(groups, lr=rates[-1])
+        check_opt(opt)
         opt.set_hyper("lr", rates)
         return opt
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dist_ai.core.names import known_arguments
 from dist_ai.core.registry import Registry
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.errors import DataError
@@ -24,6 +25,7 @@ register_learner = _makers.register
 """Decorates a Learner's class, or a function of its arguments, by the model builder whose exports are loaded as one."""
 
 
+@known_arguments()
 def load_learner(directory: str | Path) -> Learner:
     """Returns a Learner with an exported model, ready to predict; set its `dls` to train it further.
 

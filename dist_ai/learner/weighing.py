@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from dist_ai.callbacks.state import LossParts, TrainState
 from dist_ai.data.plan import Share
@@ -41,6 +43,9 @@ class Weighing:
         strategy: Strategy,
     ) -> None:
         self._loss_func, self._weighted = loss_func, as_weighted(loss_func)
+        self._is_elementwise = (
+            loss_func in _ELEMENTWISE if inspect.isfunction(loss_func) else type(loss_func) in _ELEMENTWISE
+        )
         self._steps, self._targets_of, self._strategy = steps, targets_of, strategy
         self._weights: torch.Tensor | None = None  # of this rank's share, where the loss is a weighted mean
         self._of_step: torch.Tensor | None = None  # over all batches and ranks, where it was told of them
@@ -67,10 +72,10 @@ class Weighing:
         except TypeError as error:
             if _fit(self._weighted.weights, targets):
                 raise
-            name = getattr(self._loss_func, "__name__", type(self._loss_func).__name__)
             raise DataError(
-                f"the loss {name} does not take {len(targets)} target(s), and a batch has {describe(tuple(targets))} after its "
-                f"inputs; a batch is inputs, then targets, and n_inp= of the DataLoaders says how many are inputs. Of a dict "
+                f"the loss {_name(self._loss_func)} does not take {len(targets)} target(s), and a batch has "
+                f"{describe(tuple(targets))} after its inputs; a batch is "
+                f"inputs, then targets, and n_inp= of the DataLoaders says how many are inputs. Of a dict "
                 'its values are taken in order; a batch transform chooses: batch_tfms=lambda batch: (batch["x"], batch["y"])'
             ) from error
 
@@ -116,7 +121,28 @@ class Weighing:
             state.loss = weighted_mean(totals, divisors)
             state.loss_parts = LossParts(totals.detach(), self._weights, state.loss)
         elif state.yb:
+            if self._is_elementwise:
+                self._require_alike(state.pred, state.yb[0])
             state.loss = self._loss_func(state.pred, *state.yb)
+
+    def _require_alike(self, pred: Any, target: Any) -> None:
+        """Refuses a prediction and a target of one size and two shapes, of which torch compares each with each."""
+        if pred.shape != target.shape and pred.numel() == target.numel():
+            raise DataError(
+                f"the loss {_name(self._loss_func)} would compare every prediction with every target: predictions are "
+                f"{describe(pred)}, targets {describe(target)}; give loss_func=MSELoss() of dist_ai.losses or another loss from "
+                "there, which take them sample by sample, or bring one into the shape of the other"
+            )
+
+
+_ELEMENTWISE = frozenset(
+    (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+)
+"""torch's losses that broadcast a prediction of (samples, 1) with targets of (samples,), and then warn only."""
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _fit(function: Callable[..., Any], given: Sequence[Any]) -> bool:

@@ -53,6 +53,12 @@ def _as_metric(metric: Any) -> Metric | GatheredMetric:
     if isinstance(metric, type):
         raise ConfigError(f"{metric.__name__} is a class; did you mean {metric.__name__}()?")
     if isinstance(metric, Metric | GatheredMetric):
+        if not hasattr(metric, "name"):
+            kind = type(metric).__name__
+            raise ConfigError(
+                f"the metric {kind} has no name, which is its column in the epoch's row; set one in its class: "
+                f"name = {kind.lower()!r}. A Metric has name, reset, update, statistics and value"
+            )
         return metric
     if (torchmetrics := sys.modules.get("torchmetrics")) and isinstance(metric, torchmetrics.Metric):
         return TorchMetric(metric)

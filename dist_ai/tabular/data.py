@@ -99,7 +99,7 @@ class TabularDataLoaders(DataLoaders):
             seed=rest.get("seed", 0),
         )
         to = TabularPandas(frame, rest.pop("procs", _PROCS), cats, conts, y_names, rest.pop("y_block", None), splits)
-        return to.dataloaders(cls, **rest)
+        return to.dataloaders(cls=cls, **rest)
 
     @classmethod
     def from_csv(

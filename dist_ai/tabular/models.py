@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.core.types import TabularRow
+from dist_ai.data.tabular import TabularPandas
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
 from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers
@@ -22,9 +23,13 @@ EmbSizes = Sequence[Sequence[int]]
 
 
 def get_emb_sz(
-    classes: Mapping[str, Sequence[object]], sz_dict: Mapping[str, int] | None = None
+    classes: Mapping[str, Sequence[object]] | TabularPandas, sz_dict: Mapping[str, int] | None = None
 ) -> list[tuple[int, int]]:
     """Returns (categories, numbers) of each categorical column, by `embedding_size` where `sz_dict` does not say.
+
+    Args:
+        classes: the categories of each column; or what has them as `classes`.
+        sz_dict: numbers for some columns.
 
     Raises:
         ConfigError: `sz_dict` names a column that there is not.
@@ -32,6 +37,8 @@ def get_emb_sz(
     >>> get_emb_sz({"day": ["#na#", "Mo", "Tu"], "kind": ["#na#", "a"]}, {"kind": 5})
     [(3, 3), (2, 5)]
     """
+    if isinstance(classes, TabularPandas):
+        classes = classes.classes
     sz_dict = dict(sz_dict or {})
     for name in sz_dict:
         if name not in classes:

@@ -205,7 +205,7 @@ class TokenizedPart(Subset):
     """
 
     def __init__(self, part: Subset, place: int = 0, *, cache: str | Path | None = None) -> None:
-        super().__init__(part.items, part.indices, part.pipelines, part.split_idx)
+        super().__init__(part.source, part.indices, part.pipelines, part.split_idx)
         self.place = place
         self.tokenize = tokenize_of(part, place)
         self.tokens, self.lengths = tokenized(self.tokenize, Texts(part, place), cache=cache)

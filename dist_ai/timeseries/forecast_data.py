@@ -203,7 +203,7 @@ class TSForecastDataLoaders(DataLoaders):
         rest: Any = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
         datasets = block.datasets(windows)
         datasets.subsets = [
-            WindowPart(part.items, part.indices, part.pipelines, part.split_idx) for part in datasets.subsets
+            WindowPart(part.source, part.indices, part.pipelines, part.split_idx) for part in datasets.subsets
         ]
         dls = cls.from_datasets(
             datasets,

@@ -165,7 +165,7 @@ class WindowPart(Subset):
 
     def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
         """Returns the batch of these windows."""
-        windows = cast(Windows, self.items)
+        windows = cast(Windows, self.source)
         past, known, target = windows.fetch(np.asarray(self.indices)[indices.numpy()])
         return (past, known, target) if windows.known else (past, target)
 

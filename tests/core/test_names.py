@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from toy import make_dls, make_learner
 
-from dist_ai.callbacks import Callback, EarlyStopping, Recorder, ReduceLROnPlateau, SaveBest
+from dist_ai.callbacks import Callback, EarlyStopping, Recorder, ReduceLROnPlateau, SaveBest, TrainState
 from dist_ai.core.names import OTHER_WORDS, known_arguments, missing_attribute
 from dist_ai.data import DataLoaders, Datasets
 from dist_ai.data.loaders import LoaderOptions
 from dist_ai.errors import ConfigError
-from dist_ai.learner import ClassificationInterpretation, Interpretation, Learner, LearnerOptions
+from dist_ai.learner import ClassificationInterpretation, Interpretation, Learner, LearnerOptions, load_learner
 from dist_ai.learner.lr_finder import LRFinding
 from dist_ai.metrics import AccumMetric, from_sklearn
 from dist_ai.optimizer import Optimizer
@@ -24,7 +24,7 @@ from dist_ai.vision import ImageDataLoaders, SegmentationDataLoaders, vision_lea
 from dist_ai.vision.data import ImageOptions
 
 ROOMS = ("callbacks", "losses", "metrics", "optimizer", "learner")
-OTHER_ROOMS = ("collab", "data", "export", "tabular", "text", "timeseries", "vision")
+OTHER_ROOMS = ("collab", "data", "export", "layers", "tabular", "text", "timeseries", "vision")
 
 # fastai's names, as its users type them: callbacks, losses, metrics, optimizers, what a Learner has.
 IMPORTED = """
@@ -81,7 +81,11 @@ ARGUMENTS: list[tuple[Callable[..., Any], str]] = [
     (EarlyStopping, "monitor comp min_delta patience reset_on_fit"),
     (ReduceLROnPlateau, "monitor comp min_delta patience factor min_lr reset_on_fit"),
     (AccumMetric, "dim_argmax activation thresh to_np invert_arg flatten name"),
-    (from_sklearn, "is_class thresh axis activation"),
+    (from_sklearn, "average beta is_class labels thresh axis activation"),
+    (Interpretation.plot_top_losses, "k largest nrows ncols figsize"),
+    (ClassificationInterpretation.plot_top_losses, "k largest nrows ncols figsize"),
+    (ClassificationInterpretation.plot_confusion_matrix, "normalize title cmap norm_dec plot_txt figsize dpi"),
+    (load_learner, "fname cpu pickle_module"),
 ]
 
 
@@ -196,6 +200,40 @@ class Theirs(Callback):
         _ = self.pred  # type: ignore[attr-defined]  # wrong on purpose
 
 
+class LooksInState(Callback):
+    """A callback that takes the state for all there is."""
+
+    may_cancel = False
+
+    def after_loss(self) -> None:
+        _ = self.state.model  # type: ignore[attr-defined]  # wrong on purpose
+
+
+def test_what_is_asked_of_the_state_and_is_the_learners_is_told() -> None:
+    with pytest.raises(AttributeError, match=r"a TrainState has no attribute 'model'; here it is self\.learn\.model"):
+        make_learner(cbs=LooksInState()).fit(1)
+
+
+FROM_THE_BOOK = {
+    "core": "Pipeline Transform ItemTransform",
+    "data": "L URLs using_attr RegexLabeller Normalize ToTensor IntToFloatTensor TfmdLists Datasets CategoryMap TfmdDL",
+    "layers": "AdaptiveConcatPool2d ConvLayer Embedding Flatten LinBnDrop Mish Module ResBlock SigmoidRange Swish sigmoid_range",
+    "learner": "SuggestionMethod minimum slide steep valley",
+    "optimizer": "adam_step average_grad average_sqr_grad momentum_step sgd_step",
+    "tabular": "Categorify FillMissing Normalize TabDataLoader TabularPandas cont_cat_split df_shrink range_of",
+    "text": "AWD_LSTM LMDataLoader Numericalize SubwordTokenizer TextBlock Tokenizer WordTokenizer pad_input",
+    "vision": "ImageBlock ImageClassifierCleaner PILImage PILImageBW ResizeMethod ToTensor create_body create_head "
+    "imagenet_stats resnet18 resnet34 show_image xresnet50",
+}
+
+
+@pytest.mark.parametrize("room", FROM_THE_BOOK)
+def test_what_fastbook_imports_is_there_or_the_import_says_what_it_is_here(room: str) -> None:
+    module = importlib.import_module(f"dist_ai.{room}")
+    for name in FROM_THE_BOOK[room].split():
+        assert (name in vars(module)) != (name in OTHER_WORDS.get(f"dist_ai.{room}", {})), name
+
+
 def test_a_callback_in_fastais_words_is_told_ours() -> None:
     with pytest.raises(AttributeError, match=r"a Theirs has no attribute 'pred'; here it is self\.state\.pred"):
         make_learner(cbs=Theirs()).fit(1)
@@ -254,6 +292,7 @@ CLASSES = (
     Learner,
     Optimizer,
     Recorder,
+    TrainState,
 )
 OPTIONS = {"LearnerOptions": LearnerOptions, "LoaderOptions": LoaderOptions, "ImageOptions": ImageOptions}
 

@@ -732,3 +732,12 @@ def test_a_transform_of_a_function_keeps_semantic_types_and_no_file_holds_it():
         ConfigError, match=re.escape("Transform(3): expected a function, or derive a class from Transform")
     ):
         Transform(3)
+
+
+def test_a_pipeline_of_one_transform_needs_no_list():
+    class Halve(Transform):
+        def encodes(self, x: int):
+            return x // 2
+
+    for one in (Halve(), Halve, lambda x: x // 2):
+        assert Pipeline(one)(10) == Pipeline([one])(10) == 5

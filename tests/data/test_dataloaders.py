@@ -420,3 +420,13 @@ def test_weighted_loaders_have_the_name_that_fastai_gives_them():
     dsets = block().datasets(ITEMS)
     for dls in (block().weighted_dataloaders(ITEMS, weights, bs=5), dsets.weighted_dataloaders(weights, bs=5)):
         assert dls.train.new(num_workers=0).one_batch()[0].tolist() == [number("c")] * 5
+
+
+@pytest.mark.parametrize("given", [[(torch.ones(4, 2), torch.ones(4))], iter([])], ids=["list", "list_iterator"])
+def test_what_is_no_loader_is_refused_by_what_it_is(given: Any):
+    with pytest.raises(ConfigError) as refused:
+        DataLoaders(given)
+    assert str(refused.value) == (
+        f"a {type(given).__name__} is no loader; give DataLoader(samples, bs), IterableLoader for what is only iterated over, or "
+        "one of torch's"
+    )

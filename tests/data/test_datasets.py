@@ -105,6 +105,17 @@ def test_the_item_behind_a_sample_can_be_asked_for(datasets: Datasets):
     assert Subset(["x", "y"], [1], [], split_idx=1).item(0) == "y"
 
 
+def test_a_part_has_its_own_items_untransformed_and_none_of_another_part(datasets: Datasets):
+    for part, indices in zip(datasets.subsets, datasets.splits, strict=True):
+        assert list(part.items) == [datasets.items[i] for i in indices] == [part.item(i) for i in range(len(part))]
+        assert part.items[:1] == [part.item(0)]
+    assert repr(datasets.valid) == f"Subset({len(datasets.valid)} of {len(datasets)} items)"
+
+
+def test_a_part_knows_the_classes(datasets: Datasets):
+    assert datasets.valid.vocab == datasets.train.vocab == datasets.vocab
+
+
 def test_an_index_outside_is_an_index_error(datasets: Datasets):
     with pytest.raises(IndexError):
         datasets.train[3]

@@ -16,7 +16,7 @@ from toy import make_data, make_dls, make_learner, make_model
 
 from dist_ai.errors import ConfigError, DistAIError
 from dist_ai.learner import Learner
-from dist_ai.metrics import accuracy
+from dist_ai.metrics import Metric, accuracy
 from dist_ai.optimizer import Adam
 
 quiet: dict[str, Any] = {"run_dir": None, "progress": False}
@@ -113,3 +113,35 @@ def test_a_learner_introduces_itself() -> None:
     learn.model[0].requires_grad_(False)
     assert "51 parameters, 30 of them frozen" in repr(learn)
     assert "valid: none" in repr(make_learner(dls=[make_dls().train]))
+
+
+class BasicOptim:
+    """A loop's own optimizer, as a book has it."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        self.params, self.lr = list(params), lr
+
+
+def test_an_optimizer_that_is_none_is_refused_when_it_is_made() -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_learner(opt_func=BasicOptim).fit(1)
+    assert str(refused.value) == (
+        "opt_func made a BasicOptim, which is no optimizer of dist_ai.optimizer or of torch; make a class of your own a "
+        "torch.optim.Optimizer, or write its step as a function: partial(Optimizer, steps=[step])"
+    )
+
+
+class Nameless(Metric):
+    """A metric in another library's way."""
+
+    def reset(self) -> None:
+        """Forgets."""
+
+
+def test_a_metric_without_a_name_is_refused_when_it_is_given() -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_learner(metrics=Nameless())
+    assert str(refused.value) == (
+        "the metric Nameless has no name, which is its column in the epoch's row; set one in its class: name = 'nameless'. "
+        "A Metric has name, reset, update, statistics and value"
+    )

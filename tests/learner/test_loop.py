@@ -268,6 +268,26 @@ def test_a_training_batch_without_targets_is_refused() -> None:
     assert str(refused.value) == "a training batch has no targets, so there is no loss; check n_inp of the DataLoaders"
 
 
+@pytest.mark.parametrize("loss_func", [torch.nn.MSELoss(), torch.nn.functional.mse_loss, torch.nn.functional.l1_loss])
+def test_a_loss_that_would_compare_each_prediction_with_each_target_is_refused(loss_func: Any) -> None:
+    from dist_ai.data import DataLoader, TensorData
+    from dist_ai.losses import MSELoss
+
+    x, _ = make_data()
+    loader = DataLoader(TensorData(x, x[:, 0]), 8)
+    model = torch.nn.Linear(x.shape[1], 1).double()
+    learn = make_learner(model=model, dls=DataLoaders(loader, loader), loss_func=loss_func)
+    for refuse in (lambda: learn.fit(1), learn.validate):
+        with pytest.raises(DataError) as refused:
+            refuse()
+        assert str(refused.value) == (
+            f"the loss {getattr(loss_func, '__name__', 'MSELoss')} would compare every prediction with every target: predictions "
+            "are Tensor float64 (8, 1), targets Tensor float64 (8,); give loss_func=MSELoss() of dist_ai.losses or another loss "
+            "from there, which take them sample by sample, or bring one into the shape of the other"
+        )
+    make_learner(model=model, dls=DataLoaders(loader, loader), loss_func=MSELoss()).fit(1)
+
+
 @pytest.mark.parametrize("loss_func", [torch.nn.CrossEntropyLoss(), torch.nn.functional.cross_entropy])
 def test_a_batch_with_more_targets_than_the_loss_takes_is_refused_by_what_it_holds(loss_func: Any) -> None:
     from dist_ai.data import DataLoader, TensorData

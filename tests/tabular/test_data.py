@@ -25,6 +25,7 @@ from dist_ai.tabular import (
     TabularDataLoaders,
     TabularPandas,
     TabularProc,
+    get_emb_sz,
 )
 
 
@@ -288,3 +289,18 @@ def test_an_option_that_there_is_not_is_named_with_what_was_meant(tmp_path: Path
         people_loaders(batch_size=4)
     with pytest.raises(TypeError, match="loaders have no option 'valid_idx'"):
         TabularDataLoaders.from_parquet_stream(tmp_path, y_names="rich", valid_idx=[0])
+
+
+# ------------------------------------------------------------------------------------------------ as fastai's users write it
+
+
+def test_loaders_of_a_table_take_the_batch_size_first() -> None:
+    to = TabularPandas(people(), [Categorify, FillMissing], CATS, CONTS, "rich")
+    assert to.dataloaders(24).train.bs == to.dataloaders(bs=24).train.bs == 24
+    assert to.dataloaders().train.bs == 64
+
+
+def test_the_sizes_of_embeddings_are_those_of_a_table_or_of_its_classes() -> None:
+    to = TabularPandas(people(), [Categorify, FillMissing], CATS, CONTS, "rich")
+    assert get_emb_sz(to) == get_emb_sz(to.classes)
+    assert get_emb_sz(to, {"town": 7})[1] == (3, 7)

@@ -486,3 +486,10 @@ def test_the_statistics_are_those_of_the_published_weights() -> None:
     assert statistics_of("googlenet") == ([0.5] * 3, [0.5] * 3)  # the classifier itself makes these of ImageNet's
     assert statistics_of("test_vit") == ([0.5] * 3, [0.5] * 3)  # timm's
     assert statistics_of("efficientnet_v2_l") == ([0.5] * 3, [0.5] * 3)
+
+
+def test_a_model_is_the_sequence_of_its_body_and_its_head():
+    model = vision_model("small_cnn", 3)
+    assert model[0] is model.body
+    assert model[1] is model.head
+    assert list(model) == [model.body, model.head]

@@ -36,6 +36,10 @@ class VisionModel(nn.Module):
         """Returns the predictions, (batch, outputs)."""
         return self.head(self.body(x))
 
+    def __getitem__(self, place: int) -> nn.Module:
+        """Returns the body (0) or the head (1), as of fastai's models, which are the sequence of the two."""
+        return (self.body, self.head)[place]
+
 
 @register_builder("vision_model")
 def vision_model(arch: str, n_out: int, *, n_in: int = 3, **head: Any) -> VisionModel:
