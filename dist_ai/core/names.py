@@ -208,8 +208,21 @@ _OF_LOADERS = {
     "tfms": "here they are item_tfms, of one item, and batch_tfms, of a batch; what the targets are is a block",
 }
 
+_OF_TORCHS_LOADER = {
+    "batch_sampler": "an order= of dist_ai.data.orders says what comes together",
+    "collate_fn": "here it is collate",
+    "generator": "here it is seed",
+    "persistent_workers": "workers stay from epoch to epoch by themselves",
+    "prefetch_factor": "workers are ahead by themselves",
+    "sampler": "shuffle=True, or an order= of dist_ai.data.orders",
+    "timeout": "a worker that ends is found by itself",
+    "worker_init_fn": "each sample's draws come from the seed and the sample; transforms take a draw",
+}
+
 OTHER_WORDS: dict[str, dict[str, str]] = {
     # ---------------------------------------------------------------- arguments: of a function, or of a class as it is made
+    "DataLoader.__init__": _OF_LOADERS | _OF_TORCHS_LOADER,
+    "IterableLoader.__init__": _OF_LOADERS | _OF_TORCHS_LOADER,
     "Learner.fit": _OF_A_FIT | {"lr_max": "a constant rate is lr; fit_one_cycle has a peak"},
     "Learner.fit_one_cycle": _OF_A_FIT | {"lr": "here it is lr_max", "final_div": "here it is div_final"},
     "Learner.fit_flat_cos": _OF_A_FIT,

@@ -52,6 +52,8 @@ class BaseLoader:
         self.device = self.world.device if given["device"] is None else usable(given["device"])
         self.stage = DeviceStage(self.device, as_list(given["batch_tfms"]), seed=self.seed, split_idx=split_idx)
         self.item_tfms = Pipeline(as_list(given["item_tfms"]))
+        for tfm in (*self.item_tfms.tfms, *self.stage.pipeline.tfms):
+            _refuse_set_up(tfm)
         self.skipped: Counter[str] = Counter()
         self.recipe: SampleRecipe | None = None
         self.n_inp = 1
@@ -110,6 +112,16 @@ class BaseLoader:
 def as_list(tfms: Tfms) -> list[Any]:
     """Returns transforms as a list: one, or several, as a user may give them."""
     return [tfms] if isinstance(tfms, Transform) or callable(tfms) else list(tfms)
+
+
+def _refuse_set_up(tfm: Transform) -> None:
+    """Refuses a user's transform that would wait for a set-up which does not come; ours are told what they would learn."""
+    setups = getattr(type(tfm), "setups", None)
+    if setups is not None and not setups.__module__.startswith("dist_ai."):
+        raise ConfigError(
+            f"{type(tfm).__name__}.setups would not be called: transforms of samples and batches are not set up, only those of a "
+            "block or of Datasets, which see the training items; give it what it learns as an argument"
+        )
 
 
 def check_batch_size(name: str, value: Any) -> None:

@@ -75,7 +75,17 @@ def collate(samples: Sequence[Any]) -> Any:
         return rebuilt(first, [collate(column) for column in zip(*map(parts, samples), strict=True)])
     raise DataError(
         f"a sample holds a {type(first).__name__}, which does not stack into a batch; make it a tensor, an array or a "
-        "number with a transform, or give DataLoader(collate=...)"
+        f"number with a transform{_of_images(first)}, or give DataLoader(collate=...)"
+    )
+
+
+def _of_images(value: Any) -> str:
+    # By its class's name: texts need not wait for Pillow.
+    is_image = any(kind.__module__ == "PIL.Image" for kind in type(value).__mro__)
+    return (
+        " (of images: ImageToTensor() as the last of item_tfms, ImageToFloat() as the first of batch_tfms)"
+        if is_image
+        else ""
     )
 
 

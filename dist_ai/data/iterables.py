@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 
+from dist_ai.core.names import known_arguments
 from dist_ai.core.randomness import OwnGenerators, borrowed_generators, mix64_int, name_key, seed_generators
 from dist_ai.core.transform import VALID, Pipeline
 from dist_ai.data.base_loader import BaseLoader, Tfms
@@ -70,6 +71,7 @@ class IterableLoader(BaseLoader):
     [[0, 1], [4, 9], [16]]
     """
 
+    @known_arguments()
     def __init__(
         self,
         source: Any,

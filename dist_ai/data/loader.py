@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
+from dist_ai.core.names import known_arguments
 from dist_ai.core.transform import VALID
 from dist_ai.data.base_loader import BaseLoader, Tfms
 from dist_ai.data.collate import collate as stack
@@ -100,6 +101,7 @@ class DataLoader(BaseLoader):
         DataError: no samples, or fewer training samples than ranks.
     """
 
+    @known_arguments()
     def __init__(
         self,
         dataset: Any,

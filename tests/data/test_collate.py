@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorImage
@@ -128,6 +129,12 @@ def test_the_batch_has_memory_of_its_own():
             [Path("a"), Path("b")],
             f"a sample holds a {type(Path('a')).__name__}, which does not stack into a batch; make it a tensor, an array or "
             "a number with a transform, or give DataLoader(collate=...)",
+        ),
+        (
+            [Image.new("L", (2, 2))],
+            "a sample holds a Image, which does not stack into a batch; make it a tensor, an array or a number with a transform "
+            "(of images: ImageToTensor() as the last of item_tfms, ImageToFloat() as the first of batch_tfms), or give "
+            "DataLoader(collate=...)",
         ),
         ([None], "a sample holds a NoneType, which does not stack into a batch"),
         ([np.array(["a"])], "a sample holds a ndarray, which does not stack into a batch"),

@@ -789,3 +789,36 @@ def test_a_device_that_is_not_here_is_explained_before_anything_is_loaded(device
     with pytest.raises(ConfigError, match=text):
         loader.to(device)
     assert loader.device.type == "cpu"
+
+
+class Learning(Transform):
+    def setups(self, items: Any) -> None: ...
+
+    def encodes(self, x: torch.Tensor) -> Any:
+        return x
+
+
+@pytest.mark.parametrize("place", ["item_tfms", "batch_tfms"])
+def test_a_transform_that_waits_for_a_set_up_which_does_not_come_is_refused(place: str) -> None:
+    text = (
+        "Learning.setups would not be called: transforms of samples and batches are not set up, only those of a block or of "
+        "Datasets, which see the training items; give it what it learns as an argument"
+    )
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        DataLoader(TensorData(torch.zeros(4, 1)), 2, **{place: [Learning]})
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        (
+            {"batch_size": 4},
+            "DataLoader has no argument 'batch_size'; here it is bs, counted over all ranks. There are",
+        ),
+        ({"collate_fn": list}, "DataLoader has no argument 'collate_fn'; here it is collate. There are dataset, bs"),
+        ({"shufle": True}, "DataLoader has no argument 'shufle'; did you mean 'shuffle'? There are dataset, bs"),
+    ],
+)
+def test_torchs_words_for_a_loader_are_answered_with_ours(argument: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(text)):
+        DataLoader(TensorData(torch.zeros(4, 1)), **argument)
