@@ -9,7 +9,16 @@
 
 from __future__ import annotations
 
-from dist_ai import callbacks, core, data, export, layers, learner, losses, metrics, optimizer, vision
+import dist_ai.callbacks
+import dist_ai.core
+import dist_ai.data
+import dist_ai.export
+import dist_ai.layers
+import dist_ai.learner
+import dist_ai.losses
+import dist_ai.metrics
+import dist_ai.optimizer
+import dist_ai.vision
 from dist_ai.callbacks import *
 from dist_ai.core import *
 from dist_ai.data import *
@@ -22,13 +31,13 @@ from dist_ai.optimizer import *
 from dist_ai.vision import *
 
 __all__: list[str] = []
-__all__ += callbacks.__all__
-__all__ += core.__all__
-__all__ += data.__all__
-__all__ += export.__all__
-__all__ += layers.__all__
-__all__ += learner.__all__
-__all__ += losses.__all__
-__all__ += metrics.__all__
-__all__ += optimizer.__all__
-__all__ += vision.__all__
+__all__ += dist_ai.callbacks.__all__
+__all__ += dist_ai.core.__all__
+__all__ += dist_ai.data.__all__
+__all__ += dist_ai.export.__all__
+__all__ += dist_ai.layers.__all__
+__all__ += dist_ai.learner.__all__
+__all__ += dist_ai.losses.__all__
+__all__ += dist_ai.metrics.__all__
+__all__ += dist_ai.optimizer.__all__
+__all__ += dist_ai.vision.__all__

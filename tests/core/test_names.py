@@ -13,7 +13,7 @@ from toy import make_dls, make_learner
 
 from dist_ai.callbacks import Callback, EarlyStopping, Recorder, ReduceLROnPlateau, SaveBest, TrainState
 from dist_ai.core.names import OTHER_WORDS, known_arguments, missing_attribute
-from dist_ai.data import DataLoaders, Datasets
+from dist_ai.data import DataLoader, DataLoaders, Datasets, IterableLoader
 from dist_ai.data.loaders import LoaderOptions
 from dist_ai.errors import ConfigError
 from dist_ai.learner import ClassificationInterpretation, Interpretation, Learner, LearnerOptions, load_learner
@@ -54,6 +54,12 @@ OF_A_LEARNER = """
 """
 
 ARGUMENTS: list[tuple[Callable[..., Any], str]] = [
+    (
+        DataLoader,
+        "dataset bs num_workers pin_memory timeout batch_size shuffle drop_last device persistent_workers after_item "
+        "before_batch after_batch create_batch sampler batch_sampler collate_fn generator prefetch_factor worker_init_fn",
+    ),
+    (IterableLoader, "bs num_workers batch_size pin_memory persistent_workers after_item after_batch collate_fn"),
     (
         Learner,
         "dls model loss_func opt_func lr splitter cbs metrics path model_dir wd wd_bn_bias train_bn moms default_cbs",
