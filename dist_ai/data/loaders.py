@@ -451,7 +451,7 @@ class DataLoaders:
 def as_loader(loader: AnyLoader | TorchDataLoader[Any], *, split_idx: int) -> AnyLoader:
     """Returns a loader of ours for one of torch's, which has transforms of training (0) or validation (1)."""
     if not isinstance(loader, TorchDataLoader):
-        if not hasattr(loader, "device"):
+        if not hasattr(loader, "batches"):
             raise ConfigError(
                 f"a {type(loader).__name__} is no loader; give DataLoader(samples, bs), IterableLoader for what is only "
                 "iterated over, or one of torch's"
