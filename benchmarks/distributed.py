@@ -1,7 +1,7 @@
 """What a training step costs on two processes: `Learner.fit` beside hand-written DDP and FSDP, and Accelerate.
 
 ```
-python benchmarks/distributed.py            # about two minutes
+python benchmarks/distributed.py            # more than eight minutes
 python benchmarks/distributed.py --quick    # about a minute
 python benchmarks/distributed.py --width 512  # a model whose step is not the loop alone
 ```

@@ -1,8 +1,8 @@
 """What training costs on a GPU: a step beside a loop written by hand, what augmentation adds to it, images/s, tokens/s and MFU.
 
 ```
-python benchmarks/gpu.py             # about five minutes on one H100
-python benchmarks/gpu.py --quick     # a minute: it shows that all runs, and no more
+python benchmarks/gpu.py             # on one GPU
+python benchmarks/gpu.py --quick     # a minute, also without a GPU: it shows that all runs, and no more
 python benchmarks/gpu.py --only resnet50 --profile where.txt
 ```
 

@@ -1,7 +1,7 @@
 """How well real tasks are learned in the same epochs as by fastai, each library with its own defaults; or up to a figure.
 
 ```
-python benchmarks/quality.py            # three seeds, about an hour on two cores
+python benchmarks/quality.py            # three seeds, hours on two cores: nuclei and MiniLM alone take one each
 python benchmarks/quality.py --quick    # one seed and few epochs, a few minutes: it shows that all runs, and no more
 ```
 

@@ -1,8 +1,8 @@
 """How long a run takes to begin, and to go on after one of its ranks was killed; by engine, beside plain Ray Train.
 
 ```
-python benchmarks/recovery.py            # about ten minutes
-python benchmarks/recovery.py --quick    # about three: each once
+python benchmarks/recovery.py            # each three times
+python benchmarks/recovery.py --quick    # three minutes: each once
 ```
 
 Two workers of one thread train a tiny model and begin a checkpoint every 20 steps. Timed are

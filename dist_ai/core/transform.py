@@ -409,7 +409,7 @@ class _OfFunctions(Transform):
                 )
         self.enc, self.dec = enc, dec
         self.order, self.split_idx = order, split_idx  # type: ignore[misc]  # of this one, not of its class
-        self._tables = {name: Dispatch(name) for name in _OVERLOADED}  # type: ignore[misc]  # as above
+        self._tables = {name: Dispatch(name) for name in _OVERLOADED}  # type: ignore[misc]  # of this one too
         for name, function in (("encodes", enc), ("decodes", dec)):
             if function is not None:
                 on, method = _as_method(function)

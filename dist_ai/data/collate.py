@@ -81,12 +81,9 @@ def collate(samples: Sequence[Any]) -> Any:
 
 def _of_images(value: Any) -> str:
     # By its class's name: texts need not wait for Pillow.
-    is_image = any(kind.__module__ == "PIL.Image" for kind in type(value).__mro__)
-    return (
-        " (of images: ImageToTensor() as the last of item_tfms, ImageToFloat() as the first of batch_tfms)"
-        if is_image
-        else ""
-    )
+    if not any(kind.__module__ == "PIL.Image" for kind in type(value).__mro__):
+        return ""
+    return " (of images: ImageToTensor() as the last of item_tfms, ImageToFloat() as the first of batch_tfms)"
 
 
 class Padded(NamedTuple):

@@ -404,7 +404,7 @@ class _RowGroups:
             found.update(kept)
         if group in self.now:
             self.now.remove(group)
-        return found  # type: ignore[return-value]  # none is None by now
+        return found  # type: ignore[return-value]  # what was None was read
 
     def expect(self, batch: tuple[int, ...], names: Sequence[str]) -> None:
         """Begins to read the row groups of a batch that is soon asked for, once there is room beside what is needed sooner."""

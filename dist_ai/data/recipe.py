@@ -119,7 +119,7 @@ class SampleRecipe:
         for pipeline in self.targets:
             for tfm in pipeline.tfms:
                 if getattr(tfm, "vocab", None):
-                    return tfm.vocab  # type: ignore[attr-defined]  # hasattr says so
+                    return tfm.vocab  # type: ignore[attr-defined]  # asked for above
         raise DataError(_NO_CLASSES)
 
     @property
@@ -137,7 +137,7 @@ class SampleRecipe:
         for pipeline in self.targets:
             for tfm in pipeline.tfms:
                 if getattr(tfm, "num_outputs", None):
-                    return tfm.num_outputs  # type: ignore[attr-defined]  # hasattr says so
+                    return tfm.num_outputs  # type: ignore[attr-defined]  # asked for above
         raise DataError(_NO_CLASSES)
 
     def to_plain(self) -> dict[str, Any]:

@@ -9,35 +9,11 @@
 
 from __future__ import annotations
 
-import dist_ai.callbacks
-import dist_ai.core
-import dist_ai.data
-import dist_ai.export
-import dist_ai.layers
-import dist_ai.learner
-import dist_ai.losses
-import dist_ai.metrics
-import dist_ai.optimizer
+import dist_ai.basics
 import dist_ai.text
-from dist_ai.callbacks import *
-from dist_ai.core import *
-from dist_ai.data import *
-from dist_ai.export import *
-from dist_ai.layers import *
-from dist_ai.learner import *
-from dist_ai.losses import *
-from dist_ai.metrics import *
-from dist_ai.optimizer import *
+from dist_ai.basics import *
 from dist_ai.text import *
 
 __all__: list[str] = []
-__all__ += dist_ai.callbacks.__all__
-__all__ += dist_ai.core.__all__
-__all__ += dist_ai.data.__all__
-__all__ += dist_ai.export.__all__
-__all__ += dist_ai.layers.__all__
-__all__ += dist_ai.learner.__all__
-__all__ += dist_ai.losses.__all__
-__all__ += dist_ai.metrics.__all__
-__all__ += dist_ai.optimizer.__all__
+__all__ += dist_ai.basics.__all__
 __all__ += dist_ai.text.__all__

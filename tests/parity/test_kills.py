@@ -23,13 +23,12 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 PATIENCE_S = 120.0
 
 
-_OF_ENGINE = {"ray": {"RAY_ADDRESS": "local"}}  # no cluster that somebody else has here
-
-
 def start(workers: int, folder: Path, *options: str, engine: str = "local") -> subprocess.Popen[str]:
     """Starts the program on so many workers, with a checkpoint after every step."""
     folder.mkdir(exist_ok=True)
     run = str(folder / "run")
+    # On Ray a cluster of its own, and not one that somebody else has here.
+    of_engine = {"ray": {"RAY_ADDRESS": "local"}, "torchrun": {"DIST_AI_RUN_DIR": run}}
     if engine == "torchrun":
         launch = [
             "-m",
@@ -46,7 +45,7 @@ def start(workers: int, folder: Path, *options: str, engine: str = "local") -> s
     return subprocess.Popen(
         [sys.executable, *launch, str(folder / "weights"), "1"],
         cwd=folder,
-        env={**ENVIRONMENT, **_OF_ENGINE.get(engine, {}), **({"DIST_AI_RUN_DIR": run} if engine == "torchrun" else {})},
+        env={**ENVIRONMENT, **of_engine.get(engine, {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

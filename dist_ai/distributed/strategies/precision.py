@@ -175,8 +175,8 @@ class _Float16:
             torch._foreach_mul_(grads, self.world_size)
         self._checked = bool(flag.param_groups[0]["params"])
         if self._checked:  # the scaler refuses to look at no gradients
-            self.scaler.unscale_(flag)  # type: ignore[arg-type]  # as good as one
-            self.scaler.step(flag)  # type: ignore[arg-type]  # as good as one
+            self.scaler.unscale_(flag)  # type: ignore[arg-type]  # has what the scaler asks for
+            self.scaler.step(flag)  # type: ignore[arg-type]  # has what the scaler asks for
         return flag.stepped or not self._checked
 
     def update(self) -> None:
