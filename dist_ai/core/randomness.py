@@ -11,6 +11,7 @@ written three times because it runs in three places: on Python integers (one sam
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import random
 import zlib
@@ -68,6 +69,7 @@ def mix64_tensor(x: torch.Tensor) -> torch.Tensor:
     return x ^ ((x >> 31) & 0x1_FFFF_FFFF)
 
 
+@functools.lru_cache(maxsize=1024)  # the names of a program's places, asked for by every sample
 def name_key(name: str) -> int:
     """Returns a 64-bit key for a name, the same in every process and Python version."""
     data = name.encode()

@@ -42,10 +42,10 @@ class TorchImage(Image.Image):
     """An image whose pixels are torch's until Pillow asks for them, as it asks for those of a file that it has opened.
 
     So what `resampled` makes and `pixels_of` reads takes no way through Pillow, and whatever runs between the two gets the
-    PIL image that it expects. Then it shares its memory with an Arrow array, and Pillow copies it when somebody draws into it.
+    PIL image that it expects. Then Pillow has a copy of its own, which may be drawn into.
 
     Args:
-        stored: uint8 (height, width, 1) for grey, or (height, width, 4) for RGB and one unused, as Pillow has it.
+        stored: uint8 (height, width, 1) for grey, (height, width, 3) for RGB, or 4 with an unused one, as Pillow has it.
 
     >>> image = TorchImage(torch.zeros(2, 3, 4, dtype=torch.uint8))
     >>> image.mode, image.size, image.getpixel((0, 0))
@@ -58,19 +58,19 @@ class TorchImage(Image.Image):
         super().__init__()
         height, width, size = stored.shape
         self._mode, self._size = "L" if size == 1 else "RGB", (width, height)
-        self.readonly = 1  # what is shared is not drawn into
         self.stored = stored
 
     def load(self) -> Any:
         """Gives Pillow the pixels, which calls this before it reads or writes them."""
         if self.stored is not None:
-            data = pa.py_buffer(self.stored.contiguous().numpy())
-            array = pa.Array.from_buffers(pa.uint8(), self.stored.numel(), [None, data])
-            if self.mode == "RGB":
-                array = pa.FixedSizeListArray.from_arrays(array, _BYTES["RGB"])
-            self.im = Image.fromarrow(array, self.mode, self.size).im
+            data = self.stored.contiguous().numpy().tobytes()
+            self.im = Image.frombytes(self.mode, self.size, data, "raw", _RAW[self.stored.shape[2]]).im
             self.stored = None  # from now on Pillow may change them
         return super().load()
+
+
+_RAW = {1: "L", 3: "RGB", 4: "RGBX"}
+"""Pillow's names for pixels of so many bytes."""
 
 
 def resampled(image: PILImage, box: tuple[float, float, float, float], size: tuple[int, int]) -> PILImage:

@@ -22,7 +22,7 @@ from dist_ai.data.downloads import download
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 from dist_ai.losses import MSELoss, default_loss
 from dist_ai.vision.augment.colour import Colour, scaled_and_shifted
-from dist_ai.vision.decoding import decoded, is_undecoded, reading
+from dist_ai.vision.decoding import decoded, is_undecoded, reading, undecoded_jpeg
 from dist_ai.vision.pixels import pixels_of
 
 __all__ = [
@@ -106,6 +106,8 @@ class OpenImage(Transform):
         return self._ready(x.copy())  # what was given stays as it was
 
     def _read(self, data: bytes, name: str) -> PILImage:
+        if (jpeg := undecoded_jpeg(data, name)) is not None and jpeg.mode == self.mode:
+            return jpeg
         with reading(name):
             image = Image.open(io.BytesIO(data))
             image.filename = name  # Pillow's note of where an image is from

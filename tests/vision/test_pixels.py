@@ -61,7 +61,7 @@ def test_a_box_between_pixels_and_an_image_in_several_pieces_are_read_by_pillow(
     np.testing.assert_array_equal(np.asarray(resampled(image, box, (8, 8))), np.asarray(theirs))
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [1, 3, 4])
 def test_an_image_of_torchs_memory_is_like_any_other(size: int) -> None:
     stored = torch.from_numpy(noise(6, 5, size))
     other = Image.fromarray(stored.numpy()[..., 0 if size == 1 else slice(3)].copy())

@@ -19,7 +19,7 @@ from dist_ai.core import Draw, Pipeline, Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 from dist_ai.vision import Flip, Normalize, Resize, imagenet_stats
-from dist_ai.vision.decoding import decoded, decoded_in_part, is_undecoded
+from dist_ai.vision.decoding import is_undecoded
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 
 
@@ -73,24 +73,6 @@ def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     red = Image.new("RGB", (16, 16), (200, 30, 40))
     opened = OpenImage()(file_bytes(red.convert("CMYK"), "JPEG", quality=95))
     assert np.abs(np.asarray(opened).astype(int) - (200, 30, 40)).max() < 12
-
-
-def test_a_jpeg_is_decoded_no_finer_than_its_result_needs_and_looks_the_same() -> None:
-    y, x = np.mgrid[0:400, 0:600]
-    picture = np.stack([128 + 100 * np.sin(x / 40), 128 + 100 * np.cos(y / 30), (x + y) / 4], -1).astype(np.uint8)
-    file = file_bytes(Image.fromarray(picture), "JPEG", quality=95)
-    opened = OpenImage()(file)
-    sizes = [decoded_in_part(OpenImage()(file), shrink).size for shrink in (1, 2.6, 2.7, 5.3, 5.4, 10.6, 10.7, 100)]
-    assert sizes == [*[(600, 400)] * 2, *[(300, 200)] * 2, *[(150, 100)] * 2, *[(75, 50)] * 2]
-    assert decoded_in_part(opened, 8).size == (150, 100)
-    assert is_undecoded(opened)
-    assert opened.size == (600, 400)
-    small, full = (np.asarray(Resize(64)(image)).astype(float) for image in (opened, decoded(OpenImage()(file))))
-    assert np.abs(small - full).mean() < 1
-    assert not is_undecoded(decoded(opened))
-    png = OpenImage()(file_bytes(Image.fromarray(picture)))
-    assert not is_undecoded(png)
-    assert decoded_in_part(png, 8) is png
 
 
 def test_a_jpeg_held_sideways_or_of_another_mode_is_decoded_at_once() -> None:
