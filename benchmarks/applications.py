@@ -258,6 +258,7 @@ def main() -> None:
     ]
     Report(
         name="applications",
+        only=args.only,
         about=f"Processor time, medians of {rounds} interleaved rounds; one thread.",
         versions=versions("dist_ai", "torch", "pandas", "tokenizers", "fastai", "spacy"),
         results=results,

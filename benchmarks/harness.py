@@ -78,19 +78,25 @@ class Result:
 
 @dataclass(kw_only=True)
 class Report:
-    """A benchmark's results, where and with what they were measured."""
+    """A benchmark's results, where and with what they were measured.
+
+    Attributes:
+        only: what of it was measured, where not all was; kept in a file of its own.
+    """
 
     name: str
     about: str
     versions: dict[str, str]
     results: list[Result]
+    only: str | None = None
 
     def publish(self, *, save: bool) -> None:
         """Prints the table and, as the last line, the JSON object; with `save` keeps both in `results/`."""
         table = self.table()
         print(table)
         if save:
-            path = RESULTS / f"{self.name}_{_slug(hardware())}_{datetime.date.today().isoformat()}.md"
+            name = f"{self.name}-{_slug(self.only)}" if self.only else self.name
+            path = RESULTS / f"{name}_{_slug(hardware())}_{datetime.date.today().isoformat()}.md"
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"# {self.name}\n\n{table}\n\n```json\n{self.json()}\n```\n")
             print(f"kept in {path.relative_to(Path(__file__).parent.parent)}")

@@ -165,6 +165,7 @@ def main() -> None:
         ]
     Report(
         name="larger",
+        only=args.only,
         about="What is held beyond what importing takes; one process trains.",
         versions=versions("dist_ai", "torch", "pandas", "pyarrow", "tokenizers"),
         results=results,

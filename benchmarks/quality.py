@@ -524,7 +524,8 @@ def main() -> None:
             results.append(Result(what=name, value=None, unit="error", note="give --originals"))
     about = f"Errors on held-out samples after the same epochs of 1cycle; means of {seeds} seed(s)."
     packages = versions("dist_ai", "fastai", "torch", "transformers")
-    Report(name="quality", about=about, versions=packages, results=results).publish(save=args.save)
+    report = Report(name="quality", about=about, versions=packages, results=results, only=args.only)
+    report.publish(save=args.save)
 
 
 def lines(name: str, seeds: int, epochs: int) -> list[Result]:

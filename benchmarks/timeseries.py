@@ -76,6 +76,7 @@ def main() -> None:
         results = [line for name in chosen for line in lines(name, Path(folder), args.seeds, share)]
     Report(
         name="timeseries",
+        only=args.only,
         about=f"Official test parts; medians of {args.seeds} run(s).",
         versions=versions("dist_ai", "torch"),
         results=results,
