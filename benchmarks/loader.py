@@ -1,7 +1,7 @@
 """What loading costs: our loaders beside torch's, fastai's and torchvision's, on one machine.
 
 ```
-python benchmarks/loader.py            # about five minutes
+python benchmarks/loader.py            # about seven minutes
 python benchmarks/loader.py --quick    # about a minute
 ```
 
@@ -42,6 +42,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 BS, IMAGE_BS, SIZE, NUM_CLASSES = 64, 32, 128, 4
 SHAPES = {"small": (150, 200), "medium": (375, 500), "large": (1200, 1600)}
+NUMBERS = {"small": 1280, "medium": 320, "large": 96}  # so many that an epoch takes about a second
 
 Epoch = Callable[[], Iterable[Any]]
 
@@ -265,48 +266,61 @@ def rows(
     return results
 
 
-def main() -> None:
-    """Measures, prints, and with --save keeps the results."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds of fewer samples")
-    parser.add_argument("--save", action="store_true", help="keep the table in benchmarks/results")
-    args = parser.parse_args()
-    num, num_images, rounds, epochs = (12_800, 96, 3, 10) if args.quick else (32_000, 320, 9, 50)
-    results = rows(
-        "tensors",
-        interleave(partial(timed, contenders=TENSORS, given=num), list(TENSORS), rounds=rounds),
-        TENSORS,
-        {"torch DataLoader": 1 / 3, "fastai": 1 / 3},
-    )
+def tensor_lines(*, quick: bool, rounds: int) -> list[Result]:
+    """Returns what an epoch over tensors in memory takes."""
+    run = partial(timed, contenders=TENSORS, given=12_800 if quick else 32_000)
+    times = interleave(run, list(TENSORS), rounds=rounds)
+    return rows("tensors", times, TENSORS, {"torch DataLoader": 1 / 3, "fastai": 1 / 3})
+
+
+def image_lines(size: str, *, quick: bool, rounds: int) -> list[Result]:
+    """Returns what an epoch over photographs of one size takes."""
+    goals = dict.fromkeys((each for each in IMAGES if each != "dist_ai"), 1.0)
     with tempfile.TemporaryDirectory() as temporary:
-        for size, shape in SHAPES.items():
-            folder = Path(temporary) / size
-            make_folder(folder, shape, max(96, num_images // 4) if size == "large" else num_images)
-            times = interleave(partial(timed, contenders=IMAGES, given=folder), list(IMAGES), rounds=rounds)
-            results += rows(
-                f"JPEG, {size}", times, IMAGES, dict.fromkeys((each for each in IMAGES if each != "dist_ai"), 1.0)
-            )
+        folder = Path(temporary)
+        make_folder(folder, SHAPES[size], 96 if quick else NUMBERS[size])
+        times = interleave(partial(timed, contenders=IMAGES, given=folder), list(IMAGES), rounds=rounds)
+    return rows(f"JPEG, {size}", times, IMAGES, goals)
+
+
+def start_lines(*, quick: bool, rounds: int) -> list[Result]:
+    """Returns what it costs to begin an epoch, in time and in memory that is not given back."""
+    epochs = 10 if quick else 50
     times = interleave(partial(timed, contenders=STARTS, given=None), list(STARTS), rounds=rounds)
     firsts = {name: statistics.median(each["first"]) * 1e3 for name, each in times.items()}
+    results = []
     for name, first in firsts.items():
         limits = {"against": "20 ms", "ratio": first / 20, "goal": 1.0} if name == "dist_ai" else {}
         results.append(Result(what=f"second epoch: {name}", value=first, unit="ms to its first batch", **limits))
     [grown] = interleave(partial(growing, epochs=epochs), ["dist_ai"], rounds=1)["dist_ai"]["growth"]
-    results.append(
-        Result(
-            what=f"growth over {epochs} epochs: dist_ai",
-            value=grown / 2**20,
-            unit="MiB",
-            against="1 MiB",
-            ratio=grown / 2**20,
-            goal=1.0,
-        )
-    )
+    grown /= 2**20
+    limits = {"against": "1 MiB", "ratio": grown, "goal": 1.0}
+    results.append(Result(what=f"growth over {epochs} epochs: dist_ai", value=grown, unit="MiB", **limits))
+    return results
+
+
+TASKS: dict[str, Callable[..., list[Result]]] = {
+    "tensors": tensor_lines,
+    **{size: partial(image_lines, size) for size in SHAPES},
+    "start": start_lines,
+}
+
+
+def main() -> None:
+    """Measures, prints, and with --save keeps the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of fewer samples")
+    parser.add_argument("--only", choices=TASKS, help="measure one of them")
+    parser.add_argument("--save", action="store_true", help="keep the table in benchmarks/results")
+    args = parser.parse_args()
+    rounds = 3 if args.quick else 9
+    tasks = [args.only] if args.only else TASKS
     Report(
         name="loader",
+        only=args.only,
         about=f"Time per sample of an epoch, medians of {rounds} interleaved rounds; one thread.",
-        versions=versions("dist_ai", "torch", "torchvision", "pillow", "fastai"),
-        results=results,
+        versions=versions("dist_ai", "torch", "torchvision", "pillow", "simplejpeg", "fastai"),
+        results=[line for task in tasks for line in TASKS[task](quick=args.quick, rounds=rounds)],
     ).publish(save=args.save)
 
 

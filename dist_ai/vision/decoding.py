@@ -89,7 +89,9 @@ def undecoded_jpeg(data: bytes, name: str) -> UndecodedJpeg | None:
         data: of the whole file.
         name: what errors call it.
     """
-    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff") or any(note in data for note in _NOTES):
+    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff"):
+        return None
+    if b"Exif\0" in data or b"tiff:Orientation" in data:  # where a camera writes how it was held
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -100,7 +102,6 @@ def undecoded_jpeg(data: bytes, name: str) -> UndecodedJpeg | None:
     return UndecodedJpeg(data, _MODE_OF[colours], (int(width), int(height)), name)
 
 
-_NOTES = (b"Exif\0", b"tiff:Orientation")  # where a camera writes how it was held
 _MODE_OF = {"Gray": "L", "RGB": "RGB", "YCbCr": "RGB"}
 
 
