@@ -80,7 +80,7 @@ class SemanticTensor(torch.Tensor):
 
     def __new__(cls, data: Any, **metadata: Any) -> Any:
         """Returns `data` (a tensor, whose memory is shared, or what makes one) with this meaning and this metadata."""
-        tensor = torch.as_tensor(data)
+        tensor = data if isinstance(data, torch.Tensor) else torch.as_tensor(data)
         if _KINDS[tensor.dtype] not in cls.holds:
             if tensor.numel():
                 raise DataError(
