@@ -17,11 +17,20 @@ def total_over_ranks(tensor: torch.Tensor, group: dist.ProcessGroup | None = Non
         tensor: this rank's.
         group: of some ranks; by default all.
     """
-    result = tensor.detach().clone()
-    work = dist.all_reduce(result, group=group, async_op=True)
+    tensor, num_ranks = tensor.detach(), dist.get_world_size(group)
+    if num_ranks > _FEW:
+        parts = tensor.clone()[None]
+        work: dist.Work | None = dist.all_reduce(parts, group=group, async_op=True)
+    else:
+        parts = tensor.new_empty((num_ranks, *tensor.shape))
+        work = dist.all_gather_into_tensor(parts, tensor[None].contiguous(), group=group, async_op=True)
 
     def wait() -> torch.Tensor:
+        assert work is not None  # this rank is of the group
         work.wait()
-        return result
+        return parts.sum(0)
 
     return wait
+
+
+_FEW = 8  # so many tell each other in half to two thirds of the time that gloo takes to reduce: one way instead of two

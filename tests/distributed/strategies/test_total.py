@@ -1,0 +1,25 @@
+"""Sums over the ranks: of few, each tells the others; of many, they are reduced."""
+
+from __future__ import annotations
+
+import itertools
+from unittest import mock
+
+import pytest
+import torch
+
+from dist_ai.distributed import join
+from dist_ai.distributed.strategies import total
+
+
+@pytest.mark.world_size(3)
+def test_all_ranks_have_the_sum_and_keep_what_they_gave() -> None:
+    rank = join().world.rank
+    for few, shape in itertools.product([8, 2], [(), (1,), (2, 3)]):
+        mine = torch.full(shape, 0.1 + rank, dtype=torch.float64)
+        with mock.patch.object(total, "_FEW", few):
+            waits = [total.total_over_ranks(mine), total.total_over_ranks(mine * 2)]
+            sums = [wait() for wait in waits]
+        for factor, found in enumerate(sums, 1):
+            torch.testing.assert_close(found, torch.full(shape, 3.3 * factor, dtype=torch.float64))
+        torch.testing.assert_close(mine, torch.full(shape, 0.1 + rank, dtype=torch.float64))
