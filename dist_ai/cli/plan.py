@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import runpy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from dist_ai.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+    from dist_ai.distributed.strategies import DDP, FSDP
     from dist_ai.distributed.strategies.memory import Memory
 
 __all__ = ["plan"]
@@ -45,6 +46,9 @@ def plan(
     dtype: Annotated[str, typer.Option(help="Of the inputs: float32, or int64 for tokens.")] = "float32",
     optimizer: Annotated[str, typer.Option(help=f"{', '.join(_AVERAGES)}.")] = "adam",
     precision: Annotated[str, typer.Option(help="What it computes in: fp32 or bf16.")] = "fp32",
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="Also with so many GPUs that compute each layer together, as the model states.")
+    ] = 1,
 ) -> None:
     """Prints the memory that MODEL takes on each GPU by strategy, and which strategy it would get. Needs no GPU.
 
@@ -57,76 +61,151 @@ def plan(
     ):
         if value not in choices:
             raise ConfigError(f"--{name} {value}: expected one of {', '.join(choices)}")
-    samples = [_shape(text) for text in input_shape.split()]
-    make = _maker(model)
+    job = _Job(
+        model, _maker(model), bs, gpus, [_shape(text) for text in input_shape.split()], dtype, precision, optimizer
+    )
 
-    import torch
-
-    from dist_ai.distributed.strategies import DDP, FSDP
     from dist_ai.distributed.strategies.choice import choose_for
-    from dist_ai.distributed.strategies.memory import activation_bytes, estimate, state_bytes
+    from dist_ai.distributed.strategies.memory import state_bytes
 
-    averages, room = _AVERAGES[optimizer], int(memory * 2**30)
-    share = -(-bs // gpus)  # of the rank that has most
-    whole = _on_meta(make, model)
-    plain: dict[str, DDP | FSDP] = {"ddp": DDP(), "fsdp": FSDP()} if gpus > 1 else {"single": DDP()}
-    configs = {
-        name + " + ac" * again: replace(config, activation_checkpointing=again)
-        for name, config in plain.items()
-        for again in (False, True)
-    }
-    activations = {
-        again: activation_bytes(
-            _on_meta(make, model),
-            [(share, *shape) for shape in samples],
-            dtype=getattr(torch, dtype),
-            compute_dtype=torch.bfloat16 if precision == "bf16" else None,
-            config=DDP(activation_checkpointing=again),
-        )
-        for again in (False, True)
-    }
-    needs = {
-        name: estimate(
-            whole,
-            config,
-            world_size=gpus,
-            activations=activations[config.activation_checkpointing],
-            averages=averages,
-        )
-        for name, config in configs.items()
-    }
-    choice = choose_for(state_bytes(whole, averages=averages), memory=room, world_size=gpus)
-    chosen = next(name for name, config in plain.items() if config == choice.config)
+    whole, room = job.on_meta(), int(memory * 2**30)
+    needs = {way: need for size in dict.fromkeys([1, tensor_parallel]) for way, need in job.needs(size).items()}
+    choice = choose_for(state_bytes(whole, averages=job.averages), memory=room, world_size=gpus)
+    chosen = next(way for way in needs if way.config == choice.config)
     count = sum(p.numel() for p in whole.parameters())
     print(
         f"{model}: {count:,} parameters; {bs} samples of {input_shape} a step on {gpus} GPU(s) of {memory:g} GiB, "
-        f"{share} on each, {precision}, {optimizer}"
+        f"{job.share(1)} on each, {precision}, {optimizer}"
     )
     print(_table(needs, room))
-    print(f"strategy='auto' would choose {chosen}: {choice.why}.")
+    print(f"strategy='auto' would choose {chosen.name}: {choice.why}.")
     if needs[chosen].total > room:
         print(_advice(needs, room, gpus))
 
 
-def _table(needs: dict[str, Memory], room: int) -> str:
-    def line(label: str, cells: list[str]) -> str:
-        return f"{label:<16}" + "".join(f"{cell:>14}" for cell in cells)
+@dataclass(frozen=True)
+class _Way:
+    """How a model may be trained.
 
-    rows = [line("GiB a GPU", list(needs))]
+    Attributes:
+        config: how the groups hold it between them.
+        num_groups: of GPUs.
+        size: GPUs in a group, which compute each layer together.
+    """
+
+    config: DDP | FSDP
+    num_groups: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """What stands above its column."""
+        kind = type(self.config).__name__.lower() if self.num_groups > 1 else "single"
+        parts = [f"tp {self.size}"] if self.size > 1 else []
+        parts += [kind] if self.num_groups > 1 or self.size == 1 else []
+        return " + ".join([*parts, "ac"] if self.config.activation_checkpointing else parts)
+
+    @property
+    def strategy(self) -> str:
+        """What a program gives for it."""
+        options = "activation_checkpointing=True" if self.config.activation_checkpointing else ""
+        data_parallel = f"{type(self.config).__name__}({options})"
+        return f"TensorParallel(size={self.size}, data_parallel={data_parallel})" if self.size > 1 else data_parallel
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be trained on what."""
+
+    name: str
+    make: Callable[[], Any]
+    bs: int
+    gpus: int
+    samples: list[tuple[int, ...]]
+    dtype: str
+    precision: str
+    optimizer: str
+
+    @property
+    def averages(self) -> int:
+        """Tensors of a parameter's size that the optimizer keeps."""
+        return _AVERAGES[self.optimizer]
+
+    def on_meta(self) -> nn.Module:
+        """Returns the model, without its numbers."""
+        import torch
+        from torch import nn
+
+        with torch.device("meta"):
+            model = self.make()
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"{self.name} returned a {type(model).__name__}; expected a model, an nn.Module")
+        return model
+
+    def share(self, size: int) -> int:
+        """Returns the samples of the group, of so many GPUs, that has most."""
+        return -(-self.bs // (self.gpus // size))
+
+    def needs(self, size: int) -> dict[_Way, Memory]:
+        """Returns what each GPU needs, by way, where so many compute each layer together.
+
+        Raises:
+            ConfigError: so many do not divide the GPUs, or the model.
+        """
+        import torch
+
+        from dist_ai.distributed.strategies import DDP, FSDP, TensorParallel
+        from dist_ai.distributed.strategies.memory import activation_bytes, estimate, part_of_one
+
+        num_groups = TensorParallel(size=size).num_groups(self.gpus)
+        kinds: list[DDP | FSDP] = [DDP(), FSDP()] if num_groups > 1 else [DDP()]
+        ways = [
+            _Way(replace(kind, activation_checkpointing=again), num_groups, size)
+            for kind in kinds
+            for again in (False, True)
+        ]
+        activations = {}
+        for again in (False, True):
+            with part_of_one(self.on_meta(), size) as part:
+                activations[again] = activation_bytes(
+                    part,
+                    [(self.share(size), *shape) for shape in self.samples],
+                    dtype=getattr(torch, self.dtype),
+                    compute_dtype=torch.bfloat16 if self.precision == "bf16" else None,
+                    config=DDP(activation_checkpointing=again),
+                )
+        with part_of_one(self.on_meta(), size) as part:
+            return {
+                way: estimate(
+                    part,
+                    way.config,
+                    world_size=num_groups,
+                    activations=activations[way.config.activation_checkpointing],
+                    averages=self.averages,
+                )
+                for way in ways
+            }
+
+
+def _table(needs: dict[_Way, Memory], room: int) -> str:
+    width = max(14, *(len(way.name) + 2 for way in needs))
+
+    def line(label: str, cells: list[str]) -> str:
+        return f"{label:<16}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    rows = [line("GiB a GPU", [way.name for way in needs])]
     rows += [line(row, [f"{getattr(need, row) / 2**30:.2f}" for need in needs.values()]) for row in _ROWS]
     rows.append(line("all", [f"{need.total / 2**30:.2f}" for need in needs.values()]))
     rows.append(line("fits", ["yes" if need.total <= room else "no" for need in needs.values()]))
-    return "\n".join(rows) + "\n(ac: activation checkpointing)"
+    tensor_parallel = ", tp: tensor parallel" if any(way.size > 1 for way in needs) else ""
+    return "\n".join(rows) + f"\n(ac: activation checkpointing{tensor_parallel})"
 
 
-def _advice(needs: dict[str, Memory], room: int, gpus: int) -> str:
-    fitting = next((name for name, need in needs.items() if need.total <= room), None)
+def _advice(needs: dict[_Way, Memory], room: int, gpus: int) -> str:
+    fitting = next((way for way, need in needs.items() if need.total <= room), None)
     if fitting is None:
         return f"Nothing fits on {gpus} GPU(s): use more or larger ones, a smaller batch, or gradient accumulation."
-    strategy, _, again = fitting.partition(" + ")
-    options = "activation_checkpointing=True" if again else ""
-    kind = "FSDP" if strategy == "fsdp" else "DDP"
-    return f"With this batch it would not fit; strategy={kind}({options}) would."
+    return f"With this batch it would not fit; strategy={fitting.strategy} would."
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -159,14 +238,3 @@ def _maker(model: str) -> Callable[[], Any]:
     if not callable(found.get(name)):
         raise ConfigError(f"{model}: {place} has no function {name!r}")
     return found[name]
-
-
-def _on_meta(make: Callable[[], Any], name: str) -> nn.Module:
-    import torch
-    from torch import nn
-
-    with torch.device("meta"):
-        model = make()
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"{name} returned a {type(model).__name__}; expected a model, an nn.Module")
-    return model

@@ -33,6 +33,19 @@ def language():
     return Language()
 
 
+class Wide(nn.Module):
+    """One block of 4 M parameters, which states how ranks may compute it together."""
+
+    tensor_parallel_plan = {"up": "colwise", "down": "rowwise"}
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(128, 16384), nn.Linear(16384, 128)
+
+    def forward(self, x):
+        return self.down(self.up(x).relu())
+
+
 def nothing():
     return 3
 '''
@@ -103,9 +116,31 @@ def test_what_would_fit_is_said_where_the_choice_does_not(plan: Any, tmp_path: P
     )
 
 
+def test_gpus_that_compute_each_layer_together_hold_a_part_of_it(plan: Any, tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    arguments = [f"{tmp_path / 'models.py'}:Wide", "--input", "128", "--bs", 8, "--gpus", 8]
+    _, out, _ = plan(*arguments, "--tensor-parallel", 4, "--memory", 1)
+    head = out.splitlines()[1]
+    assert head.split("  ")[-1].strip() == "tp 4 + fsdp + ac"
+    assert "(ac: activation checkpointing, tp: tensor parallel)" in out
+    label, *rows = (line.split() for line in out.splitlines()[2:5])
+    parameters = [float(each) for each in label[1:]]
+    assert parameters == pytest.approx([0.0157] * 2 + [0.002] * 2 + [0.004] * 2 + [0.002] * 2, abs=0.006)
+    assert all(len(row) == 9 for row in rows)
+    _, out, _ = plan(*arguments, "--tensor-parallel", 8, "--memory", 0.02)
+    assert out.endswith(
+        "With this batch it would not fit; strategy=TensorParallel(size=8, data_parallel=DDP()) would.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["resnet18", "--gpus", "8", "--tensor-parallel", "2"],
+            "TensorParallel(size=2): ResNet states no plan; give one",
+        ),
+        (["MODELS:Wide", "--input", "128", "--gpus", "8", "--tensor-parallel", "3"], "needs a multiple of 3 processes"),
         (["resnet81"], "no architecture named 'resnet81'; did you mean 'resnet18'?"),
         (["nowhere.py:make"], "nowhere.py:make: no file at nowhere.py (looked from "),
         (["no_such_package:make"], "no_such_package:make: No module named 'no_such_package'; expected package.module:"),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from dist_ai.distributed.environment import World
+from dist_ai.distributed.sharded import local_part
 from dist_ai.distributed.strategies.blocks import find_blocks, recompute_in_backward
 from dist_ai.distributed.strategies.ddp import DDP
 from dist_ai.distributed.strategies.fsdp import FSDP
+from dist_ai.distributed.strategies.tensor_plan import Plan, divide, plan_of
 from dist_ai.errors import ConfigError
 
-__all__ = ["Memory", "activation_bytes", "device_memory", "estimate", "state_bytes"]
+__all__ = ["Memory", "activation_bytes", "device_memory", "estimate", "part_of_one", "state_bytes"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,35 @@ def estimate(model: nn.Module, config: DDP | FSDP, *, world_size: int, activatio
     )
 
 
+@contextlib.contextmanager
+def part_of_one(model: nn.Module, size: int, plan: Plan | None = None) -> Iterator[nn.Module]:
+    """Lends the part of `model` that one of `size` ranks has under tensor parallelism; see `TensorParallel`.
+
+    Args:
+        model: a model, also on the meta device; it is divided in place.
+        size: number of ranks; of one rank the part is the whole.
+        plan: how; by default as the model states.
+
+    The ranks are pretended: this process is the first of them, and what it exchanges with the others goes nowhere.
+
+    Raises:
+        ConfigError: it cannot be divided so.
+    """
+    if size == 1:
+        yield model
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    styles = plan_of(model, plan, size=size)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
+    try:
+        divide(model, styles, init_device_mesh("cpu", (size,)))
+        yield model
+    finally:
+        dist.destroy_process_group()
+
+
 def activation_bytes(
     model: nn.Module,
     shapes: Sequence[tuple[int, ...]],
@@ -169,4 +202,4 @@ def _learning(model: nn.Module) -> int:
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(part.numel() * part.element_size() for part in map(local_part, tensors))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dist_ai.distributed import Mesh, join
-from dist_ai.distributed.strategies import DDP, FSDP, for_world
-from dist_ai.distributed.strategies.memory import Memory, activation_bytes, estimate
+from dist_ai.distributed.strategies import DDP, FSDP, TensorParallel, for_world
+from dist_ai.distributed.strategies.memory import Memory, activation_bytes, estimate, part_of_one
 
 WIDTH, SAMPLES = 32, 16
 SMALL = FSDP(min_block_parameters=100)
@@ -22,7 +22,7 @@ def make_model() -> nn.Module:
     return nn.Sequential(nn.Linear(8, WIDTH), nn.BatchNorm1d(WIDTH), *block, nn.Linear(WIDTH, 2))
 
 
-def held(config: DDP | FSDP) -> tuple[int, int, int]:
+def held(config: DDP | FSDP | TensorParallel) -> tuple[int, int, int]:
     """Returns the bytes that this rank holds after a step: parameters and buffers, gradients, Adam's averages."""
     strategy = for_world(join(), config)
     model = make_model()
@@ -52,6 +52,18 @@ def test_what_a_rank_holds_from_step_to_step_is_what_was_foretold(config: DDP | 
     assert averages == pytest.approx(foretold.optimizer, rel=0.02)
 
 
+PLAN = {"*.0": "colwise", "*.2": "rowwise"}
+
+
+@pytest.mark.world_size(2)
+def test_what_one_of_two_that_compute_together_holds_is_what_was_foretold() -> None:
+    with part_of_one(make_model(), 2, PLAN) as part:
+        foretold = estimate(part, DDP(), world_size=1, activations=0)
+    parameters, gradients, averages = held(TensorParallel(PLAN, size=2))
+    assert parameters < estimate(make_model(), DDP(), world_size=1, activations=0).parameters * 0.6
+    assert (parameters, gradients, averages) == (foretold.parameters, foretold.gradients, foretold.optimizer)
+
+
 def saved_for_backward(model: nn.Module) -> int:
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, torch.UntypedStorage] = {}
@@ -79,6 +91,16 @@ def test_activations_are_those_that_forward_keeps_and_a_few_in_passing() -> None
     assert activation_bytes(on_meta(), [(4 * SAMPLES, 8)]) == pytest.approx(4 * foretold, rel=0.1)
     large = [(16 * SAMPLES, 8)]
     assert activation_bytes(on_meta(), large, compute_dtype=torch.bfloat16) < 0.7 * activation_bytes(on_meta(), large)
+
+
+def test_one_of_four_that_compute_together_keeps_what_is_between_the_blocks_and_a_quarter_of_what_is_inside() -> None:
+    whole = activation_bytes(on_meta(), [(SAMPLES, 8)])
+    with part_of_one(on_meta(), 4, PLAN) as part:
+        quarter = activation_bytes(part, [(SAMPLES, 8)])
+    inside = 4 * 2 * SAMPLES * WIDTH * 4  # of four blocks, what GELU takes and gives, in float32
+    assert 0.7 * 0.75 * inside < whole - quarter <= 0.75 * inside  # less a few in passing, which are exchanged
+    with part_of_one(model := on_meta(), 1) as all_of_it:
+        assert all_of_it is model
 
 
 def test_activation_checkpointing_keeps_less() -> None:
