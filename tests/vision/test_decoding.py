@@ -136,6 +136,28 @@ def test_a_jpeg_in_which_a_camera_wrote_how_it_was_held_is_upright(note: str) ->
     assert opened.size == (120, 160)
 
 
+@pytest.mark.parametrize("place", ["first", "after a part that looks like pixels", "after padding", "after the frame"])
+def test_how_a_camera_was_held_is_found_wherever_it_stands_in_the_header(place: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    note, file = part(0xE1, b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")), jpeg(160, 120)
+    at = file.index(b"\xff\xc4") if place == "after the frame" else 2
+    before = {"after a part that looks like pixels": part(0xED, b"\xff\xda\0\2"), "after padding": b"\xff\xff"}.get(
+        place, b""
+    )
+    assert OpenImage()(file[:at] + before + note + file[at:]).size == (120, 160)
+
+
+def part(kind: int, content: bytes) -> bytes:
+    """A part of a JPEG's header."""
+    return bytes([0xFF, kind]) + (len(content) + 2).to_bytes(2) + content
+
+
+def test_what_only_looks_like_a_cameras_note_in_the_pixels_is_none() -> None:
+    file = jpeg(160, 120)
+    assert isinstance(OpenImage()(file + b"Exif\0\0"), UndecodedJpeg)
+
+
 def test_a_jpeg_of_too_many_pixels_is_pillows_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(BadSampleError, match="could be decompression bomb DOS attack"):
