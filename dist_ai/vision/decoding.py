@@ -59,7 +59,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 class UndecodedJpeg(Image.Image):
-    """A JPEG of which only the size was read, until Pillow asks for its pixels.
+    """A JPEG of which only the size was read, until Pillow asks for its pixels or somebody for what else the file says.
 
     Args:
         data: the bytes of the file.
@@ -67,18 +67,33 @@ class UndecodedJpeg(Image.Image):
         name: what an error calls it.
     """
 
-    data: bytes | None = None  # None too where an image was unpickled: Pillow makes those itself
+    format, format_description = JpegImageFile.format, JpegImageFile.format_description
+    is_decoded: bool = True  # where an image was unpickled: Pillow makes those itself
 
     def __init__(self, data: bytes, mode: str, size: tuple[int, int], name: str) -> None:
         super().__init__()
         self.data, self._mode, self._size, self.filename = data, mode, size, name
+        self._info: dict[Any, Any] | None = None
+        self.is_decoded = False
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What the file says beside its pixels, such as a colour profile; Pillow reads it when it is first asked for."""
+        if self._info is None:
+            with reading(_name(self)):
+                self._info = Image.open(io.BytesIO(self.data)).info
+        return self._info
+
+    @info.setter
+    def info(self, info: dict[Any, Any]) -> None:
+        self._info = info
 
     def load(self) -> Any:
         """Gives Pillow the pixels, which calls this before it reads or writes them."""
-        if self.data is not None:
+        if not self.is_decoded:
             whole = decoded(self)
             whole.load()
-            self.im, self.data = whole.im, None
+            self.im, self.is_decoded = whole.im, True
         return super().load()
 
 
@@ -91,16 +106,32 @@ def undecoded_jpeg(data: bytes, name: str) -> UndecodedJpeg | None:
     """
     if simplejpeg is None or not data.startswith(b"\xff\xd8\xff"):
         return None
-    if b"Exif\0" in data or b"tiff:Orientation" in data:  # where a camera writes how it was held
+    header = _header_of(data)
+    if b"Exif\0" in header or b"tiff:Orientation" in header:  # where a camera writes how it was held
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except Exception:  # also a KeyError, of a sampling of colours that it has no name for
         return None
-    if colours not in _MODE_OF or height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
+    limit = math.inf if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
+    if colours not in _MODE_OF or height * width > limit:
         return None
     return UndecodedJpeg(data, _MODE_OF[colours], (int(width), int(height)), name)
 
+
+def _header_of(data: bytes) -> bytes:
+    """Returns what stands before the pixels of a JPEG; all of its file, where the header has an unusual part.
+
+    To look through a whole file takes a seventh of the time of its decoding.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] in _PARTS:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return data[:at] if data[at : at + 2] == b"\xff\xda" else data
+
+
+_PARTS = {bytes([kind]) for kind in (0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE)}
+"""The kinds of part that most headers have: frame, tables, applications' notes and comments. Each says how long it is."""
 
 _MODE_OF = {"Gray": "L", "RGB": "RGB", "YCbCr": "RGB"}
 
@@ -108,7 +139,7 @@ _MODE_OF = {"Gray": "L", "RGB": "RGB", "YCbCr": "RGB"}
 def is_undecoded(image: PILImage) -> bool:
     """Says whether an image is a JPEG of which only the header was read."""
     if isinstance(image, UndecodedJpeg):
-        return image.data is not None
+        return not image.is_decoded
     return isinstance(image, JpegImageFile) and image.fp is not None and bool(image.tile)
 
 
@@ -119,6 +150,10 @@ def decoded(image: PILImage) -> PILImage:
         BadSampleError: there are fewer than its header promised.
     """
     return decoded_in_part(image, 1)
+
+
+BLOCK = 8
+"""Pixels by side. Of fewer, several parts have one size, by which simplejpeg is asked for one."""
 
 
 def part_for(shrink: float) -> int:
@@ -133,14 +168,14 @@ def part_for(shrink: float) -> int:
 def decoded_in_part(image: PILImage, shrink: float) -> PILImage:
     """Returns an image that will be made `shrink` times smaller by side, decoded no finer than that needs; see `part_for`.
 
-    What was given keeps its size.
+    What was given keeps its size. Smaller than the blocks of `BLOCK` pixels that a JPEG is made of, it is decoded whole.
 
     Raises:
         BadSampleError: there are fewer pixels than its header promised.
     """
     if not is_undecoded(image):
         return image
-    part = part_for(shrink)
+    part = part_for(shrink) if min(image.size) >= BLOCK else 1
     with reading(_name(image)):
         return _by_simplejpeg(image, part) or _by_pillow(image, part)
 
@@ -149,10 +184,12 @@ def _by_simplejpeg(image: PILImage, part: int) -> PILImage | None:
     """Returns an image decoded at a part of its size; None if it is not in order, or not what Pillow would give."""
     if simplejpeg is None or image.mode not in _COLOURS or image.tell():
         return None
+    if part == 1 and not isinstance(image, UndecodedJpeg) and not isinstance(image.fp, io.BytesIO):  # type: ignore[attr-defined]
+        return None  # somebody's own, from a file that Pillow closes once it has its pixels
     height, width = -(-image.height // part), -(-image.width // part)
     try:
         pixels = simplejpeg.decode_jpeg(_file_of(image), _COLOURS[image.mode], min_height=height, min_width=width)
-    except ValueError:
+    except Exception:  # Pillow says better what is wrong, if anything is
         return None
     if pixels.shape[:2] != (height, width):  # somebody has asked Pillow for a part of it before
         return None
@@ -163,10 +200,10 @@ _COLOURS = {"L": "GRAY", "RGB": "RGB"}
 
 
 def _by_pillow(image: PILImage, part: int) -> PILImage:
-    if isinstance(image, UndecodedJpeg) or part > 1:
+    if isinstance(image, UndecodedJpeg) or (part > 1 and not image.tell()):  # a file's second image has no part
         opened = Image.open(io.BytesIO(_file_of(image)), formats=["JPEG"])
         if part > 1:
-            opened.draft(None, (image.width // part, image.height // part))
+            opened.draft(image.mode, (image.width // part, image.height // part))
         image = opened
     image.load()
     return image
@@ -175,7 +212,6 @@ def _by_pillow(image: PILImage, part: int) -> PILImage:
 def _file_of(image: PILImage) -> bytes:
     """Returns the bytes of an undecoded image's file."""
     if isinstance(image, UndecodedJpeg):
-        assert image.data is not None
         return image.data
     image.fp.seek(0)  # type: ignore[attr-defined]  # `is_undecoded` says that there is one
     return image.fp.read()  # type: ignore[attr-defined]  # as above

@@ -17,18 +17,19 @@ def total_over_ranks(tensor: torch.Tensor, group: dist.ProcessGroup | None = Non
         tensor: this rank's.
         group: of some ranks; by default all.
     """
-    tensor, num_ranks = tensor.detach(), dist.get_world_size(group)
+    mine = tensor.detach().clone(memory_format=torch.contiguous_format)[None]  # what was given may change meanwhile
+    num_ranks = dist.get_world_size(group)
     if num_ranks > _FEW:
-        parts = tensor.clone()[None]
+        parts = mine
         work: dist.Work | None = dist.all_reduce(parts, group=group, async_op=True)
     else:
-        parts = tensor.new_empty((num_ranks, *tensor.shape))
-        work = dist.all_gather_into_tensor(parts, tensor[None].contiguous(), group=group, async_op=True)
+        parts = mine.new_empty((num_ranks, *tensor.shape))
+        work = dist.all_gather_into_tensor(parts, mine, group=group, async_op=True)
 
     def wait() -> torch.Tensor:
         assert work is not None  # this rank is of the group
         work.wait()
-        return parts.sum(0)
+        return parts.sum(0, dtype=parts.dtype)  # torch would make integers of 64 bits
 
     return wait
 
