@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dist_ai.distributed.launchers.function import FILE, reference, refuse_while_reading
 from dist_ai.distributed.launchers.job import Device, Job
 from dist_ai.errors import ConfigError, did_you_mean
-from dist_ai.tuning.function import reference
 from dist_ai.tuning.results import Results, TrialResult
 from dist_ai.tuning.space import Draw, read_space
 from dist_ai.tuning.trial import Plan
@@ -94,8 +94,9 @@ def tune(
         )
     function = program if callable(program) else None
     if function is not None:
+        refuse_while_reading("tune")
         _check_parameters(function, draws)
-    script = Path(__file__).with_name("function.py") if callable(program) else Path(program)
+    script = FILE if callable(program) else Path(program)
     name = script.stem if function is None else getattr(function, "__name__", "function")
     job = Job.checked(
         script,

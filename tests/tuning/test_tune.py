@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from lab import Lab
 
+from dist_ai.distributed.launchers.function import find, reference
 from dist_ai.errors import ConfigError, MissingDependencyError
 from dist_ai.tuning import Results, TrialResult, tune
-from dist_ai.tuning.function import find, reference
 
 
 @pytest.fixture

@@ -7,18 +7,23 @@ launcher is up at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dist_ai.distributed.environment import launch_settings
+from dist_ai.distributed.launchers import function
+from dist_ai.distributed.launchers.function import Arguments
 from dist_ai.distributed.launchers.job import Device, Engine, Job
+from dist_ai.errors import ConfigError
 
 __all__ = ["launch"]
 
 
 def launch(
-    script: str | Path,
-    args: Sequence[str] = (),
+    program: str | Path | Callable[..., Any],
+    args: Sequence[str] | Arguments = (),
     *,
     workers: int | tuple[int, int] = 1,
     engine: Engine = "local",
@@ -30,20 +35,25 @@ def launch(
     max_restarts: int = 0,
     hang_s: float | None = None,
 ) -> None:
-    """Runs a training script on `workers` processes and returns when all have ended well.
+    """Runs a training script, or a function, on `workers` processes and returns when all have ended well.
 
     Each process runs the script as `python script args` would: the same `sys.argv`, the same working directory, as
-    `__main__`. Rank 0 writes to this process's standard output and error, every other rank to
-    ``<run_dir>/logs/rank<r>.log``. When one rank fails, the others are stopped; with `max_restarts` all are started again,
-    and go on from their last checkpoint. The same end at the same step, again, is believed to be no chance and ends the run.
+    `__main__`; or calls the function, which returns nothing: what it learns is in the run directory, or where it writes it. A
+    function that stands at the top of a file is found there by each process. One of a notebook, or made inside another,
+    travels with what it uses from outside; so let it make its data and its Learner itself.
+
+    Rank 0 writes to this process's standard output and error, every other rank to ``<run_dir>/logs/rank<r>.log``. When one
+    rank fails, the others are stopped; with `max_restarts` all are started again, and go on from their last checkpoint. The
+    same end at the same step, again, is believed to be no chance and ends the run.
 
     Args:
-        script: the Python file to run.
-        args: what the script finds in ``sys.argv[1:]``.
+        program: the Python file to run, or a function. In a program of its own, the call of `launch` with a function is under
+            ``if __name__ == "__main__":``.
+        args: what a script finds in ``sys.argv[1:]``; a function's arguments, in order or (a dict) by name.
         workers: number of processes; or the least and the most: the run begins with the most. On this machine it goes on with
             one fewer when a worker was lost twice in a row; a Ray cluster gives what it has, and Ray Train follows it.
         engine: "local" starts them on this machine, "ray" on a Ray cluster, "slurm" by srun.
-        run_dir: where the run keeps its log and checkpoints; ``runs/<script's name>`` by default.
+        run_dir: where the run keeps its log and checkpoints; ``runs/<program's name>`` by default.
         fresh: asks for a fresh run instead of continuing the one in `run_dir`; so does DIST_AI_FRESH=1 in the environment.
         device: "cpu" or "cuda"; by default a GPU for each worker where there are GPUs.
         timeout_s: seconds after which a rank gives up waiting for its peers; 600 by default.
@@ -56,8 +66,8 @@ def launch(
             workers, and never on one.
 
     Raises:
-        ConfigError: the arguments cannot work; nothing was started.
-        MissingDependencyError: the engine is not installed; nothing was started.
+        ConfigError: the arguments cannot work, or the function cannot be sent to other processes; nothing was started.
+        MissingDependencyError: the engine is not installed, or cloudpickle, where a function must travel; nothing was started.
         RendezvousError: the Ray cluster does not answer.
         WorkerError: a worker failed; the message holds the first cause, with that worker's traceback.
         KeyboardInterrupt: Ctrl-C was pressed; the workers are stopped.
@@ -67,11 +77,17 @@ def launch(
     from dist_ai.distributed.launchers import launch
 
     launch("train.py", ["--epochs", "3"], workers=2)
+    launch(train, {"epochs": 3}, workers=2)  # a function
     ```
     """
+    called = program if callable(program) else None
+    if called is not None:
+        function.refuse_while_reading("launch")
+        if run_dir is None:
+            run_dir = Path("runs", function.name_of(called))
     job = Job.checked(
-        script,
-        args,
+        function.FILE if callable(program) else program,
+        _words(args) if called is None else (),
         workers=workers,
         engine=engine,
         run_dir=run_dir,
@@ -82,6 +98,21 @@ def launch(
         max_restarts=max_restarts,
         hang_s=hang_s,
     )
+    if called is None:
+        _run(job)
+        return
+    with function.shipped(called, args, job.run_dir) as words:
+        _run(replace(job, args=tuple(words), function=function.name_of(called)))
+
+
+def _words(args: Arguments) -> Sequence[str]:
+    if isinstance(args, Mapping):
+        options = [word for name, value in args.items() for word in (f"--{name}", str(value))]
+        raise ConfigError(f"args={dict(args)!r} are a function's; give a script words, as in {options!r}")
+    return args
+
+
+def _run(job: Job) -> None:
     if job.engine == "ray":
         from dist_ai.distributed.launchers import ray
 

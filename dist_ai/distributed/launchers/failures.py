@@ -198,6 +198,9 @@ def headline(failure: Failure, world_size: int) -> str:
 def _from_script(frames: TracebackType | None, script: str) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename != script:
         frames = frames.tb_next
+    if Path(script).is_relative_to(OURS):  # it calls a function of the user's
+        while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == script:
+            frames = frames.tb_next
     return frames
 
 

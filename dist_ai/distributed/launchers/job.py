@@ -40,6 +40,7 @@ class Job:
         timeout_s: seconds after which a rank gives up waiting for its peers.
         hang_s: seconds without progress after which a rank counts as hanging; see `LaunchSettings`.
         address: the Ray cluster asked for; None to find or start one.
+        function: the name of the function that is the program; None of a script.
     """
 
     script: str
@@ -56,6 +57,7 @@ class Job:
     max_workers: int = 1
     max_restarts: int = 0
     hang_s: float | None = None
+    function: str | None = None
 
     @classmethod
     def checked(
@@ -139,6 +141,11 @@ class Job:
             # Ray Train makes them more or fewer by itself, as its cluster does.
             workers=None if self.engine == "ray" else (self.min_workers, self.max_workers),
         )
+
+    @property
+    def title(self) -> str:
+        """What runs, in a line."""
+        return " ".join([self.script, *self.args]) if self.function is None else f"{self.function}()"
 
     def log(self, rank: int) -> Path:
         """Returns the file that takes the output of a rank other than 0."""

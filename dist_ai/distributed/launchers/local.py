@@ -246,7 +246,7 @@ def _open_log(job: Job, rank: int) -> BinaryIO:
     path = job.log(rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.open("ab")
-    log.write(log_header(f"rank {rank} of {job.workers}: {' '.join([job.script, *job.args])}").encode())
+    log.write(log_header(f"rank {rank} of {job.workers}: {job.title}").encode())
     log.flush()
     return log
 

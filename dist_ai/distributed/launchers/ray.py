@@ -335,6 +335,7 @@ class _Run:
                 _run_rank,
                 train_loop_config={
                     "mailbox": mailbox,
+                    "title": job.title,
                     "script": job.script,
                     "args": list(job.args),
                     "folder": str(job.folder),
@@ -631,7 +632,7 @@ def _output(rank: int, config: dict[str, Any], mailbox: Any) -> Iterator[None]:
             folder = Path(config["log"])
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / f"rank{rank}.log").open("ab") as log:
-                log.write(log_header(f"rank {rank}: {' '.join([config['script'], *config['args']])}").encode())
+                log.write(log_header(f"rank {rank}: {config['title']}").encode())
                 log.flush()
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)

@@ -24,7 +24,7 @@ def total_over_ranks(tensor: torch.Tensor, group: dist.ProcessGroup | None = Non
         work: dist.Work | None = dist.all_reduce(parts, group=group, async_op=True)
     else:
         parts = mine.new_empty((num_ranks, *tensor.shape))
-        work = dist.all_gather_into_tensor(parts, mine, group=group, async_op=True)
+        work = dist.all_gather(list(parts), mine[0], group=group, async_op=True)
 
     def wait() -> torch.Tensor:
         assert work is not None  # this rank is of the group
