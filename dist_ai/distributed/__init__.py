@@ -2,6 +2,7 @@
 
 from dist_ai.distributed.collectives import Collectives, join, leave
 from dist_ai.distributed.environment import World, current_world
+from dist_ai.distributed.launchers import launch
 from dist_ai.distributed.mesh import Mesh
 
-__all__ = ["Collectives", "Mesh", "World", "current_world", "join", "leave"]
+__all__ = ["Collectives", "Mesh", "World", "current_world", "join", "launch", "leave"]

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from dist_ai.data import DataLoader, DataLoaders, TensorData
 from dist_ai.distributed import join
-from dist_ai.distributed.launchers import launch
+from dist_ai.distributed import launch
 from dist_ai.learner import Learner
 
 SAMPLES = 24
@@ -88,7 +88,7 @@ def test_an_error_in_a_function_is_shown_from_there_on(lab: Lab) -> None:
     lab.script(
         "program.py",
         """
-        from dist_ai.distributed.launchers import launch
+        from dist_ai.distributed import launch
 
         def train():
             raise ValueError("mine")
@@ -108,7 +108,7 @@ def test_a_call_that_its_own_ranks_would_repeat_is_refused_there(lab: Lab) -> No
     lab.script(
         "program.py",
         """
-        from dist_ai.distributed.launchers import launch
+        from dist_ai.distributed import launch
 
         def train(): ...
 
@@ -130,7 +130,7 @@ def test_ray_calls_a_function_that_was_made_inside_another(lab: Lab) -> None:
         "program.py",
         """
         import sys
-        from dist_ai.distributed.launchers import launch
+        from dist_ai.distributed import launch
 
         def main():
             word = "inside"

@@ -74,7 +74,7 @@ def launch(
         SystemExit: this process was told to end (SIGTERM or SIGHUP); the workers are stopped, the code is 128 + signal.
 
     ```python
-    from dist_ai.distributed.launchers import launch
+    from dist_ai.distributed import launch
 
     launch("train.py", ["--epochs", "3"], workers=2)
     launch(train, {"epochs": 3}, workers=2)  # a function
