@@ -183,7 +183,16 @@ def _adapted(name: str, function: Callable[..., Any]) -> Callable[[Transform, An
     stays = name == "setups" or (into is None and torch.Tensor in returns)
 
     def call(self: Transform, x: Any, draw: Draw | None) -> Any:
-        result = function(self, x, draw) if wants_draw else function(self, x)
+        try:
+            result = function(self, x, draw) if wants_draw else function(self, x)
+        except AttributeError as error:
+            if not wants_draw or draw is not None or error.obj is not None:
+                raise
+            raise ConfigError(
+                f"{function.__qualname__} draws, and its draw is None here: a loader gives one to the item_tfms and batch_tfms "
+                "of training samples, and nobody to what a block or Datasets make of an item, in validation, or by hand. Give "
+                "the transform to a loader with split_idx = 0, or have it return x where draw is None"
+            ) from error
         return _typed(result, x, into) if type(result) is torch.Tensor and not stays else result
 
     call.__qualname__, call.__module__ = function.__qualname__, function.__module__

@@ -404,6 +404,23 @@ def test_a_transform_that_asks_for_draws_gets_those_of_its_sample_and_place():
     assert Pipeline([Wobble()])(1.0) == 1.0
 
 
+def test_a_transform_that_must_draw_and_cannot_is_told_who_gives_draws():
+    class Noise(Transform):
+        def encodes(self, x: float, draw: Draw):
+            return x + draw.uniform(0, 1)
+
+        def encodes(self, x: str, draw: Draw | None):
+            return x.nothing
+
+    with pytest.raises(
+        ConfigError, match=r"Noise\.encodes draws, and its draw is None here: a loader gives one to the item_tfms"
+    ):
+        Pipeline([Noise])(1.0)
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'nothing'"):
+        Noise()("a")
+    assert 1 <= Noise()(1.0, Draw(seed=0, epoch=0, samples=3)) < 2
+
+
 def test_every_element_of_a_tuple_gets_the_same_draws():
     image, (mask, point) = Pipeline([Wobble()])((1.0, (1.0, 1.0)), Draw(seed=0, epoch=0, samples=3))
     assert image == mask == point != 1.0

@@ -18,7 +18,7 @@ import pytest
 import torch
 from pyarrow import fs, parquet
 
-from dist_ai.core.transform import Transform
+from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data import (
     CategoryBlock,
     ColReader,
@@ -430,6 +430,20 @@ def test_a_part_of_the_rows_is_read_by_row_group_too(tmp_path: Path, reads: list
     got = batches(mixed.datasets(data).train, bs=32)
     assert len(reads) <= 120 * 1.1
     assert sorted(i for share, _ in got for i in share.indices.tolist()) == list(range(1200))
+
+
+def test_what_cannot_be_decoded_is_named_by_its_row(folder: Path):
+    def read(number: int) -> int:
+        if number == 95:
+            raise BadSampleError("435 bytes cannot be read as an image")
+        return number
+
+    numbers = DataBlock((TransformBlock,), get_x=[Pipeline([ColReader("number"), read])], splitter=IndexSplitter([0]))
+    row = f"Row(4 in row group 0 of {folder}/part-2.parquet)"
+    for num_workers in (0, 1):
+        loader = numbers.dataloaders(ParquetData(folder), bs=32, num_workers=num_workers).train
+        with pytest.raises(BadSampleError, match=re.escape(f"sample 94 ({row}): 435 bytes cannot be read as an")):
+            list(loader)
 
 
 def test_it_is_split_by_index_column_function_and_file(folder: Path):

@@ -140,7 +140,10 @@ def of_floats(file: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut short.jpg": (cut_short, r"cannot be read as an image: image file is truncated .*; replace it or remove it"),
     "cut short.png": (cut_short, r"cannot be read as an image: .*; replace it or remove it"),
-    "nothing.png": (lambda file: file.write_bytes(b""), r"cannot be read as an image: it is of no known format"),
+    "nothing.png": (
+        lambda file: file.write_bytes(b""),
+        r"cannot be read as an image: it is empty; replace it or remove it",
+    ),
     "text.jpg": (lambda file: file.write_text("<html>404"), r"cannot be read as an image: it is of no known format"),
     "bomb.png": (bomb, r"cannot be read as an image: Image size \(1600000000 pixels\) exceeds limit of \d+ pixels"),
     "floats.tiff": (of_floats, r"an image of float pixels, whose range is not known; save it with 8 or 16 bits"),
