@@ -194,6 +194,10 @@ class DataLoader(BaseLoader):
             seed=seed,
         )
 
+    def in_words(self) -> str:
+        """Returns what an epoch gives, in words: ``32 samples in 4 batches of 8, shuffled``."""
+        return super().in_words() + (", shuffled" if self.shuffle else "")
+
     @property
     def num_samples(self) -> int:
         """Number of samples in an epoch, over all ranks."""

@@ -79,7 +79,9 @@ class Job:
             ConfigError: an argument cannot work.
             MissingDependencyError: the engine is not installed.
         """
-        least, most = workers if isinstance(workers, tuple) else (workers, workers)
+        least, most = workers if isinstance(workers, tuple) and len(workers) == 2 else (workers, workers)
+        if not isinstance(least, int) or not isinstance(most, int):
+            raise ConfigError(f"workers={workers!r}: expected a whole number, or the least and the most, as in (2, 4)")
         if least < 1:
             raise ConfigError(f"workers={workers}: a run has at least 1 worker; use --workers 1 or more")
         if least > most:
@@ -146,6 +148,12 @@ class Job:
 
 
 def _existing_script(script: str | Path) -> Path:
+    if callable(script):
+        name = getattr(script, "__name__", repr(script))
+        raise ConfigError(
+            f"launch runs a script, and was given {name}, which is code: put what it does into a Python file, and give its name, "
+            'as in launch("train.py", workers=2)'
+        )
     path = Path(script)
     if path.is_file():
         return path
