@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import runpy
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,6 +144,8 @@ def _maker(model: str) -> Callable[[], Any]:
         ConfigError: there is none.
     """
     place, colon, name = model.rpartition(":")
+    if not colon and model.endswith(".py"):
+        raise ConfigError(f"{model} is a file; name the function in it that returns the model, as in {model}:make")
     if not colon:
         from dist_ai.vision.models import backbone
 
@@ -165,6 +168,11 @@ def _on_meta(make: Callable[[], Any], name: str) -> nn.Module:
     import torch
     from torch import nn
 
+    signature = inspect.signature(make)
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise ConfigError(f"{name}{signature}: {error}; expected a function that needs no arguments") from None
     with torch.device("meta"):
         model = make()
     if not isinstance(model, nn.Module):

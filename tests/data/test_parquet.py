@@ -557,6 +557,8 @@ def test_a_file_that_is_cut_off_empty_or_none_is_refused_at_once_or_left_out(tmp
 def test_a_source_without_rows_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=f"no file or folder at {tmp_path}/gone"):
         ParquetData(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"\*\.parquet; a pattern is no path: give the folder, or a list of files"):
+        ParquetData(tmp_path / "*.parquet")
     with pytest.raises(DataError, match=rf"no .parquet file under {tmp_path}, among 0 file\(s\) and folder\(s\)"):
         ParquetData(tmp_path)
     with pytest.raises(DataError, match=f"no rows in {tmp_path}/part-0.parquet"):
