@@ -20,11 +20,12 @@ def checkpoints(
 ) -> None:
     """Lists the checkpoints of RUN, oldest first, and verifies each. Ends with 1 if one is damaged."""
     from dist_ai.checkpoint import Run
+    from dist_ai.cli.control import runs_near
     from dist_ai.learner.run_places import checkpoints_at
 
     directory = Path(run)
     if checkpoints_at(run) is None and not (directory / "checkpoints").is_dir():
-        raise ConfigError(f"{run} is no run directory: there is no folder of checkpoints in it")
+        raise ConfigError(f"{run} is no run directory: there is no folder of checkpoints in it{runs_near(run)}")
     of_run = Run(directory, checkpoints_at(run))
     for name, stays in ((pin, True), (unpin, False)):
         if name is not None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dist_ai.errors import ConfigError
+
 __all__ = ["consolidate"]
 
 
@@ -21,10 +23,15 @@ def consolidate(
     Needs no GPU, and memory for one chunk of 64 MB. Where the program said how its model is built (spec), OUT is an
     export that `load_learner`, `Predictor` and `dist-ai predict` take.
     """
-    from dist_ai.checkpoint import Checkpoint, write_consolidated
+    from dist_ai.checkpoint import Checkpoint, Run, write_consolidated
     from dist_ai.core.sealed import seal
     from dist_ai.export.artifact import to_text
 
+    if (Path(checkpoint) / "checkpoints").is_dir():
+        names = Run(Path(checkpoint)).names() or ["NAME"]
+        raise ConfigError(
+            f"{checkpoint} is a run; give one of its checkpoints, such as {checkpoint}/checkpoints/{names[-1]}"
+        )
     found = Checkpoint.open(checkpoint)
     description = found.state["export"]
     with seal(out, "weights" if description is None else "export") as folder:

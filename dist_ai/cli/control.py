@@ -54,9 +54,21 @@ def mailbox_of_run(run: str) -> FileMailbox:
         return mailbox
     if any((folder / name).exists() for name in ("log.jsonl", "checkpoints", "logs")):  # a launcher begins with logs/
         raise ConfigError(f"no fit has begun in {run} that could be watched: there is no {mailbox.folder}")
+    raise ConfigError(f"{run} is no run directory{runs_near(run)}")
+
+
+def runs_near(run: str) -> str:
+    """Returns which runs may be meant by what is none: those in it, or one beside it of a name like it; else nothing."""
+    folder = Path(run)
+    inside = sorted(str(each) for each in folder.glob("*") if any((each / name).is_dir() for name in _OF_A_RUN))
+    if inside:
+        return f"; there are runs in it: {', '.join(inside[:_SHOWN])}{', ...' if len(inside) > _SHOWN else ''}"
     beside = folder.parent.glob("*") if folder.parent.is_dir() else ()
-    near = [str(each) for each in beside if each.is_dir() and each != folder]
-    raise ConfigError(f"{run} is no run directory{did_you_mean(run, near)}")
+    return did_you_mean(run, [str(each) for each in beside if each.is_dir() and each != folder])
+
+
+_OF_A_RUN = ("checkpoints", "logs", "control")
+_SHOWN = 5
 
 
 def require_alive(run: str, statuses: list[Status]) -> None:

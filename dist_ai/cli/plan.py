@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import runpy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -136,6 +137,11 @@ class _Job:
         import torch
         from torch import nn
 
+        signature = inspect.signature(self.make)
+        try:
+            signature.bind()
+        except TypeError as error:
+            raise ConfigError(f"{self.name}{signature}: {error}; expected a function that needs no arguments") from None
         with torch.device("meta"):
             model = self.make()
         if not isinstance(model, nn.Module):
@@ -222,6 +228,8 @@ def _maker(model: str) -> Callable[[], Any]:
         ConfigError: there is none.
     """
     place, colon, name = model.rpartition(":")
+    if not colon and model.endswith(".py"):
+        raise ConfigError(f"{model} is a file; name the function in it that returns the model, as in {model}:make")
     if not colon:
         from dist_ai.vision.models import backbone
 

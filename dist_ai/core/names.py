@@ -219,6 +219,15 @@ _OF_TORCHS_LOADER = {
     "worker_init_fn": "each sample's draws come from the seed and the sample; transforms take a draw",
 }
 
+_OF_PARTS = {
+    "c": "here it is dls.c, of the loaders",
+    "loss_func": "a Learner finds it by the target's type: learn.loss_func",
+    "n_inp": "the loaders are told: dataloaders(n_inp=...)",
+    "n_subsets": "here it is len(subsets)",
+    "show": "loaders draw samples: dls.show_batch()",
+    "subset": "here it is subsets[i]",
+}
+
 OTHER_WORDS: dict[str, dict[str, str]] = {
     # ---------------------------------------------------------------- arguments: of a function, or of a class as it is made
     "DataLoader.__init__": _OF_LOADERS | _OF_TORCHS_LOADER,
@@ -448,12 +457,21 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "test_ds": "a loader of new items is dls.test_dl(items)",
         "tfms": "the transforms are in dls.recipe",
     },
-    "Datasets": {
-        "c": "here it is dls.c, of the loaders",
-        "loss_func": "a Learner finds it by the target's type: learn.loss_func",
-        "n_inp": "the loaders are told: dataloaders(n_inp=...)",
-        "tls": "here they are `pipelines`, one for each element",
+    "BaseLoader": {
+        "after_batch": "here it is stage.pipeline; dls.add_batch_tfms adds to it",
+        "after_item": "here it is item_tfms",
+        "batch_sampler": "the order of an epoch is a plan; DataLoader(order=...) takes another",
+        "batch_size": "here it is bs, counted over all ranks",
+        "collate_fn": "it is given when the loader is made, as collate",
+        "decode": "dls.decode_batch(batch) returns the samples of a batch, decoded",
+        "decode_batch": "dls.decode_batch(batch) returns the samples of a batch, decoded",
+        "items": "they are those of its data set: dls.train_ds.items",
+        "n": "here it is num_samples",
+        "sampler": "the order of an epoch is a plan; DataLoader(order=...) takes another",
+        "vocab": "here it is dls.vocab",
     },
+    "Datasets": _OF_PARTS | {"tls": "here they are `pipelines`, one for each element"},
+    "TfmdLists": _OF_PARTS | {"fs": "here it is pipeline.tfms", "tfms": "here it is pipeline.tfms"},
     "Callback": {
         **{
             name: f"here it is self.state.{name}"
@@ -533,7 +551,10 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
     | _lies_in("dist_ai.tabular", "TabularDataLoaders tabular_learner")
     | _lies_in("dist_ai.text", "TextDataLoaders language_model_learner text_classifier_learner")
     | _lies_in("dist_ai.vision", "ImageDataLoaders Resize aug_transforms unet_learner vision_learner")
-    | {"Trainer": "here it is Learner of dist_ai.learner, whose fit trains"},
+    | {
+        "Trainer": "here it is Learner of dist_ai.learner, whose fit trains",
+        "launch": 'it is in dist_ai.distributed: launch("train.py", workers=2), or launch(function, args, workers=2)',
+    },
     "dist_ai.collab": _IN_OTHER_ROOMS,
     "dist_ai.data": _lies_in("dist_ai.learner", _OF_ANY_LEARNER)
     | _lies_in("dist_ai.core", "Transform")

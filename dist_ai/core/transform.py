@@ -32,7 +32,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from functools import reduce
 from itertools import groupby
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Never, Self, TypeVar, cast
 
 import torch
 
@@ -183,7 +183,16 @@ def _adapted(name: str, function: Callable[..., Any]) -> Callable[[Transform, An
     stays = name == "setups" or (into is None and torch.Tensor in returns)
 
     def call(self: Transform, x: Any, draw: Draw | None) -> Any:
-        result = function(self, x, draw) if wants_draw else function(self, x)
+        try:
+            result = function(self, x, draw) if wants_draw else function(self, x)
+        except AttributeError as error:
+            if not wants_draw or draw is not None or error.obj is not None:
+                raise
+            raise ConfigError(
+                f"{function.__qualname__} draws, and its draw is None here: a loader gives one to the item_tfms and batch_tfms "
+                "of training samples, and nobody to what a block or Datasets make of an item, in validation, or by hand. Give "
+                "the transform to a loader with split_idx = 0, or have it return x where draw is None"
+            ) from error
         return _typed(result, x, into) if type(result) is torch.Tensor and not stays else result
 
     call.__qualname__, call.__module__ = function.__qualname__, function.__module__
@@ -219,6 +228,7 @@ class Transform(metaclass=_TransformType):
 
     Raises:
         ConfigError: when the class is made, for a misspelt name (`encode`, `oder`) or a `decode` where `decodes` is meant.
+        TypeError: when a transform is made, for arguments to a class that takes none: it is no dataclass.
     """
 
     order: ClassVar[int] = 0
@@ -227,6 +237,8 @@ class Transform(metaclass=_TransformType):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Returns a new transform; ``Transform(function)`` is that of a function."""
+        if (args or kwargs) and cls is not Transform and cls.__init__ is object.__init__:
+            _refuse_arguments(cls, args, kwargs)  # beside a __new__, Python's own __init__ would let them fall
         return object.__new__(_OfFunctions if cls is Transform and (args or kwargs) else cls)  # type: ignore[return-value]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -320,6 +332,17 @@ class Transform(metaclass=_TransformType):
             return tuple(self._map(name, element, draw and draw.restart()) for element in x)
         function = self._tables[name].find(type(x))
         return x if function is None else function(self, x, draw)
+
+
+def _refuse_arguments(cls: type[Transform], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Never:
+    given = ", ".join([f"{each!r:.100}" for each in args] + [f"{name}={each!r:.100}" for name, each in kwargs.items()])
+    if cls.__module__ == __name__:
+        hint = "derive a class from it, or make a Transform of a function"
+    elif args and isinstance(args[0], types.FunctionType):
+        hint = f"a definition is added to it by @{cls.__name__}.extend"
+    else:
+        hint = "decorate the class with @dataclass, and the names that are annotated in it are its arguments"
+    raise TypeError(f"{cls.__name__}({given}): {cls.__name__} takes no arguments; {hint}")
 
 
 class ItemTransform(Transform):
@@ -452,7 +475,8 @@ class Pipeline:
     """Transforms in their order; undone in reverse.
 
     Args:
-        tfms: transforms, transform classes (made without arguments) or plain functions; or one of these.
+        tfms: transforms, transform classes (made without arguments) or plain functions; or one of these. Of a pipeline among
+            them its transforms are taken.
 
     >>> Pipeline([str.strip, str.upper])(" a ")
     'A'
@@ -466,7 +490,8 @@ class Pipeline:
         | Callable[[Any], Any] = (),
     ) -> None:
         several = tfms if isinstance(tfms, Iterable) and not isinstance(tfms, type) else [tfms]
-        self.tfms = sorted((_as_transform(tfm) for tfm in several), key=lambda tfm: tfm.order)
+        flat = (tfm for each in several for tfm in (each.tfms if isinstance(each, Pipeline) else [each]))
+        self.tfms: list[Transform] = sorted((_as_transform(tfm) for tfm in flat), key=lambda tfm: tfm.order)
 
     def __call__(self, x: Any, draw: Draw | None = None, *, split_idx: int | None = None) -> Any:
         """Returns `x` after every transform that runs on this split, rows of `Composable` ones as one."""

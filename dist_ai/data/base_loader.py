@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from dist_ai.core.names import missing_attribute
 from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data.device import DeviceStage, usable
 from dist_ai.data.plan import Share
@@ -101,6 +102,28 @@ class BaseLoader:
         from dist_ai.data.looking import figure_of  # which looks at what is made of this
 
         return figure_of(self, self.recipe, self.n_inp, max_n, unique=unique, nrows=nrows, ncols=ncols, figsize=figsize)  # type: ignore[arg-type]  # there are no others than AnyLoader
+
+    @property
+    @abstractmethod
+    def num_samples(self) -> int | None:
+        """Number of samples in an epoch, over all ranks; None if only the end tells."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of global batches in an epoch."""
+
+    def in_words(self) -> str:
+        """Returns what an epoch gives, in words: ``32 samples in 4 batches of 8``."""
+        if self.num_samples is None:
+            return f"samples of a stream, in batches of {self.bs:,}"
+        batches = "1 batch" if len(self) == 1 else f"{len(self):,} batches"
+        return f"{self.num_samples:,} samples in {batches} of {self.bs:,}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_words()})"
+
+    if not TYPE_CHECKING:  # for a type checker any name would be there
+        __getattr__ = missing_attribute
 
     def to(self, device: torch.device | str) -> Self:
         """Has the batches from now on be on another device; returns this loader."""

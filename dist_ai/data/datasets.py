@@ -135,6 +135,14 @@ class _Parts:
     def __len__(self) -> int:
         return len(self.items)
 
+    def in_words(self) -> str:
+        """Returns how many items each part has, in words: ``32 for training, 12 for validation``."""
+        names = ["for training", "for validation", *(f"in part {k}" for k in range(2, len(self.subsets)))]
+        return ", ".join(f"{len(part):,} {name}" for part, name in zip(self.subsets, names, strict=False))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} items: {self.in_words()})"
+
     def dataloaders(
         self,
         *,

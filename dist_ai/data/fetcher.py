@@ -225,19 +225,25 @@ class Fetcher:
                 sample = self.item_tfms(sample, draw and draw.at("item_tfms"), split_idx=self.split_idx)
             if self.skip_bad and isinstance(sample, Row):
                 dict(sample)  # read now: in the collation it would no longer be one sample's error
-        except BadSampleError as error:  # it names the file itself
-            raise BadSampleError(f"sample {index}: {error}") from error
+        except BadSampleError as error:  # it names a file itself; of bytes in a row it cannot
+            of_a_row = isinstance(self._item(index), Row)
+            raise BadSampleError(f"{self._name(index) if of_a_row else f'sample {index}'}: {error}") from error
         except ConfigError:  # the program's fault, not the sample's
             raise
         except Exception as error:
             raise BadSampleError(f"{self._name(index)}: {type(error).__name__}: {error}") from error
         return sample
 
-    def _name(self, index: int) -> str:
+    def _item(self, index: int) -> Any:
+        """Returns what a sample is made from; None where the data set does not tell."""
         item = getattr(self.dataset, "item", None)
+        return None if item is None else item(index)
+
+    def _name(self, index: int) -> str:
+        item = self._item(index)
         if item is None:
             return f"sample {index}"
-        said = " ".join(str(item(index)).split())  # an array's, or a text's, has lines
+        said = " ".join(str(item).split())  # an array's, or a text's, has lines
         return f"sample {index} ({said if len(said) <= _LONGEST else said[:_LONGEST] + ' ...'})"
 
 

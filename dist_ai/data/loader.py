@@ -183,6 +183,7 @@ class DataLoader(BaseLoader):
             raise ConfigError(
                 f"a torch DataLoader with {given} and batch_size={loader.batch_size} cannot be "
                 "dealt out to ranks; give one with a map-style data set, batch_size and shuffle=True or False"
+                f"{_INSTEAD.get(type(sampler).__name__, '')}"
             )
         return cls(
             loader.dataset,
@@ -193,6 +194,10 @@ class DataLoader(BaseLoader):
             collate=loader.collate_fn,
             seed=seed,
         )
+
+    def in_words(self) -> str:
+        """Returns what an epoch gives, in words: ``32 samples in 4 batches of 8, shuffled``."""
+        return super().in_words() + (", shuffled" if self.shuffle else "")
 
     @property
     def num_samples(self) -> int:
@@ -274,3 +279,9 @@ class DataLoader(BaseLoader):
 
 
 _AHEAD = 8  # batches
+
+
+_INSTEAD = {  # of samplers of torch's
+    "DistributedSampler": ": batches are dealt out to the ranks by themselves",
+    "WeightedRandomSampler": ", or DataLoader(dataset, bs, order=WeightedOrder(weights)) of dist_ai.data",
+}

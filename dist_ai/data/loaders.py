@@ -22,7 +22,7 @@ from dist_ai.data.datasets import Datasets, Subset
 from dist_ai.data.fetcher import BadSamples
 from dist_ai.data.getters import ElementOf
 from dist_ai.data.iterables import IterableLoader
-from dist_ai.data.loader import DataLoader, known_length
+from dist_ai.data.loader import DataLoader
 from dist_ai.data.looking import AnyLoader, decoded_samples, figure_of
 from dist_ai.data.orders import PartialEpochs, ShuffledOrder, WeightedOrder, balanced_weights
 from dist_ai.data.plan import Order
@@ -328,8 +328,8 @@ class DataLoaders:
         if not self.has_data:
             lines.append("no data: loaded from an export")
         else:
-            lines.append(f"train: {_in_short(self.train)}")
-            lines.append("valid: none" if self.valid is None else f"valid: {_in_short(self.valid)}")
+            lines.append(f"train: {self.train.in_words()}")
+            lines.append("valid: none" if self.valid is None else f"valid: {self.valid.in_words()}")
         if self._recipe is not None:
             with contextlib.suppress(DataError):  # it has no classes
                 vocab = self._recipe.vocab
@@ -460,16 +460,6 @@ def as_loader(loader: AnyLoader | TorchDataLoader[Any], *, split_idx: int) -> An
     if isinstance(loader.dataset, IterableDataset):
         return IterableLoader.from_torch(loader).new(split_idx=split_idx)
     return DataLoader.from_torch(loader)
-
-
-def _in_short(loader: AnyLoader) -> str:
-    """Returns what a loader gives in an epoch, in words."""
-    num_batches = known_length(loader)
-    if num_batches is None:
-        return f"samples of a stream, in batches of {loader.bs:,}"
-    batches = "1 batch" if num_batches == 1 else f"{num_batches:,} batches"
-    shuffled = ", shuffled" if isinstance(loader, DataLoader) and loader.shuffle else ""
-    return f"{loader.num_samples:,} samples in {batches} of {loader.bs:,}{shuffled}"
 
 
 def _listed(vocab: Sequence[Any]) -> str:

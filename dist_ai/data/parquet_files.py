@@ -308,7 +308,8 @@ def _found(filesystem: Any, given: list[str]) -> list[str]:
     for path in given:
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.NotFound:
-            raise DataError(f"no file or folder at {path}")
+            pattern = set(path) & set("*?[") and "; a pattern is no path: give the folder, or a list of files"
+            raise DataError(f"no file or folder at {path}{pattern or ''}")
         if info.is_file:
             files.append(path)
             continue

@@ -72,9 +72,7 @@ class Report:
         datasets: Datasets = self._step(
             f"Split by {_name(block.splitter)}, set up on the training part",
             lambda: block.datasets(source),
-            lambda made: ", ".join(
-                f"{len(part)} {name}" for part, name in zip(made.subsets, _names(made), strict=True)
-            ),
+            lambda made: made.in_words(),
         )
         subset, item_tfms = datasets.train, Pipeline(block.all_item_tfms)
         self.lines += ["", f"One training sample, made from {subset.item(0)!r:.200}"]
@@ -143,8 +141,3 @@ def _draw(samples: int | Sequence[int]) -> Draw:
 
 def _name(function: Any) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
-
-
-def _names(datasets: Datasets) -> list[str]:
-    num = len(datasets.subsets)
-    return ["for training", "for validation", *(f"in part {k}" for k in range(2, num))][:num]

@@ -255,9 +255,9 @@ class RegressionSetup(ItemTransform):
     def _checked(self, x: Any, where: str) -> torch.Tensor:
         numbers = _numbers(x, where)
         if not numbers.isfinite().all():
+            what = "missing (None, or NaN in a table)" if x is None else f"{x!r:.100}, which is not finite"
             raise DataError(
-                f"the target{where} is {x!r:.100}, which is not finite: a model cannot learn from it; fill it, or leave the "
-                "item out"
+                f"the target{where} is {what}: a model cannot learn from it; fill it, or leave the item out"
             )
         if self.c is not None and numbers.numel() != self.c:
             raise DataError(f"the target{where} is {x!r:.100}: {numbers.numel()} number(s), and others have {self.c}")

@@ -151,6 +151,8 @@ def current_world(world: World | None = None) -> World:
     >>> current_world().world_size
     1
     """
+    global _asked
+    _asked = True
     if world is not None:
         return world
     import torch.distributed as dist  # here, because `import dist_ai` must not load its backends
@@ -196,6 +198,19 @@ def how_to_begin_anew() -> str:
     else:
         way = f"{FRESH}=1 before the command, or Learner(fresh=True)"
     return f"To begin anew there use {way}; or use another run directory"
+
+
+_asked = False
+
+
+def asked_who_it_is() -> bool:
+    """Returns whether anything in this process has asked for its world: what never did is the same work on every rank."""
+    return _asked
+
+
+def launched_world_size() -> int:
+    """Returns the number of processes that a launcher started; 1 if nobody launched us. Does not wait for torch."""
+    return _integer("WORLD_SIZE", default=_integer("SLURM_STEP_NUM_TASKS", default=1))
 
 
 def launched_rank() -> int:

@@ -109,6 +109,8 @@ class OpenImage(Transform):
         if (jpeg := undecoded_jpeg(data, name)) is not None and jpeg.mode == self.mode:
             return jpeg
         with reading(name):
+            if not data:  # an interrupted copy's; Pillow says that it knows no such format
+                raise ValueError("it is empty")
             image = Image.open(io.BytesIO(data))
             image.filename = name  # Pillow's note of where an image is from
             return self._ready(image)

@@ -85,6 +85,14 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureF
     code, said = command(capsys, "checkpoints", str(tmp_path))
     assert code == 2
     assert f"{tmp_path} is no run directory: there is no folder of checkpoints in it" in said
+    assert command(capsys, "checkpoints", str(tmp_path / "nowhere"))[0] == 2
+    for name in ("train", "other"):
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+    for verb in ("checkpoints", "watch"):
+        _, said = command(capsys, verb, str(tmp_path / "runs"))
+        assert f"; there are runs in it: {tmp_path}/runs/other, {tmp_path}/runs/train\n" in said
+        _, said = command(capsys, verb, str(tmp_path / "runs" / "trian"))
+        assert said.endswith(f"; did you mean '{tmp_path}/runs/train'?\n")
     (tmp_path / "checkpoints").mkdir()
     assert command(capsys, "checkpoints", str(tmp_path)) == (0, f"{tmp_path} has no checkpoints yet\n")
 
@@ -119,3 +127,9 @@ def test_of_another_model_its_weights_are_written(tmp_path: Path, capsys: pytest
     flip(file, 8 + int.from_bytes(file.read_bytes()[:8], "little"))
     code, said = command(capsys, "consolidate", str(place), str(tmp_path / "other"))
     assert (code, "is damaged" in said, (tmp_path / "other").exists()) == (1, True, False)
+
+
+def test_a_run_is_no_checkpoint_of_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = command(capsys, "consolidate", str(run), str(tmp_path / "out"))
+    assert code == 2
+    assert f"{run} is a run; give one of its checkpoints, such as {run}/checkpoints/fit-0002-done" in said

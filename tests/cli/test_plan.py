@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -48,6 +50,10 @@ class Wide(nn.Module):
 
 def nothing():
     return 3
+
+
+def of_width(n):
+    return nn.Linear(n, n)
 '''
 
 
@@ -145,6 +151,11 @@ def test_gpus_that_compute_each_layer_together_hold_a_part_of_it(plan: Any, tmp_
         (["nowhere.py:make"], "nowhere.py:make: no file at nowhere.py (looked from "),
         (["no_such_package:make"], "no_such_package:make: No module named 'no_such_package'; expected package.module:"),
         (["torchvision.models:make"], "torchvision.models:make: torchvision.models has no function 'make'"),
+        (["models.py"], "models.py is a file; name the function in it that returns the model, as in models.py:make"),
+        (
+            ["MODELS:of_width"],
+            "models.py:of_width(n): missing a required argument: 'n'; expected a function that needs no",
+        ),
         (["MODELS:nothing"], "returned a int; expected a model, an nn.Module"),
         (["resnet18", "--input", "3x9"], "--input 3x9: expected the sizes of one sample, such as 3,224,224"),
         (["resnet18", "--input", "64"], "this ResNet does not take inputs of torch.float32 (8, 64): "),
@@ -160,3 +171,15 @@ def test_what_cannot_be_planned_is_one_line(plan: Any, tmp_path: Path, arguments
     assert err.startswith("dist-ai: error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_what_torch_logs_of_inputs_that_do_not_fit_is_not_shown(plan: Any) -> None:
+    heard = logging.Handler()
+    heard.emit = mock.Mock()  # type: ignore[method-assign]
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    log.addHandler(heard)
+    try:
+        code, _, err = plan("resnet18", "--input", "64", "--bs", 8)
+    finally:
+        log.removeHandler(heard)
+    assert (code, err.count("\n"), heard.emit.call_count, log.disabled) == (2, 1, 0, False)

@@ -13,7 +13,8 @@ from toy import make_dls, make_learner
 
 from dist_ai.callbacks import Callback, EarlyStopping, Recorder, ReduceLROnPlateau, SaveBest, TrainState
 from dist_ai.core.names import OTHER_WORDS, known_arguments, missing_attribute
-from dist_ai.data import DataLoader, DataLoaders, Datasets, IterableLoader
+from dist_ai.data import DataLoader, DataLoaders, Datasets, IterableLoader, TfmdLists
+from dist_ai.data.base_loader import BaseLoader
 from dist_ai.data.loaders import LoaderOptions
 from dist_ai.errors import ConfigError
 from dist_ai.learner import ClassificationInterpretation, Interpretation, Learner, LearnerOptions, load_learner
@@ -289,6 +290,7 @@ def rows() -> Iterator[tuple[str, str]]:
 
 
 CLASSES = (
+    BaseLoader,
     Callback,
     ClassificationInterpretation,
     DataLoaders,
@@ -298,6 +300,7 @@ CLASSES = (
     Learner,
     Optimizer,
     Recorder,
+    TfmdLists,
     TrainState,
 )
 OPTIONS = {"LearnerOptions": LearnerOptions, "LoaderOptions": LoaderOptions, "ImageOptions": ImageOptions}

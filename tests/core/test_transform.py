@@ -404,6 +404,23 @@ def test_a_transform_that_asks_for_draws_gets_those_of_its_sample_and_place():
     assert Pipeline([Wobble()])(1.0) == 1.0
 
 
+def test_a_transform_that_must_draw_and_cannot_is_told_who_gives_draws():
+    class Noise(Transform):
+        def encodes(self, x: float, draw: Draw):
+            return x + draw.uniform(0, 1)
+
+        def encodes(self, x: str, draw: Draw | None):
+            return x.nothing
+
+    with pytest.raises(
+        ConfigError, match=r"Noise\.encodes draws, and its draw is None here: a loader gives one to the item_tfms"
+    ):
+        Pipeline([Noise])(1.0)
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'nothing'"):
+        Noise()("a")
+    assert 1 <= Noise()(1.0, Draw(seed=0, epoch=0, samples=3)) < 2
+
+
 def test_every_element_of_a_tuple_gets_the_same_draws():
     image, (mask, point) = Pipeline([Wobble()])((1.0, (1.0, 1.0)), Draw(seed=0, epoch=0, samples=3))
     assert image == mask == point != 1.0
@@ -741,3 +758,56 @@ def test_a_pipeline_of_one_transform_needs_no_list():
 
     for one in (Halve(), Halve, lambda x: x // 2):
         assert Pipeline(one)(10) == Pipeline([one])(10) == 5
+
+
+def test_of_a_pipeline_in_a_pipeline_its_transforms_are_taken():
+    class OnlyTrained(Transform):
+        split_idx = 0
+
+        def encodes(self, x: int, draw: Draw | None):
+            return x + 10 * (draw is not None)
+
+    inner = Pipeline([Shift(2), OnlyTrained])
+    whole = Pipeline([inner, Shift(3)])
+    assert whole.tfms[:2] == inner.tfms
+    assert (whole(1, Draw(seed=0, epoch=0, samples=1), split_idx=0), whole(1, split_idx=1), whole.decode(6)) == (
+        16,
+        6,
+        1,
+    )
+    assert Pipeline(inner).tfms == inner.tfms
+
+
+# ------------------------------------------------------------------------------------ arguments of a class that takes none
+
+
+class NoDataclass(Transform):
+    by: int = 1
+
+    def encodes(self, x: int):
+        return x + self.by
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: NoDataclass(by=2),
+            "NoDataclass(by=2): NoDataclass takes no arguments; decorate the class with @dataclass, and the names that are "
+            "annotated in it are its arguments",
+        ),
+        (lambda: NoDataclass(2), "NoDataclass(2): NoDataclass takes no arguments; decorate the class"),
+        (
+            lambda: NoDataclass(halved),
+            "NoDataclass takes no arguments; a definition is added to it by @NoDataclass.extend",
+        ),
+        (
+            lambda: ItemTransform(halved),
+            "ItemTransform takes no arguments; derive a class from it, or make a Transform of a function",
+        ),
+    ],
+)
+def test_arguments_that_nothing_would_read_are_refused(make: Callable[[], Any], message: str):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        make()
+    assert NoDataclass()(1) == 2

@@ -272,6 +272,12 @@ def test_loaders_say_what_they_give():
     many = block.new(splitter=IndexSplitter([12])).dataloaders([*map("{:02}".format, range(12)), "00"], num_workers=0)
     assert repr(many).endswith("classes: 12 (00, 01, 02, 03, 04, 05, 06, 07, 08, 09, ...)")
     stream = IterableLoader(lambda: iter([(1.0, 2)]), 4, num_workers=0)
+    assert repr(stream) == "IterableLoader(samples of a stream, in batches of 4)"
+    assert repr(dls.train) == f"DataLoader({repr(dls).splitlines()[1].removeprefix('  train: ')})"
+    with pytest.raises(
+        AttributeError, match="a DataLoader has no attribute 'batch_size'; here it is bs, counted over all"
+    ):
+        _ = dls.train.batch_size  # type: ignore[attr-defined]  # wrong on purpose
     assert repr(DataLoaders(stream)) == "DataLoaders\n  train: samples of a stream, in batches of 4\n  valid: none"
     exported = DataLoaders.without_data(dls.recipe)
     assert repr(exported) == "DataLoaders\n  no data: loaded from an export\n  classes: 3 (a, b, c)"

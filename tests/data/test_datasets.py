@@ -288,3 +288,15 @@ def test_loaders_of_samples_that_one_pipeline_makes_have_all_but_their_last_elem
     assert (first[:, 0] % 2 == label).all()
     alone = TfmdLists(["a", "bb"], [len]).dataloaders(bs=2, num_workers=0)
     assert (alone.n_inp, alone.valid, sorted(alone.one_batch().tolist())) == (1, None, [1, 2])
+
+
+def test_it_says_what_it_is_made_of_and_what_others_ask_of_it_is_called_here(datasets: Datasets):
+    assert repr(datasets) == "Datasets(4 items: 3 for training, 2 for validation)"
+    labels = TfmdLists(["a", "b", "c"], [str.upper], splits=([0], [1], [2]))
+    assert repr(labels) == "TfmdLists(3 items: 1 for training, 1 for validation, 1 in part 2)"
+    with pytest.raises(AttributeError, match=r"a Datasets has no attribute 'subset'; here it is subsets\[i\]"):
+        datasets.subset(1)  # type: ignore[attr-defined]  # wrong on purpose
+    with pytest.raises(
+        AttributeError, match=r"a TfmdLists has no attribute 'show'; loaders draw samples: dls\.show_batch"
+    ):
+        labels.show(0)  # type: ignore[attr-defined]  # wrong on purpose

@@ -27,6 +27,7 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     TensorDataset,
+    WeightedRandomSampler,
 )
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Subset as TorchSubset
@@ -511,6 +512,17 @@ def test_a_torch_loader_with_an_order_of_its_own_is_refused(given: Any, named: s
     )
     with pytest.raises(ConfigError, match=message):
         DataLoader.from_torch(given())
+
+
+def test_where_a_sampler_of_torchs_is_refused_what_does_the_same_is_named():
+    weighted = TorchDataLoader(Squares(), sampler=WeightedRandomSampler([1.0] * 10, 10))
+    with pytest.raises(
+        ConfigError, match=r"shuffle=True or False, or DataLoader\(dataset, bs, order=WeightedOrder\(weights"
+    ):
+        DataLoader.from_torch(weighted)
+    shared_out = TorchDataLoader(Squares(), sampler=DistributedSampler(Squares(), num_replicas=2, rank=0))
+    with pytest.raises(ConfigError, match="shuffle=True or False: batches are dealt out to the ranks by themselves"):
+        DataLoader.from_torch(shared_out)
 
 
 def test_a_part_of_a_torch_data_set_is_a_data_set():

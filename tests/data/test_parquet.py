@@ -18,7 +18,7 @@ import pytest
 import torch
 from pyarrow import fs, parquet
 
-from dist_ai.core.transform import Transform
+from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.data import (
     CategoryBlock,
     ColReader,
@@ -432,6 +432,20 @@ def test_a_part_of_the_rows_is_read_by_row_group_too(tmp_path: Path, reads: list
     assert sorted(i for share, _ in got for i in share.indices.tolist()) == list(range(1200))
 
 
+def test_what_cannot_be_decoded_is_named_by_its_row(folder: Path):
+    def read(number: int) -> int:
+        if number == 95:
+            raise BadSampleError("435 bytes cannot be read as an image")
+        return number
+
+    numbers = DataBlock((TransformBlock,), get_x=[Pipeline([ColReader("number"), read])], splitter=IndexSplitter([0]))
+    row = f"Row(4 in row group 0 of {folder}/part-2.parquet)"
+    for num_workers in (0, 1):
+        loader = numbers.dataloaders(ParquetData(folder), bs=32, num_workers=num_workers).train
+        with pytest.raises(BadSampleError, match=re.escape(f"sample 94 ({row}): 435 bytes cannot be read as an")):
+            list(loader)
+
+
 def test_it_is_split_by_index_column_function_and_file(folder: Path):
     data = ParquetData(folder)
     assert IndexSplitter([5, 7])(data)[1] == [5, 7]
@@ -543,6 +557,8 @@ def test_a_file_that_is_cut_off_empty_or_none_is_refused_at_once_or_left_out(tmp
 def test_a_source_without_rows_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=f"no file or folder at {tmp_path}/gone"):
         ParquetData(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"\*\.parquet; a pattern is no path: give the folder, or a list of files"):
+        ParquetData(tmp_path / "*.parquet")
     with pytest.raises(DataError, match=rf"no .parquet file under {tmp_path}, among 0 file\(s\) and folder\(s\)"):
         ParquetData(tmp_path)
     with pytest.raises(DataError, match=f"no rows in {tmp_path}/part-0.parquet"):

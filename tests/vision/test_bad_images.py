@@ -140,7 +140,10 @@ def of_floats(file: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut short.jpg": (cut_short, r"cannot be read as an image: image file is truncated .*; replace it or remove it"),
     "cut short.png": (cut_short, r"cannot be read as an image: .*; replace it or remove it"),
-    "nothing.png": (lambda file: file.write_bytes(b""), r"cannot be read as an image: it is of no known format"),
+    "nothing.png": (
+        lambda file: file.write_bytes(b""),
+        r"cannot be read as an image: it is empty; replace it or remove it",
+    ),
     "text.jpg": (lambda file: file.write_text("<html>404"), r"cannot be read as an image: it is of no known format"),
     "bomb.png": (bomb, r"cannot be read as an image: Image size \(1600000000 pixels\) exceeds limit of \d+ pixels"),
     "floats.tiff": (of_floats, r"an image of float pixels, whose range is not known; save it with 8 or 16 bits"),
@@ -327,7 +330,7 @@ NAN = float("nan")
         (
             [1.0, 2, 3, NAN, 5, 6, 7, 8],
             RegressionBlock,
-            r"the target of training item 3 .* is (nan|None), which is not finite",
+            r"the target of training item 3 .* is (nan, which is not finite|missing \(None, or NaN in a table\)): a model",
         ),
         (
             ["a", "b", None, "a", "b", "a", "b", "a"],
@@ -352,7 +355,11 @@ def test_a_label_that_cannot_be_is_found_and_named_when_the_loaders_are_made(
 @pytest.mark.parametrize(
     ("labels", "block", "said"),
     [
-        ([1.0, 2, 3, 4, 5, 6, 7, NAN], RegressionBlock, r"^sample 1 .*the target is (nan|None), which is not finite"),
+        (
+            [1.0, 2, 3, 4, 5, 6, 7, NAN],
+            RegressionBlock,
+            r"^sample 1 .*the target is (nan, which is|missing \(None, or NaN)",
+        ),
         (
             ["a", "b", "a", "a", "b", "a", "b", "c"],
             CategoryBlock(["a", "b"]),

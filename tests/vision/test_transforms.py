@@ -157,7 +157,7 @@ def damaged_files() -> dict[str, tuple[bytes, str]]:
     bomb = png[:16] + size + struct.pack(">I", zlib.crc32(b"IHDR" + size)) + png[33:]
     return {
         "text.jpg": (b"<html>404 not found</html>", "it is of no known format"),
-        "nothing.png": (b"", "it is of no known format"),
+        "nothing.png": (b"", "it is empty"),
         "half.jpg": (jpeg[: len(jpeg) // 2], r"image file is truncated \(\d+ bytes not processed\)"),
         "half.png": (png[: len(png) // 2], r".+"),
         "bomb.png": (bomb, r"Image size \(1600000000 pixels\) exceeds limit .*decompression bomb"),

@@ -81,7 +81,9 @@ class Job:
             ConfigError: an argument cannot work.
             MissingDependencyError: the engine is not installed.
         """
-        least, most = workers if isinstance(workers, tuple) else (workers, workers)
+        least, most = workers if isinstance(workers, tuple) and len(workers) == 2 else (workers, workers)
+        if not isinstance(least, int) or not isinstance(most, int):
+            raise ConfigError(f"workers={workers!r}: expected a whole number, or the least and the most, as in (2, 4)")
         if least < 1:
             raise ConfigError(f"workers={workers}: a run has at least 1 worker; use --workers 1 or more")
         if least > most:

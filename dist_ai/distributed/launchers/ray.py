@@ -47,7 +47,7 @@ from dist_ai.distributed.launchers.job import Job
 from dist_ai.distributed.launchers.machine import allowed_cores, loopback_interface, require_gpus, share_of_cores
 from dist_ai.distributed.launchers.restarts import Restarts, furthest
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
-from dist_ai.distributed.launchers.worker import run_script
+from dist_ai.distributed.launchers.worker import run_script, tell_if_not_shared
 from dist_ai.distributed.mailbox import Answer, Command, Mailbox, MemoryMailbox, Status, mailbox_at, provide
 from dist_ai.distributed.pulse import Beat
 from dist_ai.errors import ConfigError, RendezvousError
@@ -550,6 +550,7 @@ def _run_rank(config: dict[str, Any]) -> None:
             os.chdir(config["folder"])  # Ray has changed to a folder of its own
             sys.path.insert(0, "")  # the place that the script's folder takes
             run_script(config["script"], config["args"])
+            tell_if_not_shared(config["script"], rank, context.get_world_size())
             leave()
             return
         except BaseException as error:

@@ -19,10 +19,17 @@ import types
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 
-from dist_ai.distributed.environment import launch_settings, launched_rank, launcher_pid
+from dist_ai.distributed.environment import (
+    asked_who_it_is,
+    launch_settings,
+    launched_rank,
+    launched_world_size,
+    launcher_pid,
+)
 from dist_ai.distributed.launchers.failures import failure_of, write_failure
+from dist_ai.distributed.launchers.function import FILE as FUNCTION
 
-__all__ = ["STACKS_SIGNAL", "die_with", "main", "run_script"]
+__all__ = ["STACKS_SIGNAL", "die_with", "main", "run_script", "tell_if_not_shared"]
 
 STACKS_SIGNAL = signal.SIGUSR2
 """Has a rank write where all its threads are in their code, for the launcher; also one that hangs in native code."""
@@ -52,6 +59,21 @@ def run_script(script: str, args: Sequence[str]) -> None:
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
 
 
+def tell_if_not_shared(script: str, rank: int, world_size: int) -> None:
+    """Says on rank 0, after a script that shared nothing out, that each of the processes did all of its work."""
+    if rank > 0 or world_size == 1 or asked_who_it_is():
+        return
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_available() and dist.is_initialized():
+        return  # the processes met by torch alone
+    what = "the function" if os.path.abspath(script) == str(FUNCTION) else script
+    print(
+        f"dist-ai: {what} used no Learner and no loader of dist_ai, which share the work out: unless it did so by itself, "
+        f"each of the {world_size} processes did all of it",
+        file=sys.stderr,
+    )
+
+
 def main() -> None:
     """Runs the script named by this process's arguments, then ends the process."""
     end = _End()
@@ -64,6 +86,7 @@ def main() -> None:
     path = os.path.abspath(script)  # before the script runs: it may change the folder
     try:
         run_script(script, args)
+        tell_if_not_shared(script, launched_rank(), launched_world_size())
     except BaseException as error:
         failure = failure_of(error, rank=launched_rank(), script=path)
         if failure.exit_code == 0:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -104,7 +105,7 @@ def estimate(model: nn.Module, config: DDP | FSDP, *, world_size: int, activatio
     )
 
 
-@contextlib.contextmanager
+@contextmanager
 def part_of_one(model: nn.Module, size: int, plan: Plan | None = None) -> Iterator[nn.Module]:
     """Lends the part of `model` that one of `size` ranks has under tensor parallelism; see `TensorParallel`.
 
@@ -168,7 +169,10 @@ def activation_bytes(
         inputs = [torch.zeros(shape, dtype=dtype) for shape in shapes]
         with tracker:
             try:
-                with torch.autocast("cpu", dtype=compute_dtype or torch.bfloat16, enabled=compute_dtype is not None):
+                autocast = torch.autocast(
+                    "cpu", dtype=compute_dtype or torch.bfloat16, enabled=compute_dtype is not None
+                )
+                with _without_log("torch._subclasses.fake_tensor"), autocast:  # a page for what is one line below
                     outputs = tree_leaves(model(*inputs))
             except (RuntimeError, TypeError, ValueError, AssertionError) as error:
                 given = " and ".join(f"{dtype} {shape}" for shape in shapes)
@@ -191,6 +195,16 @@ def device_memory(world: World) -> int:
     if world.device.type == "cuda":
         return torch.cuda.get_device_properties(world.device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // world.local_world_size
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    log = logging.getLogger(name)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _drop_gradient(p: torch.Tensor) -> None:

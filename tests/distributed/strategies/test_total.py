@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from unittest import mock
 
 import pytest
@@ -17,7 +18,8 @@ def test_all_ranks_have_the_sum_and_keep_what_they_gave() -> None:
     rank = join().world.rank
     for few, shape in itertools.product([8, 2], [(), (1,), (2, 3)]):
         mine = torch.full(shape, 0.1 + rank, dtype=torch.float64)
-        with mock.patch.object(total, "_FEW", few):
+        with mock.patch.object(total, "_FEW", few), warnings.catch_warnings():
+            warnings.simplefilter("error")  # each run of several processes would show it
             waits = [total.total_over_ranks(mine), total.total_over_ranks(mine * 2)]
             sums = [wait() for wait in waits]
         for factor, found in enumerate(sums, 1):
