@@ -497,11 +497,11 @@ def test_launch_from_python_raises_and_keeps_the_callers_signal_handlers(
             "address 'head:6379' names a Ray cluster, but the engine is 'local'; use --engine ray",
         ),
         ({"args": "--epochs 3"}, r"args='--epochs 3' is one text; give a list of arguments, as in \['--epochs', '3'\]"),
-        ({"script": "trian.py"}, r"script 'trian.py' does not exist in /.*; did you mean 'train.py'\?"),
-        ({"script": "sub/trian.py"}, r"script 'sub/trian.py' does not exist in /.*; did you mean 'sub/train.py'\?"),
-        ({"script": "sub/a.py"}, "script 'sub/a.py' does not exist in [^;?]*$"),
+        ({"program": "trian.py"}, r"script 'trian.py' does not exist in /.*; did you mean 'train.py'\?"),
+        ({"program": "sub/trian.py"}, r"script 'sub/trian.py' does not exist in /.*; did you mean 'sub/train.py'\?"),
+        ({"program": "sub/a.py"}, "script 'sub/a.py' does not exist in [^;?]*$"),
         ({"workers": 0, "engine": "ray"}, "workers=0: a run has at least 1 worker; use --workers 1 or more"),
-        ({"script": "."}, "script '.' is a folder; give the Python file to run"),
+        ({"program": "."}, "script '.' is a folder; give the Python file to run"),
         ({"run_dir": "train.py/x"}, "run directory '/.*/train.py/x' cannot be: '/.*/train.py' is a file"),
         (
             {"engine": "ray", "address": "ray://head:10001"},
@@ -517,7 +517,7 @@ def test_what_cannot_work_is_refused(
     for script in ("train.py", "sub/train.py", "sub/b.py"):
         Path(script).write_text("raise AssertionError('was run')")
     with pytest.raises(ConfigError, match=message):
-        launch(**{"script": "train.py", **arguments})  # type: ignore[arg-type]
+        launch(**{"program": "train.py", **arguments})  # type: ignore[arg-type]
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "sub", "sub/b.py", "sub/train.py", "train.py"
     ]  # fmt: skip
