@@ -90,7 +90,11 @@ class PixelShuffleICNR(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns (batch, n_out, scale*height, scale*width)."""
         x = F.pixel_shuffle(self.conv(x), self.scale)
-        return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, stride=1) if self.blur else x
+        if self.blur:
+            # Not torch's replicate padding: the compiler (2.14) takes its gradient to lie in another order than it does.
+            x = torch.cat([x[..., :1], x], -1)
+            x = F.avg_pool2d(torch.cat([x[..., :1, :], x], -2), 2, stride=1)
+        return x
 
 
 class ResBlock(nn.Module):
