@@ -193,7 +193,9 @@ def how_to_begin_anew() -> str:
     """
     command = Path(sys.argv[0])
     by_us = launch_settings().run_dir is not None  # every launch of ours names one
-    if by_us or command.stem == "dist-ai" or command.parts[-3:] == ("dist_ai", "cli", "main.py"):
+    if by_us and command.parts[-2:] == ("launchers", "function.py"):
+        way = "launch(..., fresh=True)"
+    elif by_us or command.stem == "dist-ai" or command.parts[-3:] == ("dist_ai", "cli", "main.py"):
         way = "--fresh"
     else:
         way = f"{FRESH}=1 before the command, or Learner(fresh=True)"

@@ -72,7 +72,9 @@ def test_a_function_of_a_program_is_called_by_every_rank_and_goes_on_where_it_wa
         done = run(lab, "program.py")
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith("0 of her: 6 steps in train\n")
-    assert "fit 1 is done already; its result is restored" in done.stdout
+    assert (
+        "fit 1 is done already; its result is restored. To begin anew there use launch(..., fresh=True);" in done.stdout
+    )
     log = (lab.folder / "runs" / "train" / "logs" / "rank1.log").read_text()
     assert "rank 1 of 2: train()\n" in log
     assert "1 of her: 6 steps in train\n" in log

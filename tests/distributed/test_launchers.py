@@ -166,6 +166,7 @@ def test_ranks_are_told_where_the_run_is(lab: Lab) -> None:
         ("train.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),  # python, torchrun, srun
         ("/venv/lib/ipykernel_launcher.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),
         ("train.py", True, "--fresh"),  # on this machine or by Ray
+        ("/here/dist_ai/distributed/launchers/function.py", True, "launch(..., fresh=True)"),
         ("/venv/bin/dist-ai", False, "--fresh"),
         ("/here/dist_ai/cli/main.py", False, "--fresh"),
     ],
