@@ -149,7 +149,9 @@ def test_a_value_that_a_package_exports_is_explained_where_it_is_defined(name: s
 
 def test_nothing_is_unpickled() -> None:
     picklers = {"cPickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
-    allowed = {"pickle", "pickle.UnpicklingError"}  # the error may be named where torch.load raises it
+    anywhere = {"pickle", "pickle.UnpicklingError"}  # the error may be named where torch.load raises it
+    # A notebook's function, which a launcher sends to its own processes with a digest (decision 0025).
+    in_one = {"distributed/launchers/function.py": {"cloudpickle", "cloudpickle.dumps", "pickle.loads"}}
     for file in FILES:
         used = {name for name in imports(file) if name.split(".")[0] in picklers}
         used |= {
@@ -157,7 +159,7 @@ def test_nothing_is_unpickled() -> None:
             for node in ast.walk(tree(file))
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in picklers
         }
-        assert used <= allowed, place(file)
+        assert used <= anywhere | in_one.get(place(file), set()), place(file)
         for call in calls(file):
             where, given = f"{place(file)}:{call.lineno}", {each.arg: ast.unparse(each.value) for each in call.keywords}
             if ast.unparse(call.func) == "torch.load" or (

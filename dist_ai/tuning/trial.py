@@ -176,7 +176,7 @@ def _start(plan: Plan, folder: Path, log: Path, config: Mapping[str, Any]) -> su
         args = [plan.function, json.dumps(dict(config))]
     told = {
         "parent": os.getpid(),
-        "script": plan.script,
+        "program": plan.script,
         "args": args,
         "workers": plan.workers,
         "run_dir": str(folder),

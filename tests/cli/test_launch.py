@@ -151,7 +151,7 @@ def test_main_takes_arguments_from_python(lab: Lab) -> None:
 
 def test_rank_0_writes_to_our_own_output(lab: Lab) -> None:
     # Straight through, so that a progress bar finds the terminal that we have: here, the very same file.
-    lab.script("where.py", "import os; print(os.fstat(1).st_ino, os.fstat(2).st_ino)")
+    lab.script("where.py", "import os; print(os.fstat(1).st_ino, os.fstat(2).st_ino); os._exit(0)")
     with (lab.folder / "out").open("w+") as out:
         command = [sys.executable, "-m", "dist_ai.cli.main", "launch", "where.py", "--workers", "2"]
         subprocess.run(command, cwd=lab.folder, env=lab.environment, stdout=out, stderr=out, check=True)

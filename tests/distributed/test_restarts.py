@@ -24,9 +24,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 # What a fit takes down, without torch: it starts at once.
 RANK = """
     import os, signal, sys, time
+    from dist_ai.distributed import environment
     from dist_ai.distributed.environment import launch_settings
     from dist_ai.distributed.pulse import Pulse, Stage
 
+    environment._asked = True  # who it is, which takes torch
     rank, size, attempt = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "DIST_AI_ATTEMPT"))
     pulse = Pulse(launch_settings().failure_dir, rank)
     pulse.beat(1, 0, 7, Stage.DATA)

@@ -58,7 +58,7 @@ def test_each_epoch_is_told_as_it_ends_and_the_parameters_reach_every_rank(tmp_p
     folder = tmp_path / "search" / "trial-00003"
     assert [row for _, row in rows] == [{"fit": 1.0, "epoch": i, "valid_loss": 1 / (1 + i)} for i in range(3)]
     assert rows[2][0] - rows[0][0] > 0.2  # not all at the end
-    assert (folder / "logs" / "launch.log").read_text() == "0 2 --epochs 3 --lr 0.5 --arch small\n"
+    assert (folder / "logs" / "launch.log").read_text().startswith("0 2 --epochs 3 --lr 0.5 --arch small\n")
     assert "\n1 2 --epochs 3 --lr 0.5 --arch small\n" in (folder / "logs" / "rank1.log").read_text()
     assert json.loads((folder / "trial.json").read_text()) == {"config": {"lr": 0.5, "arch": "small"}, "state": "ended"}
 
