@@ -57,7 +57,7 @@ def run(lab: Lab, *arguments: str, told: str = "") -> subprocess.CompletedProces
         input=told,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 
