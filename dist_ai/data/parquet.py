@@ -391,7 +391,8 @@ class _RowGroups:
         """Returns columns of a row group; reads those that are not held, in one go."""
         self._keep_what_came()
         if group in self.under_way:
-            self._keep(group, self.under_way.pop(group).result)
+            with suppress(DataError):  # of a store that failed then; now it is asked again
+                self._keep(group, self.under_way.pop(group).result)
         if group in self.bad:  # found out once: each of its rows would read it again
             raise BadSampleError(self.bad[group])
         found = {name: self.decoded.get((group, name)) for name in names}
