@@ -178,13 +178,19 @@ def adult_there(seed: int, epochs: int) -> float:
     return 1 - _theirs(learn, epochs, 1e-2)[1]
 
 
-VALUE = "MedHouseVal"
+VALUE, VALUES = "MedHouseVal", (0, 5.5)  # none is above 5
 
 
 @cache
 def districts() -> pd.DataFrame:
-    """Returns Californian districts with the value of their houses, in 100,000 dollars."""
-    return pd.read_parquet(io.BytesIO(kit.table("california_housing")))
+    """Returns Californian districts with the value of their houses, in 100,000 dollars.
+
+    Counts, which reach a hundred times their median, are logarithms: a network learns little of them otherwise (an error of
+    0.65 in place of 0.49).
+    """
+    frame = pd.read_parquet(io.BytesIO(kit.table("california_housing")))
+    counts = [name for name in frame if name != VALUE and frame[name].min() >= 0]
+    return frame.assign(**np.log1p(frame[counts]))
 
 
 def california_here(seed: int, epochs: int) -> float:
@@ -192,10 +198,10 @@ def california_here(seed: int, epochs: int) -> float:
     frame = districts()
     torch.manual_seed(seed)
     dls = TabularDataLoaders.from_df(
-        frame, cat_names=[], cont_names=[name for name in frame if name != VALUE], y_names=VALUE, bs=128, seed=seed,
+        frame, cat_names=[], cont_names=[name for name in frame if name != VALUE], y_names=VALUE, bs=256, seed=seed,
         valid_idx=held_out(frame, seed),
     )  # fmt: skip
-    learn = tabular_learner(dls, layers=[200, 100], metrics=rmse, **QUIET)
+    learn = tabular_learner(dls, layers=[200, 100], y_range=VALUES, metrics=rmse, **QUIET)
     learn.fit_one_cycle(epochs, 1e-2)
     return learn.recorder.final[1]
 
@@ -208,9 +214,9 @@ def california_there(seed: int, epochs: int) -> float:
     torch.manual_seed(seed)
     dls = theirs.TabularDataLoaders.from_df(
         frame.copy(), procs=[theirs.FillMissing, theirs.Normalize], cat_names=[],
-        cont_names=[name for name in frame if name != VALUE], y_names=VALUE, bs=128, valid_idx=held_out(frame, seed),
+        cont_names=[name for name in frame if name != VALUE], y_names=VALUE, bs=256, valid_idx=held_out(frame, seed),
     )  # fmt: skip
-    learn = theirs.tabular_learner(dls, layers=[200, 100], metrics=theirs.rmse)
+    learn = theirs.tabular_learner(dls, layers=[200, 100], y_range=VALUES, metrics=theirs.rmse)
     return _theirs(learn, epochs, 1e-2)[1]
 
 
