@@ -5,7 +5,7 @@ quarter or an eighth of their size at a fraction of the cost, for they are store
 out. `OpenImage` leaves JPEGs undecoded, so that a transform which makes an image smaller decides how finely.
 
 Pillow's pixels take 1.5 to 1.7 times as long as those of simplejpeg, which has the same decoder (libjpeg-turbo) and gives the
-same pixels, and its headers twenty times; so where that is installed, it reads what is in order, and Pillow decides about
+same pixels, and its headers three times; so where that is installed, it reads what is in order, and Pillow decides about
 the rest.
 """
 
@@ -184,7 +184,7 @@ def _by_simplejpeg(image: PILImage, part: int) -> PILImage | None:
     """Returns an image decoded at a part of its size; None if it is not in order, or not what Pillow would give."""
     if simplejpeg is None or image.mode not in _COLOURS or image.tell():
         return None
-    if part == 1 and not isinstance(image, UndecodedJpeg) and not isinstance(image.fp, io.BytesIO):  # type: ignore[attr-defined]
+    if part == 1 and isinstance(image, JpegImageFile) and not isinstance(image.fp, io.BytesIO):
         return None  # somebody's own, from a file that Pillow closes once it has its pixels
     height, width = -(-image.height // part), -(-image.width // part)
     try:

@@ -175,7 +175,7 @@ def test_what_cannot_be_planned_is_one_line(plan: Any, tmp_path: Path, arguments
 
 def test_what_torch_logs_of_inputs_that_do_not_fit_is_not_shown(plan: Any) -> None:
     heard = logging.Handler()
-    heard.emit = mock.Mock()  # type: ignore[method-assign]
+    heard.emit = mock.Mock()  # type: ignore[method-assign]  # a handler's own way to be made to listen
     log = logging.getLogger("torch._subclasses.fake_tensor")
     log.addHandler(heard)
     try:

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -739,6 +740,21 @@ def test_a_store_that_stays_down_ends_the_run_and_is_no_bad_sample(folder: Path,
     store.failures = down(10_000)
     with pytest.raises(DataError, match=rf"the files of {folder} could not be read, tried"):
         ParquetData(str(folder), filesystem=fs.PyFileSystem(store), retry_s=0, bad_files="skip")
+
+
+def test_what_a_store_failed_to_give_ahead_of_time_is_asked_for_again(folder: Path, no_pauses: list[float]):
+    store, asked = Store(), threading.Event()
+    data = ParquetData(str(folder), filesystem=fs.PyFileSystem(store), retry_s=0)
+
+    def fails_late() -> Iterator[Exception]:
+        for _ in range(2):  # the reading, and the look at what is to blame
+            asked.wait(10)
+            yield OSError("the store is down")
+
+    store.failures = fails_late()
+    data.expect(torch.tensor([77]))
+    threading.Timer(0.2, asked.set).start()  # while the row waits for what is under way
+    assert data[77].text == "row 77"
 
 
 def test_a_file_that_may_not_be_read_is_named(folder: Path):

@@ -170,6 +170,38 @@ def test_tasks_of_srun_train_together(srun: Lab) -> None:
     assert re.fullmatch(r"rank 0 of 2 trained with DDPStrategy, loss \d\.\d+\n", done.stdout)
 
 
+def test_tasks_of_srun_call_a_function_that_travels(srun: Lab) -> None:
+    import sys
+
+    srun.script(
+        "program.py",
+        """
+        from dist_ai.distributed import join, launch
+
+        def main():
+            word = "inside"
+
+            def train(*numbers):
+                world = join().world
+                print(word, *numbers, world.rank, world.world_size)
+
+            launch(train, [(2, 3)], workers=2, engine="slurm", device="cpu")
+
+        main()
+        """,
+    )
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=srun.folder,
+        env=srun.environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "inside (2, 3) 0 2\n"), done.stderr
+    assert "inside (2, 3) 1 2\n" in (srun.folder / "runs/train/logs/rank1.log").read_text()
+
+
 def test_an_error_in_a_task_of_srun_is_shown_once(srun: Lab) -> None:
     done = srun.launch("task.py", "--engine", "slurm", "--workers", "2", "fail")
     assert done.returncode == 1

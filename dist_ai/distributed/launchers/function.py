@@ -90,10 +90,8 @@ def find(told: str) -> Callable[..., Any]:
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[MAIN] = importlib.util.module_from_spec(spec)
-        global _reading
-        _reading = where["file"]
-        spec.loader.exec_module(module)
-        _reading = None
+        with _reading_is(where["file"]):
+            spec.loader.exec_module(module)
     found: Callable[..., Any] | None = getattr(module, where["name"], None)
     if found is None:
         raise ConfigError(
@@ -117,6 +115,16 @@ def refuse_while_reading(what: str) -> None:
 
 
 _reading: str | None = None
+
+
+@contextmanager
+def _reading_is(file: str) -> Iterator[None]:
+    global _reading
+    _reading = file
+    try:
+        yield
+    finally:
+        _reading = None
 
 
 def _place_of(function: Callable[..., Any]) -> dict[str, Any] | None:
@@ -159,7 +167,7 @@ def shipped(function: Callable[..., Any], args: Arguments, folder: Path) -> Iter
         return
     data = _pickled(function, args)
     digest = hashlib.sha256(data).hexdigest()
-    file = folder / f"function-{digest[:16]}.pickle"
+    file = folder / f"function-{os.getpid()}.pickle"  # another launch that finds the folder taken must not remove it
     folder.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     try:
