@@ -115,6 +115,7 @@ class CollabDataLoaders(DataLoaders):
         path: str | Path = ".",
         *,
         delimiter: str = ",",
+        encoding: str = "utf-8",
         **options: Unpack[CollabOptions],
     ) -> Self:
         """Returns loaders of a CSV file.
@@ -123,9 +124,10 @@ class CollabDataLoaders(DataLoaders):
             csv: the file or its address, ``.gz`` too; its first line has the columns' names.
             path: not used; here because fastai's has it.
             delimiter: between its values.
+            encoding: of the file.
             options: see `CollabOptions`.
         """
-        return cls.from_df(read_csv(csv, delimiter=delimiter), **options)
+        return cls.from_df(read_csv(csv, delimiter=delimiter, encoding=encoding), **options)
 
     @classmethod
     def from_parquet(cls, path: str | Path, **options: Unpack[CollabOptions]) -> Self:

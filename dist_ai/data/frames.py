@@ -53,17 +53,18 @@ def as_frame(source: Any) -> Any:
     return frame.set_axis([str(name) for name in frame.columns], axis=1)
 
 
-def read_csv(file: Any, *, delimiter: str = ",", text: Iterable[str] = ()) -> Any:
+def read_csv(file: Any, *, delimiter: str = ",", encoding: str = "utf-8", text: Iterable[str] = ()) -> Any:
     """Returns the rows of a CSV file as a data frame; see `Table.from_csv` for what its values become.
 
     Args:
         file: the file or its address.
         delimiter: between the values.
+        encoding: of the file.
         text: columns whose values stay text.
     """
     import pandas as pd
 
-    table = Table.from_csv(file, delimiter=delimiter, text=text)
+    table = Table.from_csv(file, delimiter=delimiter, encoding=encoding, text=text)
     frame = as_frame(table)
     # An empty field is a missing value also where the column is text.
     return frame.apply(lambda column: column.replace("", None) if not pd.api.types.is_numeric_dtype(column) else column)

@@ -9,6 +9,7 @@ A `Row` reads its columns by name, as an attribute or by place, so a getter read
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,20 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from dist_ai.errors import DataError, did_you_mean
+from dist_ai.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["Columns", "Row", "Table", "as_items", "column_of", "is_row", "missing", "no_column"]
+__all__ = [
+    "Columns",
+    "Row",
+    "Table",
+    "as_items",
+    "column_of",
+    "is_row",
+    "missing",
+    "no_column",
+    "other_encoding",
+    "require_encoding",
+]
 
 
 @runtime_checkable
@@ -120,8 +132,17 @@ class Table(Sequence[Row]):
 
     @classmethod
     def from_arrow(cls, table: Any) -> Table:
-        """Returns the rows of a `pyarrow.Table`; its memory is shared."""
-        return cls({name: table.column(place) for place, name in enumerate(table.column_names)})
+        """Returns the rows of a `pyarrow.Table`; its memory is shared.
+
+        Raises:
+            DataError: several columns have one name.
+        """
+        columns: dict[str, Any] = {}
+        for place, name in enumerate(table.column_names):
+            if name in columns:
+                raise DataError(f"the table has several columns named {name!r}; rename them")
+            columns[name] = table.column(place)
+        return cls(columns)
 
     @classmethod
     def from_hub(cls, dataset: Any) -> Table:
@@ -138,6 +159,7 @@ class Table(Sequence[Row]):
         *,
         delimiter: str = ",",
         header: bool = True,
+        encoding: str = "utf-8",
         columns: Iterable[str] | None = None,
         text: Iterable[str] = (),
         filesystem: Any = None,
@@ -148,6 +170,7 @@ class Table(Sequence[Row]):
             file: the file, or its address (``s3://bucket/rows.csv``); ``.gz`` and the like are unpacked.
             delimiter: between the values.
             header: whether the first line has the columns' names; they are f0, f1, ... otherwise.
+            encoding: of the file, such as ``"latin-1"`` or ``"utf-16"``.
             columns: read only these; by default all.
             text: columns whose values stay text: "007" is 7 otherwise.
             filesystem: a `pyarrow.fs.FileSystem` on which `file` is a path.
@@ -155,14 +178,17 @@ class Table(Sequence[Row]):
         An empty field is missing in a column of numbers and "" in one of text; "NA" and "null" are text like any other.
 
         Raises:
-            DataError: there is no such file, or it is no table.
+            ConfigError: there is no such encoding.
+            DataError: there is no such file, it is no table, it has another encoding, or several columns of one name.
         """
         import pyarrow
         from pyarrow import csv
 
+        require_encoding(encoding)
+
         options = {
             "parse_options": csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            "read_options": csv.ReadOptions(autogenerate_column_names=not header),
+            "read_options": csv.ReadOptions(autogenerate_column_names=not header, encoding=encoding),
             "convert_options": csv.ConvertOptions(
                 null_values=[""],
                 include_columns=list(columns) if columns is not None else None,
@@ -173,9 +199,19 @@ class Table(Sequence[Row]):
         def read() -> Any:
             files, path = _existing(file, filesystem)
             with files.open_input_stream(path) as stream:
-                return csv.read_csv(stream, **options)
+                table = csv.read_csv(stream, **options)
+            for field in table.schema:  # what pyarrow makes of bytes that are no text
+                if pyarrow.types.is_binary(field.type):
+                    raise DataError(other_encoding(file, encoding, f"column {field.name!r}"))
+            return table
 
-        return cls.from_arrow(_read(read, file, "CSV"))
+        try:
+            return cls.from_arrow(_read(read, file, "CSV"))
+        except UnicodeDecodeError as error:
+            wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
+            raise DataError(other_encoding(file, encoding, wrong)) from error
+        except UnicodeError as error:  # utf-16 without its mark
+            raise DataError(other_encoding(file, encoding, str(error))) from error
 
     @classmethod
     def from_parquet(cls, path: str | Path, *, columns: Iterable[str] | None = None, filesystem: Any = None) -> Table:
@@ -335,6 +371,19 @@ def missing(x: Any) -> bool:
     )
 
 
+def require_encoding(encoding: str) -> None:
+    """Raises `ConfigError` for an encoding of text that Python does not know."""
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise ConfigError(f"encoding={encoding!r}: there is no such encoding") from error
+
+
+def other_encoding(file: str | Path, encoding: str, where: str) -> str:
+    """Returns the message for a file that is not encoded as was said."""
+    return f"{file} is not encoded in {encoding} ({where}); give encoding='latin-1' or what it is, or convert the file"
+
+
 def no_column(column: Any, names: Iterable[str]) -> str:
     """Returns the message for a column that is not there; it names the nearest."""
     names = [str(name) for name in names]
@@ -389,4 +438,7 @@ def _read(read: Any, file: str | Path, kind: str) -> Any:
     try:
         return read()
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as {kind}: {error}") from error
+        # Text of two bytes a letter is full of zeros.
+        hint = "; was it written in another encoding? give encoding='utf-16', 'latin-1' or what it is"
+        of_text = "UTF8" in str(error) or "\0" in str(error)
+        raise DataError(f"{file} cannot be read as {kind}: {error}{hint if of_text else ''}") from error

@@ -108,6 +108,7 @@ class TabularDataLoaders(DataLoaders):
         path: str | Path = ".",
         *,
         delimiter: str = ",",
+        encoding: str = "utf-8",
         text: Iterable[str] = (),
         **options: Unpack[TabularOptions],
     ) -> Self:
@@ -117,10 +118,11 @@ class TabularDataLoaders(DataLoaders):
             csv: the file or its address, ``.gz`` too; its first line has the columns' names.
             path: not used; here because fastai's has it.
             delimiter: between its values.
+            encoding: of the file.
             text: columns whose values stay text: "007" is 7 otherwise.
             options: see `TabularOptions`.
         """
-        return cls.from_df(read_csv(csv, delimiter=delimiter, text=text), **options)
+        return cls.from_df(read_csv(csv, delimiter=delimiter, encoding=encoding, text=text), **options)
 
     @classmethod
     def from_parquet(cls, path: str | Path, **options: Unpack[TabularOptions]) -> Self:

@@ -172,6 +172,7 @@ class TextDataLoaders(DataLoaders):
         *,
         header: bool = True,
         delimiter: str = ",",
+        encoding: str = "utf-8",
         **options: Unpack[ColumnOptions],
     ) -> Self:
         """Returns loaders of a CSV file with a column of texts, or several, and one of labels.
@@ -181,12 +182,14 @@ class TextDataLoaders(DataLoaders):
             csv_fname: its name.
             header: whether its first line has the columns' names.
             delimiter: between its values.
+            encoding: of the file.
             options: see `ColumnOptions`.
 
         Raises:
-            DataError: as `from_df`; or the file is no table.
+            DataError: as `from_df`; or the file is no table, or has another encoding.
         """
-        return cls.from_df(Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter), path, **options)
+        table = Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter, encoding=encoding)
+        return cls.from_df(table, path, **options)
 
     @classmethod
     def from_parquet(cls, path: str | Path, **options: Unpack[ColumnOptions]) -> Self:

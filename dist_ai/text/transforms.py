@@ -13,6 +13,7 @@ import torch
 
 from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.types import TensorLMText, TensorText, plain
+from dist_ai.data.table import other_encoding, require_encoding
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.rules import DEFAULT_RULES, SPECIALS, as_text, in_fields, prepared, restored
 from dist_ai.text.tokenizers import (
@@ -43,15 +44,12 @@ class ReadText(Transform):
 
     def encodes(self, x: Path) -> Any:
         """Returns the text."""
+        require_encoding(self.encoding)
         try:
             return x.read_text(encoding=self.encoding)
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{x} is not encoded in {self.encoding} (byte {error.start} is {error.object[error.start]:#04x}); give "
-                "encoding='latin-1' or what it is, or convert the file"
-            ) from error
-        except LookupError as error:
-            raise ConfigError(f"encoding={self.encoding!r}: there is no such encoding") from error
+            wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
+            raise DataError(other_encoding(x, self.encoding, wrong)) from error
 
 
 @dataclass

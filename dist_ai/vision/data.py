@@ -258,6 +258,7 @@ class ImageDataLoaders(DataLoaders):
         *,
         header: bool = True,
         delimiter: str = ",",
+        encoding: str = "utf-8",
         fn_col: str | int = 0,
         folder: str | Path = "",
         suff: str = "",
@@ -274,11 +275,12 @@ class ImageDataLoaders(DataLoaders):
             csv_fname: the CSV file's name.
             header: whether its first line has the columns' names.
             delimiter: between its values.
+            encoding: of the file.
             fn_col, folder, suff, label_col, label_delim, y_block, valid_col: see `from_df`.
             options: see `ImageOptions`.
         """
         return cls.from_df(
-            Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter),
+            Table.from_csv(Path(path, csv_fname), header=header, delimiter=delimiter, encoding=encoding),
             path,
             fn_col=fn_col,
             folder=folder,

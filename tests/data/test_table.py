@@ -17,7 +17,7 @@ from pyarrow import dataset, fs, parquet
 
 from dist_ai.data import Table, as_items
 from dist_ai.data.table import Row, column_of
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 
 COLUMNS = {"file": ["1.jpg", "2.jpg", "3.jpg"], "count": [3, 1, 2], "ok": [True, False, True]}
 
@@ -198,3 +198,37 @@ def test_what_cannot_be_numbered_is_refused_with_the_way_out(tmp_path: Path):
         as_items(tmp_path)
     with pytest.raises(DataError, match="is one dict and not a collection of items"):
         as_items({"a": [1]})
+
+
+def test_a_csv_file_of_another_encoding_is_named_and_read_where_it_is_said(tmp_path: Path):
+    file = tmp_path / "t.csv"
+    file.write_text("id,town\n1,Köln\n2,Bonn\n", encoding="latin-1")
+    told = re.escape("t.csv is not encoded in utf-8 (column 'town'); give encoding='latin-1'")
+    with pytest.raises(DataError, match=told):
+        Table.from_csv(file)
+    assert [row.town for row in Table.from_csv(file, encoding="latin-1")] == ["Köln", "Bonn"]
+    with pytest.raises(DataError, match="invalid UTF8 data; was it written in another encoding"):
+        Table.from_csv(file, text=["town"])
+    with pytest.raises(DataError, match=r"not encoded in ascii \(byte 11 is 0xf6\)"):
+        Table.from_csv(file, encoding="ascii")
+    with pytest.raises(DataError, match="not encoded in utf-16"):
+        Table.from_csv(file, encoding="utf-16")
+    with pytest.raises(ConfigError, match="encoding='latn-1': there is no such encoding"):
+        Table.from_csv(file, encoding="latn-1")
+    file.write_text("stra\xdfe,n\n1,2\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"not encoded in utf-8 \(byte 4 is 0xdf\)"):
+        Table.from_csv(file)
+    file.write_text("id,town\n1,Bonn\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"another encoding\? give encoding='utf-16'"):
+        Table.from_csv(file)
+    assert Table.from_csv(file, encoding="utf-16")[0].town == "Bonn"
+
+
+def test_columns_of_one_name_are_an_error_whatever_the_table_is_read_from(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("id,n,n\n1,2,3\n")
+    for read in (
+        lambda: Table.from_csv(tmp_path / "t.csv"),
+        lambda: Table.from_arrow(pa.table([[1], [2]], names=["n", "n"])),
+    ):
+        with pytest.raises(DataError, match="several columns named 'n'; rename them"):
+            read()
