@@ -17,6 +17,7 @@ from dist_ai.data import (
     DataLoaders,
     IndexSplitter,
     LoaderOptions,
+    MultiCategoryBlock,
     RandomSplitter,
     RegressionBlock,
     TransformBlock,
@@ -41,7 +42,7 @@ class SeriesOptions(LoaderOptions, total=False):
 
     Attributes:
         y_block: what the labels are; by default numbers where they are floats, several numbers where they are lists or rows
-            of floats, else classes.
+            of floats, several classes where they are lists of words, else classes.
         missing: what to do about missing values: ``"raise"`` (the default), ``"previous"``, ``"linear"``, ``"mean"``, ``"zero"``.
         scale: a transform that learns from all training series: `Standardize()`, `ScaleRange()`.
         pad: fill up shorter series to the longest; otherwise series of different lengths are an error.
@@ -87,6 +88,8 @@ class TSDataLoaders(DataLoaders):
 
     Series of different lengths need ``pad=True``: all are filled up to the longest with NaN, which our models leave out, so that
     no number depends on which series share a batch.
+
+    New series are arrays, `dls.test_dl(X)`; with labels, ``dls.test_dl([LabelledSeries(x, y), ...], with_labels=True)``.
     """
 
     @classmethod
@@ -120,8 +123,12 @@ class TSDataLoaders(DataLoaders):
         if valid is not None and splits is not None:
             raise ConfigError("valid= and splits= both say which series validate; give one of them")
         if valid is not None:
+            if not isinstance(valid, tuple | list) or len(valid) != 2:
+                raise ConfigError(f"valid={type(valid).__name__}: expected series and labels, valid=(X_valid, y_valid)")
             splits = range(len(items)), range(len(items), len(items) + len(valid[0]))
             items += _zipped(*valid)
+        elif splits is not None and (both := set(splits[0]) & set(splits[1])):
+            raise ConfigError(f"series {min(both)} is in both parts of splits; what trains must not validate")
         return cls._from_series(items, splits, options)
 
     @classmethod
@@ -185,9 +192,17 @@ class TSDataLoaders(DataLoaders):
         New items are rows of such a table, or series.
         """
         rows = as_items(df)
+        if not len(rows):
+            raise DataError("the frame has no rows; there is nothing to learn from")
         labels = [label] if isinstance(label, str) else list(label)
-        names = list(rows[0]) if len(rows) else []
+        names = list(rows[0])
         steps = list(values) if values is not None else [name for name in names if name not in (*labels, valid_col)]
+        wrong = [name for name in steps if name in names and isinstance(rows[0][name], str)]
+        if wrong:
+            raise DataError(
+                f"column {wrong[0]!r} holds text ({rows[0][wrong[0]]!r:.40}) and no step of a series; name the columns of the "
+                "steps: values=[...]"
+            )
         get_y = ColReader(label if isinstance(label, str) else labels)
         made, rest = _parted(options)
         return cls._from_block(
@@ -302,6 +317,8 @@ def _parted(options: SeriesOptions) -> tuple[_Made, Any]:
 def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
     """Returns arrays of series and of labels as items."""
     X = X.to_numpy() if hasattr(X, "iloc") else X
+    if y is None:
+        raise DataError("no labels (y is None); for what follows a series there is TSForecastDataLoaders")
     if len(X) != len(y):
         raise DataError(f"{len(X)} series and {len(y)} labels; expected one label for each series")
     if not len(X):
@@ -332,7 +349,8 @@ def _block_of(labels: Sequence[Any]) -> TransformBlock:
     """Returns the block for what labels look like."""
     first = labels[0]
     if isinstance(first, list | tuple | np.ndarray):
-        return RegressionBlock(len(first))
+        of_words = any(isinstance(each, str) for each in first)
+        return MultiCategoryBlock() if of_words else RegressionBlock(len(first))
     return RegressionBlock(1) if all(isinstance(each, float) for each in labels) else CategoryBlock()
 
 

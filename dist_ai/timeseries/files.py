@@ -70,6 +70,7 @@ def _of_line(line: str, says: dict[str, str], where: str) -> LabelledSeries:
         label = float(channels.pop())
     elif says.get("classlabel", "").startswith("true"):
         label = channels.pop().strip()
+        label = None if label == "?" else label  # as the archive writes what is not told
     rows = [_numbers(channel.split(","), where) for channel in channels]
     if len(lengths := {len(row) for row in rows}) > 1:
         raise DataError(
@@ -121,11 +122,17 @@ def read_csv(file: str | Path) -> np.ndarray:
 
 
 def read_series(file: str | Path) -> np.ndarray:
-    """Returns the one series of a file: the array of a `.npy` file, as NumPy saves it, or what `read_csv` reads.
+    """Returns the one series of a file: the array of a `.npy` file, as NumPy saves it, the series of a `.ts` file, or what
+    `read_csv` reads.
 
     Raises:
-        DataError: the file is not there, or holds no series.
+        DataError: the file is not there, or holds no series, or more than one.
     """
+    if Path(file).suffix.lower() == ".ts":
+        several = read_ts(file)
+        if len(several) > 1:
+            raise DataError(f"{file} holds {len(several)} series, and one is wanted; read_ts reads them all")
+        return several[0].series
     if Path(file).suffix.lower() != ".npy":
         return read_csv(file)
     try:

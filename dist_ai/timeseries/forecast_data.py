@@ -109,7 +109,10 @@ class TSForecastDataLoaders(DataLoaders):
         [(8, 1, 10), (8, 1, 5)]
         """
         several = X if isinstance(X, list) and len(X) and np.ndim(X[0]) else [X]
-        found = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in several]
+        try:
+            found = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in several]
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the series have values that are no numbers: {error}") from error
         if len({each.shape[0] for each in found}) != 1 or any(each.ndim != 2 for each in found):
             shapes = ", ".join(str(each.shape) for each in found[:4])
             raise DataError(f"series of shapes {shapes}; expected (channels, length), and as many channels in each")
@@ -151,9 +154,15 @@ class TSForecastDataLoaders(DataLoaders):
             options: see `ForecastOptions`; `context` and `horizon` are needed.
 
         Raises:
+            ConfigError: a target is said to be known of the future.
             DataError: no such column; times that are doubled, unsorted or have gaps; missing values, or series too short.
         """
         chosen = [targets] if isinstance(targets, str) else list(targets)
+        if both := [name for name in chosen if name in known]:
+            raise ConfigError(
+                f"column {both[0]!r} is in targets and in known: the model would be told the answer; leave it out of known, and "
+                "its past is looked at all the same"
+            )
         channels = list(dict.fromkeys([*chosen, *inputs, *known]))
         missing = _checked_fill(options.get("missing", "raise"))
         series = long_series(df, time=time, channels=channels, id=id, missing=missing)

@@ -141,6 +141,11 @@ def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
 
 
 def _by_id(df: Any, id: str) -> list[tuple[Any, Any]]:
+    if (nameless := df[id].isna().to_numpy()).any():  # which groupby would let fall
+        row = int(np.flatnonzero(nameless)[0])
+        raise DataError(f"row {row} has no series: nothing in {id!r}; fill it, or leave such rows out")
+    if not len(df):
+        raise DataError("the frame has no rows; there is nothing to learn from")
     return [(name, rows.reset_index(drop=True)) for name, rows in df.groupby(id, sort=False)]
 
 

@@ -108,7 +108,15 @@ def forecast_learner(
         config: options of the forecaster: ``{"hidden": 512}``, or ``{"normalize": None}``; see `forecast_model`.
         options: see `LearnerOptions`; the loss is by default `ForecastLoss("l1")`, and metrics are the mean absolute and the root
             mean squared error in the units of the data.
+
+    Raises:
+        ConfigError: the loaders are of no windows, or there is no such architecture.
     """
+    if not isinstance(dls, TSForecastDataLoaders):
+        raise ConfigError(
+            f"{type(dls).__name__} holds no windows to forecast from; make them with TSForecastDataLoaders, or tell what a "
+            "series is with ts_learner"
+        )
     windows = dls.windows
     shape: dict[str, Any] = {
         "channels": windows.series[0].values.shape[0],
@@ -158,6 +166,11 @@ class ForecastLearner(Learner):
         if columns is None:
             raise DataError(
                 "the model was trained from arrays, or was loaded; give the history as an array (channels, length)"
+            )
+        if future is not None:
+            raise DataError(
+                "future= goes with an array; with a frame, what is known of the future is in rows at its end, without targets: "
+                "pd.concat([history, future])"
             )
         import pandas as pd
 

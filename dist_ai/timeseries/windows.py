@@ -96,8 +96,8 @@ class Windows(Sequence[Window]):
         known: Sequence[int] = (),
     ) -> None:
         for name, value in (("context", context), ("horizon", horizon)):
-            if value != int(value) or value < 1:
-                raise ConfigError(f"{name}={value}: expected a number of steps, at least 1")
+            if not isinstance(value, int | float | np.integer) or value != int(value) or value < 1:
+                raise ConfigError(f"{name}={value!r}: expected a number of steps, at least 1")
         if not len(series):
             raise DataError("no series to cut windows from")
         channels = series[0].values.shape[0]
@@ -106,6 +106,13 @@ class Windows(Sequence[Window]):
         self.known = list(known)
         if wrong := [each for each in (*self.targets, *self.known) if not 0 <= each < channels]:
             raise ConfigError(f"channel {wrong[0]}, and there are {channels}, 0 to {channels - 1}")
+        if not self.targets:
+            raise ConfigError("targets is empty: say which channels are forecast")
+        if both := sorted({*self.targets} & {*self.known}):
+            raise ConfigError(
+                f"channel {both[0]} is to be forecast and is known of the future: the model would be told the answer; leave it "
+                "out of known, and its past is looked at all the same"
+            )
         counts = [max(0, each.values.shape[1] - context - horizon + 1) for each in self.series]
         if not sum(counts):
             longest = max(each.values.shape[1] for each in self.series)

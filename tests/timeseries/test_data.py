@@ -222,6 +222,8 @@ def test_missing_values_are_an_error_that_says_where_and_what_to_do() -> None:
         (lambda f: f.assign(day=[None, *f.day[1:]]), "row 0 of series 's0' has no time in 'day'"),
         (lambda f: f.assign(a="text"), "column 'a' has values that are no numbers"),
         (lambda f: f.assign(kind=None), r"series 0 has no label"),
+        (lambda f: f.assign(name=[*f.name[:-1], None]), "row 49 has no series: nothing in 'name'"),
+        (lambda f: f.head(0), "the frame has no rows"),
     ],
 )
 def test_a_long_frame_that_is_not_one_is_named(change: Any, said: str) -> None:
@@ -270,3 +272,33 @@ def test_frames_and_arrays_of_objects_are_series_too() -> None:
         torch.testing.assert_close(
             TSDataLoaders.from_arrays(like, pd.Series(y), bs=8, num_workers=0).one_batch()[0], expected
         )
+
+
+def test_series_that_train_cannot_validate() -> None:
+    X, y = labelled()
+    with pytest.raises(ConfigError, match="series 8 is in both parts of splits; what trains must not validate"):
+        TSDataLoaders.from_arrays(X, y, splits=(range(10), range(8, 24)), **QUICK)
+
+
+def test_lists_of_words_are_several_classes_each() -> None:
+    X, _ = labelled()
+    dls = TSDataLoaders.from_arrays(X, [["low"], ["low", "loud"]] * 12, **QUICK)
+    assert (dls.vocab, dls.one_batch()[1].shape) == (["loud", "low"], (4, 2))
+
+
+def test_what_is_no_pair_and_what_is_no_label_is_named() -> None:
+    X, y = labelled()
+    with pytest.raises(ConfigError, match=r"valid=ndarray: expected series and labels, valid=\(X_valid, y_valid\)"):
+        TSDataLoaders.from_arrays(X, y, valid=X, **QUICK)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"no labels \(y is None\)"):
+        TSDataLoaders.from_arrays(X, None, **QUICK)
+
+
+def test_a_wide_frame_with_a_column_of_text_names_it() -> None:
+    frame = pd.DataFrame(labelled(channels=1)[0][:, 0]).assign(kind=["a", "b"] * 12, place="Bonn")
+    with pytest.raises(
+        DataError, match=r"column 'place' holds text \('Bonn'\) and no step of a series; name the columns"
+    ):
+        TSDataLoaders.from_wide_df(frame, label="kind", **QUICK)
+    with pytest.raises(DataError, match="the frame has no rows"):
+        TSDataLoaders.from_wide_df(frame.head(0), label="kind", **QUICK)

@@ -93,3 +93,13 @@ def test_a_file_of_numpy_is_one_series_and_what_would_be_unpickled_is_refused(tm
     for name in ("b.npy", "c.npy", "nowhere.npy"):
         with pytest.raises(DataError, match=rf"{name} is no array that can be read: "):
             read_series(tmp_path / name)
+
+
+def test_a_ts_file_of_one_series_is_that_series(tmp_path: Path) -> None:
+    (tmp_path / "one.ts").write_text(HEAD + "1,2:3,4:a\n")
+    np.testing.assert_array_equal(read_series(tmp_path / "one.ts"), [[1, 2], [3, 4]])
+    (tmp_path / "two.ts").write_text(HEAD + "1,2:3,4:a\n1,2:3,4:b\n")
+    with pytest.raises(DataError, match=r"two\.ts holds 2 series, and one is wanted; read_ts reads them all"):
+        read_series(tmp_path / "two.ts")
+    (tmp_path / "two.ts").write_text(HEAD + "1,2:3,4:?\n")
+    assert read_ts(tmp_path / "two.ts")[0].label is None

@@ -213,3 +213,25 @@ def test_a_list_of_numbers_is_one_series_and_steps_are_whole_numbers() -> None:
     assert len(dls.windows.series) == 1
     with pytest.raises(ConfigError, match=r"horizon=1.5: expected a number of steps, at least 1"):
         TSForecastDataLoaders.from_arrays(np.arange(100.0), context=10, horizon=1.5)  # type: ignore[typeddict-item]
+
+
+def test_what_is_to_be_forecast_cannot_be_known_of_the_future() -> None:
+    with pytest.raises(
+        ConfigError, match="channel 0 is to be forecast and is known of the future: the model would be told"
+    ):
+        TSForecastDataLoaders.from_arrays(waves(), targets=[0], known=[0], **QUICK)
+    with pytest.raises(
+        ConfigError, match="column 'load' is in targets and in known: the model would be told the answer"
+    ):
+        TSForecastDataLoaders.from_long_df(frame(), time="ts", targets="load", known=["hour", "load"], **QUICK)
+    with pytest.raises(ConfigError, match="targets is empty: say which channels are forecast"):
+        TSForecastDataLoaders.from_arrays(waves(), targets=[], **QUICK)
+
+
+def test_arrays_of_what_is_no_number_are_named() -> None:
+    with pytest.raises(
+        DataError, match="the series have values that are no numbers: could not convert string to float: 'x'"
+    ):
+        TSForecastDataLoaders.from_arrays(np.array(["1", "x"] * 50, dtype=object), **QUICK)
+    with pytest.raises(ConfigError, match="context='day': expected a number of steps, at least 1"):
+        TSForecastDataLoaders.from_arrays(waves(), context="day", horizon=4)  # type: ignore[typeddict-item]

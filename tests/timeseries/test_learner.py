@@ -28,6 +28,7 @@ from dist_ai.timeseries import (
     WalkForwardSplitter,
     Window,
     architectures,
+    forecast_learner,
     forecasters,
     plot_forecast,
     ts_learner,
@@ -215,6 +216,8 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
         DataError, match=r"0 row\(s\) come after the last value of load, and 6 are forecast; give a row for each"
     ):
         learn.forecast(both)  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"with a frame, what is known of the future is in rows at its end.*pd.concat"):
+        learn.forecast(both, future.tail(6))  # type: ignore[attr-defined]
     for column in ("site", "ts", "load", "phase"):
         with pytest.raises(DataError, match=f"there is no column '{column}'; did you mean '{column}s'"):
             learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
@@ -279,6 +282,8 @@ def test_what_cannot_be_forecast_says_why() -> None:
         learn.forecast(hourly())
     with pytest.raises(ConfigError, match="season=25: expected 1 to context=24 steps"):
         learn.backtest(season=25)
+    with pytest.raises(ConfigError, match="TSDataLoaders holds no windows to forecast from; make them with TSForecast"):
+        forecast_learner(TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0))  # type: ignore[arg-type]
 
 
 def test_an_epoch_of_augmentations_changes_what_is_learned_and_not_what_is_validated() -> None:
