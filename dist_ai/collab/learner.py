@@ -15,6 +15,7 @@ from dist_ai.data import DataLoaders, ReadRows, RowData
 from dist_ai.errors import ConfigError
 from dist_ai.export import ModelSpec
 from dist_ai.layers import embedding_size
+from dist_ai.layers.activation import bounds_of
 from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner
 
 __all__ = ["CollabLearner", "collab_learner"]
@@ -53,10 +54,8 @@ class CollabLearner(Learner):
         if not isinstance(rows, RowData):
             return []
         recommender = self.recommender
-        cats = rows.rows.cats
-        users = {name: code for code, name in enumerate(recommender.users)}
-        found = cats[cats[:, 0] == users.get(user, -1), 1]
-        return [recommender.items[code] for code in found.tolist()]
+        cats, code = rows.rows.cats, recommender.user_code(user)
+        return [recommender.items[item] for item in cats[cats[:, 0] == code, 1].tolist()] if code else []
 
 
 @known_arguments(LearnerOptions)
@@ -99,7 +98,10 @@ def collab_learner(
         raise ConfigError(f"{needless[0]} is for the model with hidden layers; give use_nn=True, or leave it out")
     if use_nn and sparse:
         raise ConfigError("sparse=True is for the dot product, all of whose weights are embeddings; leave use_nn out")
-    y_range_plain = None if y_range is None else list(y_range)
+    bounds = bounds_of(y_range)
+    for name in emb_szs or ():
+        if name not in reader.seen_cats:
+            raise ConfigError(f"emb_szs names {name!r}, and the columns are {' and '.join(reader.seen_cats)}")
     arguments: dict[str, Any]
     if use_nn:
         numbers = [
@@ -108,11 +110,11 @@ def collab_learner(
         arguments = {
             "emb_szs": [list(pair) for pair in zip(sizes, numbers, strict=True)],
             "layers": [50] if layers is None else list(layers),
-            "y_range": y_range_plain,
+            "y_range": bounds,
             **(config or {}),
         }
     else:
-        arguments = {"n_factors": n_factors, "n_users": sizes[0], "n_items": sizes[1], "y_range": y_range_plain}
+        arguments = {"n_factors": n_factors, "n_users": sizes[0], "n_items": sizes[1], "y_range": bounds}
         arguments |= {"sparse": True} if sparse else {}
     with first_weights(dls):
         model: nn.Module = (EmbeddingNN if use_nn else EmbeddingDotBias)(**arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,7 @@ class Recommender:
         """
         codes = torch.arange(1, len(self.items)) if items is None else self.codes(items)
         device = next(self.model.parameters()).device
-        user_code = self._user_codes.get(user, 0)
-        if not user_code and user is not None:
-            self._check_kind(user)
+        user_code = self.user_code(user)
         was_training = self.model.training
         self.model.eval()
         try:
@@ -120,6 +118,8 @@ class Recommender:
             DataError: one is unknown; names the nearest.
         """
         codes = self._item_codes if is_item else self._user_codes
+        if isinstance(names, str):
+            raise DataError(f"{names!r} is one name, and a list of them is expected: [{names!r}]")
         for name in names:
             if name not in codes:
                 raise DataError(
@@ -128,14 +128,24 @@ class Recommender:
                 )
         return torch.tensor([codes[name] for name in names], dtype=torch.int64)
 
-    def _check_kind(self, user: Any) -> None:
-        """Refuses the text "3" where training had the number 3: it would be taken for somebody unknown."""
+    def user_code(self, user: Any) -> int:
+        """Returns the code of a user; 0 for one that training did not see.
+
+        Raises:
+            DataError: it is several users; or is known, and written as another kind of value.
+        """
+        if not isinstance(user, Hashable):
+            raise DataError(f"{user!r:.60} is no user, but a {type(user).__name__}; ask for one user at a time")
+        if (code := self._user_codes.get(user, 0)) or user is None:
+            return code
+        # The text "3" where training had the number 3 would be taken for somebody unknown.
         meant = next((known for known in self.users[1:] if str(known) == str(user)), None)
         if meant is not None:
             raise DataError(
                 f"user {user!r} is a value of type {type(user).__name__}, and training had {meant!r}, of type "
                 f"{type(meant).__name__}; give it as that"
             )
+        return 0
 
     def _part(self, user: int, items: torch.Tensor) -> torch.Tensor:
         cats = torch.stack([torch.full_like(items, user), items], 1)

@@ -173,6 +173,9 @@ def numbers_of(to: TabularFrame, name: str) -> Any:
     column = to[name]
     if pd.api.types.is_datetime64_any_dtype(column):
         raise DataError(f"column {name!r} holds dates: make numbers and categories of them with add_datepart")
+    if getattr(column.dtype, "kind", "O") in "mc":  # both would become float64 without a word
+        how = ".dt.total_seconds()" if column.dtype.kind == "m" else ".abs() or its parts"
+        raise DataError(f"column {name!r} is of type {column.dtype} and holds no plain numbers; make them with {how}")
     try:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):

@@ -207,7 +207,13 @@ def sorted_classes(column: Any, name: str) -> list[Any]:
     Raises:
         DataError: they are of several types, or of one that no file can hold; names the column.
     """
-    seen = column.dropna().unique()
+    try:
+        seen = column.dropna().unique()
+    except TypeError as error:  # lists, dicts and the like
+        one = type(column.dropna().iloc[0]).__name__
+        raise DataError(
+            f"column {name!r} holds values of type {one}, which are no categories; expected text, whole numbers, or yes and no"
+        ) from error
     values = [value.item() if isinstance(value, np.generic) else value for value in list(seen)]
     kinds = {bool: "yes or no", str: "text", int: "numbers", float: "numbers"}
     found = {kinds.get(type(value), type(value).__name__) for value in values}

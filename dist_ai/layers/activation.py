@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from dist_ai.errors import ConfigError
 
-__all__ = ["SigmoidRange"]
+__all__ = ["SigmoidRange", "bounds_of"]
 
 
 class SigmoidRange(nn.Module):
@@ -36,3 +38,21 @@ class SigmoidRange(nn.Module):
     def extra_repr(self) -> str:
         """Returns the range."""
         return f"{self.low}, {self.high}"
+
+
+def bounds_of(y_range: Any) -> list[float] | None:
+    """Returns a range as what a file can hold: [low, high], or None.
+
+    Raises:
+        ConfigError: it is no two numbers, or empty.
+
+    >>> bounds_of((0, 5.5))
+    [0, 5.5]
+    """
+    if y_range is None:
+        return None
+    bounds = list(y_range) if isinstance(y_range, list | tuple) else []
+    if len(bounds) != 2 or not all(isinstance(bound, int | float) for bound in bounds):
+        raise ConfigError(f"y_range={y_range!r}: expected two numbers, (low, high)")
+    SigmoidRange(*bounds)  # looks at their order
+    return bounds

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import nn
 
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.layers.dropout import SeededDropout
 
-__all__ = ["hidden_layers"]
+__all__ = ["hidden_layers", "require_sizes"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -18,6 +19,17 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "selu": nn.SELU,
     "mish": nn.Mish,
 }
+
+
+def require_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Raises `ConfigError` for sizes of layers that are none.
+
+    >>> require_sizes("layers", [50, 0])
+    Traceback (most recent call last):
+    dist_ai.errors.ConfigError: layers=[50, 0]: expected sizes, whole numbers of at least 1
+    """
+    if not isinstance(sizes, list | tuple) or any(not isinstance(size, Integral) or size < 1 for size in sizes):
+        raise ConfigError(f"{name}={sizes!r}: expected sizes, whole numbers of at least 1")
 
 
 def hidden_layers(
@@ -40,11 +52,12 @@ def hidden_layers(
         lin_first: a layer is linear, activation, BatchNorm, dropout; otherwise BatchNorm, dropout, linear, activation.
 
     Raises:
-        ConfigError: `ps` of another length than `layers`, or an unknown activation.
+        ConfigError: a size that is none, `ps` of another length than `layers`, or an unknown activation.
 
     >>> hidden_layers(3, [5], use_bn=False)
     [Linear(in_features=3, out_features=5, bias=True), ReLU()]
     """
+    require_sizes("layers", layers)
     shares = [ps] * len(layers) if isinstance(ps, int | float) else list(ps)
     if len(shares) != len(layers):
         raise ConfigError(

@@ -165,6 +165,8 @@ class TabularDataLoaders(DataLoaders):
         columns = [*cats, *conts, *names_of(other_names), *names]
         data = ParquetData(train, columns=columns, buffer_bytes=buffer_bytes)
         procs, y_block = rest.pop("procs", _PROCS), rest.pop("y_block", None)
+        if fit_rows < 1:
+            raise ConfigError(f"fit_rows={fit_rows}: expected a number of rows to learn from, at least 1")
         rows = RowStream.fitted(data, procs, cats, conts, names, y_block, fit_rows=fit_rows)
         held_out = None if valid is None else rows.new(ParquetData(valid, columns=columns, buffer_bytes=buffer_bytes))
         return cls.from_dsets(rows, held_out, n_inp=1, **rest)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dist_ai.data.frames import RowError, TabularFrame, as_frame
+from dist_ai.data.table import no_column
 from dist_ai.errors import DataError
 
 __all__ = ["add_datepart", "add_elapsed_times", "cont_cat_split", "date_parts", "make_date"]
@@ -129,6 +130,9 @@ def cont_cat_split(df: Any, max_card: int = 20, dep_var: Sequence[str] | str = (
         max_card: whole numbers of more than so many different values are numbers; of fewer, categories. Fractions are numbers.
         dep_var: the targets, which are neither.
 
+    Raises:
+        DataError: a target is no column.
+
     >>> cont_cat_split([{"age": i, "kind": i % 2, "name": "a", "y": 0} for i in range(30)], dep_var="y")
     (['age'], ['kind', 'name'])
     """
@@ -136,6 +140,9 @@ def cont_cat_split(df: Any, max_card: int = 20, dep_var: Sequence[str] | str = (
 
     frame = as_frame(df)
     left_out = {dep_var} if isinstance(dep_var, str) else set(dep_var)
+    for name in left_out:  # or the target would be among the inputs
+        if name not in frame.columns:
+            raise DataError(f"dep_var: {no_column(name, frame.columns)}")
     conts: list[str] = []
     cats: list[str] = []
     for name in frame.columns:

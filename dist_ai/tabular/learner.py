@@ -11,6 +11,8 @@ from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders, ReadRows
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import ModelSpec
+from dist_ai.layers.activation import bounds_of
+from dist_ai.layers.mlp import require_sizes
 from dist_ai.learner import Learner, LearnerOptions, first_weights
 from dist_ai.tabular.models import FTTransformer, TabularModel, TabularResNet, get_emb_sz
 
@@ -54,6 +56,8 @@ def tabular_learner(
     """
     if arch not in _MODELS:
         raise ConfigError(f"arch={arch!r}: expected {', '.join(_MODELS)}{did_you_mean(arch, _MODELS)}")
+    if layers is not None:
+        require_sizes("layers", layers)
     if layers is not None and arch != "tabular_model":
         raise ConfigError(
             f"layers={list(layers)} is for arch='tabular_model'; {arch} is sized by config, such as n_blocks"
@@ -65,7 +69,7 @@ def tabular_learner(
         "emb_szs": [list(size) for size in get_emb_sz(reader.classes, emb_szs)],
         "n_cont": len(reader.seen_conts),
         "out_sz": dls.recipe.num_outputs if n_out is None else n_out,
-        "y_range": None if y_range is None else list(y_range),
+        "y_range": bounds_of(y_range),
         **({"layers": list(layers)} if layers is not None else {}),
         **(config or {}),
     }

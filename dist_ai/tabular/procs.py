@@ -15,7 +15,7 @@ import numpy as np
 from dist_ai.core.randomness import sample_keys
 from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
 from dist_ai.data.procs import TabularProc
-from dist_ai.errors import ConfigError, DataError
+from dist_ai.errors import ConfigError, DataError, did_you_mean
 from dist_ai.tabular.dates import add_datepart, date_parts
 
 __all__ = ["DateParts", "FillMissing", "Normalize", "RareCategories", "TargetEncode"]
@@ -54,6 +54,11 @@ class FillMissing(TabularProc):
 
     def setups(self, to: TabularFrame) -> None:
         """Learns what to fill with, and which columns lack numbers."""
+        for name in self.fill_vals:
+            if name not in to.cont_names:
+                raise ConfigError(
+                    f"FillMissing: fill_vals names {name!r}, which is not in cont_names{did_you_mean(name, to.cont_names)}"
+                )
         for name in to.cont_names:
             numbers = numbers_of(to, name)
             require_finite(name, numbers)
@@ -140,6 +145,10 @@ class RareCategories(TabularProc):
     kept: dict[str, list[Any]] = field(default_factory=dict, init=False)
 
     order: ClassVar[int] = 30
+
+    def __post_init__(self) -> None:
+        if self.min_count < 1:
+            raise ConfigError(f"RareCategories(min_count={self.min_count}): expected a number of rows, at least 1")
 
     def setups(self, to: TabularFrame) -> None:
         """Counts the categories; a column of which none is rare is left as it is."""

@@ -248,6 +248,10 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
         ratings_learner(use_nn=True).bias(["f4"])
     with pytest.raises(ConfigError, match="expected at least 1"):
         learn.recommend("u1", 0)
+    with pytest.raises(DataError, match=r"\['u1', 'u2'\] is no user, but a list; ask for one user at a time"):
+        learn.recommend(["u1", "u2"])
+    with pytest.raises(DataError, match=r"'f4' is one name, and a list of them is expected: \['f4'\]"):
+        learn.bias("f4")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +260,9 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
         ({"layers": [3]}, "layers is for the model with hidden layers; give use_nn=True"),
         ({"use_nn": True, "sparse": True}, "sparse=True is for the dot product"),
         ({"y_range": (5, 1)}, "expected the lower end first"),
+        ({"y_range": 5}, r"y_range=5: expected two numbers, \(low, high\)"),
+        ({"use_nn": True, "emb_szs": {"usr": 3}}, "emb_szs names 'usr', and the columns are user and film"),
+        ({"use_nn": True, "layers": [-1]}, r"layers=\[-1\]: expected sizes"),
     ],
 )
 def test_what_is_wrong_with_a_learner_is_named(options: dict[str, Any], message: str) -> None:

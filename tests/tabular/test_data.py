@@ -224,6 +224,18 @@ def test_new_rows_may_have_labels() -> None:
         ({}, {"y_names": ()}, r"y_names is empty"),
         ({}, {"cat_names": (), "cont_names": ()}, r"neither cat_names nor cont_names"),
         ({}, {"procs": [str]}, r"is no proc: expected a TabularProc"),
+        ({"job": [["cook"]] * 120}, {}, r"column 'job' holds values of type list, which are no categories"),
+        (
+            {"hours": pd.Timedelta(hours=3)},
+            {},
+            r"column 'hours' is of type timedelta64.* make them with .dt.total_seconds",
+        ),
+        ({"hours": 3j}, {}, r"column 'hours' is of type complex128 and holds no plain numbers"),
+        (
+            {},
+            {"procs": [Categorify, FillMissing("constant", fill_vals={"hour": 1.0})]},
+            r"fill_vals names 'hour', which is not in cont_names; did you mean 'hours'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_table_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:

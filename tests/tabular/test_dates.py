@@ -60,3 +60,8 @@ def test_whole_numbers_of_few_values_are_categories() -> None:
     frame = pd.DataFrame({"many": range(30), "few": [1, 2] * 15, "x": [0.5] * 30, "text": "a", "yes": True, "y": 1.0})
     assert cont_cat_split(frame, dep_var="y") == (["many", "x"], ["few", "text", "yes"])
     assert cont_cat_split(frame, max_card=1, dep_var=["y", "text"])[0] == ["many", "few", "x"]
+
+
+def test_a_target_that_is_no_column_is_named_and_not_left_among_the_inputs() -> None:
+    with pytest.raises(DataError, match=r"dep_var: no column 'pay'; there are age, pays; did you mean 'pays'"):
+        cont_cat_split([{"age": 3, "pays": 1}], dep_var="pay")

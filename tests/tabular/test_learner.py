@@ -148,6 +148,9 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
         ({"config": {"act": "reelu"}}, r"act='reelu': expected relu, .*did you mean 'relu'"),
         ({"arch": "ft_transformer"}, r"layers=\[16\] is for arch='tabular_model'"),
         ({"y_range": (3, 1)}, r"y_range=\(3, 1\): expected the lower end first"),
+        ({"y_range": 5}, r"y_range=5: expected two numbers, \(low, high\)"),
+        ({"layers": [16, 0]}, r"layers=\[16, 0\]: expected sizes, whole numbers of at least 1"),
+        ({"layers": 16}, r"layers=16: expected sizes"),
     ],
 )
 def test_what_is_wrong_with_a_learner_is_named(options: dict[str, Any], message: str) -> None:

@@ -133,3 +133,8 @@ def test_a_proc_with_state_that_is_no_dataclass_says_so() -> None:
 
     with pytest.raises(ConfigError, match="Forgetful keeps state but is not a dataclass"):
         TabularPandas(people(), [Forgetful, Categorify], ["job"], (), "rich")
+
+
+def test_an_argument_of_a_proc_that_cannot_work_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"RareCategories\(min_count=0\): expected a number of rows, at least 1"):
+        RareCategories(0)

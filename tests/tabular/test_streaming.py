@@ -56,6 +56,8 @@ def test_a_stream_is_learned_from_and_goes_on_in_the_middle(files: tuple[Path, P
 
 
 def test_procs_learn_from_some_row_groups_all_over_the_file(files: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match="fit_rows=0: expected a number of rows to learn from, at least 1"):
+        streamed(files, fit_rows=0)
     dls = streamed(files, fit_rows=60)
     frame = people(300)
     expected = frame.loc[[*range(20), *range(80, 100), *range(160, 180)], "hours"].mean()
