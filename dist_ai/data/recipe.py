@@ -128,6 +128,11 @@ class SampleRecipe:
         return any(getattr(tfm, "reads_text", False) for pipeline in self.inputs for tfm in pipeline.tfms)
 
     @property
+    def writes_text(self) -> bool:
+        """Whether a model of these samples continues a text and says nothing of it; a transform of an input tells (`is_lm`)."""
+        return any(getattr(tfm, "is_lm", False) for pipeline in self.inputs for tfm in pipeline.tfms)
+
+    @property
     def num_outputs(self) -> int:
         """How many numbers a model gives for a sample, from the targets' transforms: classes, or numbers of a regression.
 

@@ -14,7 +14,7 @@ from dist_ai.data.collate import samples_of
 from dist_ai.data.device import to_device, usable
 from dist_ai.data.loader import DataLoader
 from dist_ai.distributed.environment import World
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.export.artifact import load_export
 from dist_ai.losses import activation, decodes
 
@@ -80,7 +80,12 @@ class Predictor:
 
         Raises:
             BadSampleError: an item could not be read; names it.
+            ConfigError: it is a language model, which continues texts.
         """
+        if self.recipe.writes_text:
+            raise ConfigError(
+                "a language model says nothing of a text, it continues it: load_learner(directory).predict(text, n_words=20)"
+            )
         if not len(items):
             raise DataError("nothing to predict: the list of items is empty")
         loader = DataLoader(

@@ -103,10 +103,12 @@ def tokenizer_for(vocab: Vocab, tok_tfm: Tokenize | None, **options: Any) -> Tok
     """Returns the tokenizer that arguments ask for: one that is given, of given words, or one to be made.
 
     Raises:
-        ConfigError: both `vocab` and `tok_tfm`.
+        ConfigError: both `vocab` and `tok_tfm`, or one that is no `Tokenize`.
     """
     if vocab is not None and tok_tfm is not None:
         raise ConfigError("vocab beside tok_tfm: a Tokenize has its vocabulary; give one of them")
+    if tok_tfm is not None and not isinstance(tok_tfm, Tokenize):
+        raise ConfigError(f"tok_tfm={tok_tfm!r:.60}: expected a Tokenize, such as Tokenize('bpe')")
     given = vocab if isinstance(vocab, Tokenize) else tok_tfm
     if given is not None:
         changes = {"is_lm": options["is_lm"], "backwards": options["backwards"] or given.backwards}

@@ -69,8 +69,8 @@ class ColumnOptions(TextOptions, total=False):
         text_col: the column of texts, by name or place, the first by default; or several, each of which is put behind a mark.
         label_col: the column of labels, the second by default; or several, with a number each. A language model needs none.
         label_delim: between the labels of a text that has several.
-        y_block: what the labels are; by default several labels with `label_delim`, numbers where there are floats, and one
-            label otherwise.
+        y_block: what the labels are; by default several labels with `label_delim` or where there are lists of words, numbers
+            where there are floats, and one label otherwise.
         valid_col: a column with True for the validation texts, instead of `valid_pct`.
     """
 
@@ -148,6 +148,8 @@ class TextDataLoaders(DataLoaders):
         """
         check_options(options, ColumnOptions)
         rows = as_items(df)
+        if not len(rows):
+            raise DataError("the table has no rows: there is no text to learn from")
         text, of_loaders = _text_block((ColReader(options.get("text_col", 0)),), options)
         get_y: Any = None
         targets: list[TransformBlock] = []
@@ -238,7 +240,8 @@ def _target_block(rows: Any, get_y: ColReader) -> TransformBlock:
     if get_y.label_delim is not None:
         return MultiCategoryBlock()
     if isinstance(first, list):
-        return RegressionBlock(len(first))
+        of_words = any(isinstance(each, str) for each in first)
+        return MultiCategoryBlock() if of_words else RegressionBlock(len(first))
     return RegressionBlock(1) if isinstance(first, float) else CategoryBlock()
 
 

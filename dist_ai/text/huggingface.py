@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders
-from dist_ai.errors import ArtifactError, ConfigError, MissingDependencyError
+from dist_ai.errors import ArtifactError, ConfigError, DataError, MissingDependencyError, did_you_mean
 from dist_ai.export import ModelSpec, register_builder
 from dist_ai.layers import SeededDropout
 from dist_ai.learner import LearnerOptions, first_weights, register_learner, with_defaults
@@ -66,7 +66,17 @@ class HFModel(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the prediction."""
         mask = ids != self.pad_token
-        output = self.model(input_ids=ids, attention_mask=mask.long())
+        try:
+            output = self.model(input_ids=ids, attention_mask=mask.long())
+        except (RuntimeError, IndexError) as error:
+            # Some models have a vector for each place, and no more.
+            places = getattr(self.model.config, "max_position_embeddings", None)
+            if not isinstance(places, int) or ids.shape[1] < places:
+                raise
+            raise DataError(
+                f"a text of {ids.shape[1]} tokens, and the model has {places} places; cut longer texts: "
+                f"Tokenize.from_pretrained(folder, max_length={places})"
+            ) from error
         if self.task != "embeddings" and self.head is None:
             return output.logits
         mean = (output.last_hidden_state * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
@@ -108,7 +118,8 @@ def hf_learner(
     Parameter groups: the embeddings, each layer, the rest; with `lora` the weights, which are frozen, and what is trained.
 
     Raises:
-        ConfigError: the tokenizer has more tokens than the model, or an argument cannot work.
+        ConfigError: the tokenizer has more tokens than the model, there is no such model or option of its configuration, or an
+            argument cannot work.
         ArtifactError: there are no such weights.
         MissingDependencyError: `transformers`, or for `lora` PEFT, is not installed.
     """
@@ -160,7 +171,10 @@ def hf_model(
     made = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
     auto = getattr(transformers, _CLASSES["embeddings" if pooling == "mean" else task])
     if weights is None:
-        model = auto.from_config(made)
+        try:
+            model = auto.from_config(made)
+        except ValueError as error:
+            raise ConfigError(f"a {made.model_type} cannot be made of this configuration: {error}") from error
     else:
         try:
             model = auto.from_pretrained(str(weights), config=made, use_safetensors=True, dtype=torch.float32)
@@ -238,7 +252,12 @@ def _config(source: Any, tokenize: Tokenize, n_out: int | None) -> Any:
         options = {"vocab_size": tokenize.num_outputs, **source}
         if "model_type" not in options:
             raise ConfigError('the configuration has no "model_type", such as "bert"')
-        config = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
+        config = _of_type(transformers, options)
+    elif isinstance(source, nn.Module):
+        raise ConfigError(
+            f"source is a {type(source).__name__}, a model; save it with model.save_pretrained(folder) and give the folder, or "
+            "model.config for random weights"
+        )
     else:
         config = source
     if tokenize.num_outputs > config.vocab_size:
@@ -253,6 +272,22 @@ def _config(source: Any, tokenize: Tokenize, n_out: int | None) -> Any:
         if getattr(config, name, None):
             setattr(config, name, 0.0)
     return config
+
+
+def _of_type(transformers: Any, options: dict[str, Any]) -> Any:
+    """Returns the configuration of a model of transformers that a dict describes."""
+    kind = options.pop("model_type")
+    known = list(transformers.CONFIG_MAPPING.keys())
+    if kind not in known:
+        raise ConfigError(f"model_type={kind!r}: transformers has no such model{did_you_mean(str(kind), known)}")
+    usual = transformers.AutoConfig.for_model(kind)
+    for option in options:  # which transformers would keep, and never look at
+        if not hasattr(usual, option):
+            raise ConfigError(
+                f"a configuration of {kind!r} has no {option!r}{did_you_mean(option, usual.to_dict())}; see "
+                f"transformers.{type(usual).__name__}"
+            )
+    return transformers.AutoConfig.for_model(kind, **options)
 
 
 def _plain(config: Any) -> dict[str, Any]:

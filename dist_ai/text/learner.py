@@ -119,19 +119,30 @@ class LMLearner(TextLearner):
         only_last_word: bool = False,
         seed: int = 0,
     ) -> str:
-        """Returns the text with what the model writes behind it.
+        """Returns the text with what the model writes behind it; in front of it, if it reads backwards.
 
         Args:
             text: the begin.
             n_words: tokens to write.
             no_unk: never write ``xxunk``.
             temperature, min_p, top_k, top_p, seed: see `dist_ai.text.generate.generate`.
-            beam: search the likeliest text with so many begins instead of drawing one; see `beam_search`.
+            beam: search the likeliest text with so many begins instead of drawing one; see `beam_search`. It draws nothing, so
+                temperature, min_p, top_k and top_p have no place beside it.
             only_last_word: show the model no more than the last token of `text`.
 
         Raises:
-            ConfigError: an argument that cannot work; or a model that reads backwards.
+            ConfigError: an argument that cannot work.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"{text!r:.60} is no begin of a text; expected a string")
+        drawn = {
+            "min_p": min_p,
+            "top_k": top_k,
+            "top_p": top_p,
+            "temperature": None if temperature == 1 else temperature,
+        }
+        if beam is not None and (beside := [name for name, value in drawn.items() if value is not None]):
+            raise ConfigError(f"{beside[0]} beside beam={beam}: a beam search draws nothing; give one of them")
         tokenize = self.tokenize
         ids = torch.tensor(
             next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=device_of(self.model)
@@ -248,6 +259,9 @@ def text_classifier_learner(
         ConfigError: an argument that cannot work.
     """
     name, tokenize = name_of(arch), tokenize_of(dls)
+    for option, tokens in (("seq_len", seq_len), ("max_len", max_len)):
+        if tokens is not None and tokens < 1:
+            raise ConfigError(f"{option}={tokens}: expected at least 1 token")
     if tokenize.is_lm:
         raise ConfigError("these loaders are of a language model; make them without is_lm")
     if dls.train.bs == 1:
@@ -294,12 +308,15 @@ def load_text_learner(directory: str | Path) -> TextLearner:
 
 
 def _encoder_at(pretrained: Any) -> Path | None:
+    """Returns the folder of an encoder, or the name that `save_encoder` knows it by."""
     if pretrained is True:
         raise ConfigError(
             "pretrained=True: no weights come with dist_ai; give what save_encoder wrote of a language model, leave it out for "
             "random weights, or take a model of transformers: hf_learner"
         )
-    return None if pretrained is None or pretrained is False else Path(pretrained).absolute()
+    if pretrained is None or pretrained is False:
+        return None
+    return Path(pretrained).absolute() if Path(pretrained).exists() else Path(pretrained)
 
 
 def tokenize_of(dls: DataLoaders) -> Tokenize:

@@ -13,6 +13,7 @@ from dist_ai.core.registry import Registry
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
 from dist_ai.layers import SeededDropout
+from dist_ai.layers.mlp import require_sizes
 from dist_ai.text.awd_lstm import AWD_LSTM, RNNDropout, State
 from dist_ai.text.transformer import Transformer
 
@@ -126,6 +127,7 @@ class TextClassifier(nn.Module):
         output_p: float = 0.4,
     ) -> None:
         super().__init__()
+        require_sizes("lin_ftrs", lin_ftrs)
         if len(lin_ftrs) != len(ps):
             raise ConfigError(f"lin_ftrs={list(lin_ftrs)} and ps={list(ps)}: expected a dropout for each hidden layer")
         self.encoder = encoder

@@ -96,6 +96,9 @@ def test_labels_may_be_several_or_numbers() -> None:
     rows = [{"text": f"a text of number {i}", "label": "a;b" if i % 2 else "b", "x": i / 2} for i in range(10)]
     several = TextDataLoaders.from_df(rows, label_delim=";", bs=4, min_freq=1, num_workers=0)
     assert type(several.one_batch()[1]) is TensorMultiCategory
+    rows = [{**row, "label": row["label"].split(";")} for row in rows]
+    listed = TextDataLoaders.from_df(rows, bs=4, min_freq=1, num_workers=0)
+    assert (type(listed.one_batch()[1]), listed.vocab) == (TensorMultiCategory, several.vocab)
     numbers = TextDataLoaders.from_df(rows, label_col="x", bs=4, min_freq=1, num_workers=0)
     assert type(numbers.one_batch()[1]) is TensorRegression
 
@@ -236,3 +239,10 @@ def test_a_corpus_of_gigabytes_streams_in_little_memory(tmp_path: Path) -> None:
         assert x.dtype == torch.int64
     assert psutil.Process().memory_full_info().uss - before < 200 * 2**20
     assert time.monotonic() - begin < 600
+
+
+def test_no_rows_and_a_tokenizer_that_is_none_are_named() -> None:
+    with pytest.raises(DataError, match="the table has no rows: there is no text to learn from"):
+        TextDataLoaders.from_df(pd.DataFrame({"text": [], "label": []}))
+    with pytest.raises(ConfigError, match=r"tok_tfm='bpe': expected a Tokenize, such as Tokenize\('bpe'\)"):
+        loaders(tok_tfm="bpe")

@@ -13,7 +13,7 @@ from texts import loaders
 from dist_ai.core.types import TensorCategory, TensorText
 from dist_ai.data import DataBlock, Pad, TransformBlock
 from dist_ai.distributed.strategies import FSDP
-from dist_ai.errors import ArtifactError, ConfigError, MissingDependencyError
+from dist_ai.errors import ArtifactError, ConfigError, DataError, MissingDependencyError
 from dist_ai.export import Predictor
 from dist_ai.losses import CrossEntropyLoss
 from dist_ai.metrics import accuracy
@@ -162,6 +162,22 @@ def test_what_cannot_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         asked = f"pooling='{pooling}' for task='{task or 'classification'}'"
         with pytest.raises(ConfigError, match=f"{asked}: expected 'own', or for the task 'classification' 'mean'"):
             learner(loaders(), BERT, task=task, pooling=pooling)
+    for source, said in (
+        ({"model_type": "brt"}, r"model_type='brt': transformers has no such model; did you mean '\w*b\w*rt'"),
+        ({**BERT, "hiden_size": 8}, "a configuration of 'bert' has no 'hiden_size'; did you mean 'hidden_size'"),
+        (
+            {**BERT, "num_attention_heads": 3},
+            "a bert cannot be made of this configuration: .*multiple of the number of",
+        ),
+        (torch.nn.Linear(2, 2), r"source is a Linear, a model; save it with model.save_pretrained\(folder\)"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            learner(loaders(), source)
+    short = learner(loaders(), {**BERT, "max_position_embeddings": 8})
+    with pytest.raises(
+        DataError, match=r"a text of \d+ tokens, and the model has 8 places; cut longer texts: .*max_length=8"
+    ):
+        short.predict("The film is a superb story " * 5)
     with pytest.raises(ConfigError, match='the configuration has no "model_type", such as "bert"'):
         learner(loaders(), {"hidden_size": 3})
     with pytest.raises(ArtifactError, match=re.escape(f"no model of transformers at {tmp_path}: ")):

@@ -303,12 +303,35 @@ def test_what_cannot_work_is_named() -> None:
         classifier(loaders(bs=1))
     with pytest.raises(ConfigError, match="CarryState: Sequential has no attribute 'carried'; leave CarryState out"):
         make_learner(cbs=CarryState()).fit(1)
+    for options, said in (
+        ({"seq_len": 0}, "seq_len=0: expected at least 1 token"),
+        ({"max_len": 0}, "max_len=0: expected at least 1 token"),
+        ({"lin_ftrs": [-3]}, r"lin_ftrs=\[-3\]: expected sizes, whole numbers of at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            classifier(**options)
     with pytest.raises(ConfigError, match=r"emb_sz=18 for n_heads=4: expected a multiple of 8"):
         language_model(arch="gpt", config={"emb_sz": 18, "n_heads": 4})
     with pytest.raises(ConfigError, match=r"RNNDropout\(p=2\.0\): expected the share that is dropped"):
         language_model(drop_mult=8.0)
     with pytest.raises(ConfigError, match=r"AWD_LSTM\(vocab_sz=3, .*n_layers=0\): expected at least 1 of each"):
         AWD_LSTM(3, n_layers=0)
+
+
+def test_a_begin_that_is_no_text_and_draws_beside_a_beam_are_named(lm: Any) -> None:
+    for begin in (None, 3, ["The"]):
+        with pytest.raises(ConfigError, match="is no begin of a text; expected a string"):
+            lm.predict(begin)
+    for option in ({"top_k": 3}, {"temperature": 0.5}):
+        [name] = option
+        with pytest.raises(ConfigError, match=f"{name} beside beam=2: a beam search draws nothing; give one of them"):
+            lm.predict("The film", 3, beam=2, **option)
+
+
+def test_a_predictor_of_a_language_model_says_what_writes(lm: Any, tmp_path: Path) -> None:
+    lm.export(tmp_path / "export")
+    with pytest.raises(ConfigError, match=r"it continues it: load_learner\(directory\).predict\(text, n_words=20\)"):
+        Predictor(tmp_path / "export").predict("The film")
 
 
 def test_the_learners_of_a_program_hand_on_an_encoder_by_its_bare_name(
@@ -323,6 +346,9 @@ def test_the_learners_of_a_program_hand_on_an_encoder_by_its_bare_name(
     assert of_lm.save_encoder("encoder") == Path("runs/train/models/encoder")
     assert of_texts.save_encoder("mine") == Path("runs/train/models/mine")
     of_texts.load_encoder("encoder")
+    begun = classifier(run_dir="auto", pretrained="encoder").model.encoder.state_dict()
+    for name, tensor in of_texts.model.encoder.state_dict().items():
+        torch.testing.assert_close(begun[name], tensor)
     elsewhere = classifier(run_dir=tmp_path / "mine")
     assert elsewhere.save_encoder("encoder") == tmp_path / "mine" / "models" / "encoder"
 
