@@ -140,7 +140,8 @@ def _lies_in(room: str, names: str) -> dict[str, str]:
 _OF_ANY_LEARNER = "ClassificationInterpretation Interpretation Learner load_learner"
 _OF_ANY_METRIC = "accuracy error_rate mae mse rmse F1Score RocAuc RocAucBinary"
 _OF_ANY_DATA = (
-    "CategoryBlock ColReader ColSplitter DataBlock DataLoaders IndexSplitter RandomSplitter RegressionBlock untar_data"
+    "CategoryBlock ColReader ColSplitter DataBlock DataLoaders IndexSplitter MultiCategoryBlock RandomSplitter RegressionBlock "
+    "untar_data"
 )
 
 _IN_OTHER_ROOMS = (
@@ -555,7 +556,7 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "Trainer": "here it is Learner of dist_ai.learner, whose fit trains",
         "launch": 'it is in dist_ai.distributed: launch("train.py", workers=2), or launch(function, args, workers=2)',
     },
-    "dist_ai.collab": _IN_OTHER_ROOMS,
+    "dist_ai.collab": _IN_OTHER_ROOMS | {"TabularCollab": "CollabDataLoaders makes what it is for"},
     "dist_ai.data": _lies_in("dist_ai.learner", _OF_ANY_LEARNER)
     | _lies_in("dist_ai.core", "Transform")
     | _lies_in("dist_ai.tabular", "TabularDataLoaders")
@@ -575,14 +576,51 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
     "dist_ai.export": _lies_in("dist_ai.learner", "load_learner"),
     "dist_ai.tabular": _IN_OTHER_ROOMS
     | {
+        "FillStrategy": 'FillMissing takes its name: "median", "mode" or "constant"',
+        "ReadTabBatch": "here it is ReadRows",
         "TabDataLoader": "TabularPandas(...).dataloaders() makes both",
+        "TabWeightedDL": "loaders take weights=, a number for each training row",
+        "Tabular": "here it is TabularPandas",
+        "TabularLearner": "tabular_learner makes a Learner",
+        "add_cyclic_datepart": "add_datepart has the parts; their sines and cosines are columns of your own",
         "df_shrink": "the numbers of a table are held as float32 by themselves",
+        "df_shrink_dtypes": "the numbers of a table are held as float32 by themselves",
+        "emb_sz_rule": "here it is embedding_size of dist_ai.layers",
         "range_of": "range(len(df)) does",
         "tabular_config": "what it holds are arguments of tabular_learner",
     },
     "dist_ai.text": _IN_OTHER_ROOMS
-    | _lies_in("dist_ai.metrics", "Perplexity")
+    | _lies_in("dist_ai.metrics", "CorpusBLEUMetric Perplexity")
+    | _lies_in("dist_ai.callbacks", "RNNRegularizer")
+    | _lies_in("dist_ai.core", "TensorText")
+    | dict.fromkeys(
+        ["awd_lstm_clas_config", "awd_lstm_lm_config", "awd_qrnn_clas_config", "awd_qrnn_lm_config"],
+        'learners take what differs from the usual: config={"n_hid": 512}',
+    )
+    | dict.fromkeys(
+        [
+            "fix_html",
+            "replace_all_caps",
+            "replace_maj",
+            "replace_rep",
+            "replace_wrep",
+            "rm_useless_spaces",
+            "spec_add_spaces",
+        ],
+        "rules are called by name: Tokenize(rules=[...]), of those in text_rules",
+    )
+    | dict.fromkeys(
+        ["tokenize_csv", "tokenize_df", "tokenize_folder", "tokenize_texts"],
+        "TextDataLoaders tokenize, in parallel; cache= keeps what comes of it",
+    )
     | {
+        "AWD_QRNN": "there is AWD_LSTM, and no QRNN",
+        "BaseTokenizer": "here it is Tokenize",
+        "LMTensorText": "here it is TensorLMText of dist_ai.core",
+        "SortedDL": "loaders of texts put those of similar length together by themselves",
+        "get_language_model": "here it is text_language_model of dist_ai.text.models",
+        "get_text_classifier": "here it is text_classifier of dist_ai.text.models",
+        "make_vocab": "Tokenize(min_freq=, max_vocab=) makes the vocabulary of the training texts",
         "LMDataLoader": "TextBlock(is_lm=True) and TextDataLoaders.from_df(..., is_lm=True) make such loaders",
         "Numericalize": "Tokenize makes the numbers too, and has the vocabulary",
         "SpacyTokenizer": 'here it is Tokenize(), whose kind "word" parts words',
@@ -593,9 +631,25 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "pad_input": "a TextBlock pads by itself; Pad of dist_ai.data is a collate of your own",
         "pad_input_chunk": "a TextBlock pads by itself; Pad of dist_ai.data is a collate of your own",
     },
-    "dist_ai.timeseries": _IN_OTHER_ROOMS,
+    "dist_ai.timeseries": _IN_OTHER_ROOMS
+    | {
+        name: f'here it is its name, as in ts_learner(dls, "{name}")'
+        for name in ["FCN", "InceptionTime", "LSTM_FCN", "MiniRocket", "PatchTST", "TST"]
+    }
+    | {
+        "SlidingWindow": "TSForecastDataLoaders cuts windows: context=, horizon=",
+        "TSClassifier": "ts_learner of TSDataLoaders is one",
+        "TSForecaster": "forecast_learner of TSForecastDataLoaders is one",
+        "TSNormalize": "here it is ScaleRange",
+        "TSRegressor": "ts_learner of TSDataLoaders whose labels are numbers is one",
+        "TSStandardize": "here it is Standardize, or StandardizeEach for each series by itself",
+        "TimeSplitter": "here it is WalkForwardSplitter",
+        "get_UCR_data": "read_tsv and read_ts read its files; nothing is fetched",
+        "get_splits": "TSDataLoaders take valid_pct=, splits= or valid=",
+        "get_ts_dls": "here it is TSDataLoaders.from_arrays",
+    },
     "dist_ai.vision": _IN_OTHER_ROOMS
-    | _lies_in("dist_ai.data", "GrandparentSplitter MultiCategoryBlock RegexLabeller get_image_files parent_label")
+    | _lies_in("dist_ai.data", "GrandparentSplitter RegexLabeller get_image_files parent_label")
     | _lies_in("dist_ai.learner", "SegmentationInterpretation")
     | _lies_in("dist_ai.metrics", "Dice DiceMulti JaccardCoeff accuracy_multi foreground_acc")
     | {
