@@ -211,7 +211,9 @@ def dataset_stats(source: Any, *, n_inp: int | None = None, max_samples: int = 1
     found = []
     for name, dataset in parts:
         found.append(_looked_at(name, dataset, n_inp or getattr(source, "n_inp", None), max_samples, seed))
-        classes, num = _counted(dataset, n_inp or getattr(source, "n_inp", None), _LABELS * max_samples, seed)
+        classes, num = _counted(
+            dataset, n_inp or getattr(source, "n_inp", None), _LABELS * max_samples, seed, _of_targets(source)
+        )
         if classes:
             counts[name], labels[name] = classes, num
     return DatasetStats(found, counts, labels)
@@ -228,7 +230,7 @@ def class_counts(source: Any, *, max_samples: int = 100_000, seed: int = 0) -> d
         DataError: the targets are no classes.
     """
     counts = {
-        name: _counted(dataset, getattr(source, "n_inp", None), max_samples, seed)[0]
+        name: _counted(dataset, getattr(source, "n_inp", None), max_samples, seed, _of_targets(source))[0]
         for name, dataset in _parts(source)
     }
     if not any(counts.values()):
@@ -480,8 +482,20 @@ def _together(values: list[Any]) -> Any:
     return {"counts": dict(counts.most_common(20)), **lacking}
 
 
-def _counted(dataset: Any, n_inp: int | None, most: int, seed: int) -> tuple[dict[str, int], int]:
-    """Returns how often each class comes in the first target that has classes, and over how many samples."""
+def _of_targets(source: Any) -> list[Any]:
+    """Returns the transforms of a loader's targets: rows of tables have theirs made beforehand, and know no class by name."""
+    targets = source.recipe.targets if getattr(source, "has_recipe", False) else []
+    return [tfm for pipeline in targets for tfm in pipeline.tfms]
+
+
+def _counted(
+    dataset: Any, n_inp: int | None, most: int, seed: int, known: Sequence[Any] = ()
+) -> tuple[dict[str, int], int]:
+    """Returns how often each class comes in the first target that has classes, and over how many samples.
+
+    Args:
+        known: transforms that may have the names of the classes, where the data set has none.
+    """
     if not (isinstance(dataset, TensorData) or _is_by_element(dataset)):
         most = max(1, most // _LABELS)  # a label alone cannot be had, and whole samples may be dear
     chosen = _chosen(len(dataset), most, seed)
@@ -500,7 +514,7 @@ def _counted(dataset: Any, n_inp: int | None, most: int, seed: int) -> tuple[dic
         for pipeline in (pipelines[place : place + 1] if _is_by_element(dataset) else pipelines)
         for tfm in pipeline.tfms
     ]
-    if vocab := next(filter(None, (getattr(tfm, "vocab", None) for tfm in tfms)), None):
+    if vocab := next(filter(None, (getattr(tfm, "vocab", None) for tfm in [*tfms, *known])), None):
         return {str(name): counts[k] for k, name in enumerate(vocab)}, num_counted
     # Numbers without names are classes if they are few.
     return ({str(k): counts[k] for k in sorted(counts)}, num_counted) if len(counts) <= _FEW_CLASSES else ({}, 0)

@@ -316,3 +316,9 @@ def test_the_sizes_of_embeddings_are_those_of_a_table_or_of_its_classes() -> Non
     to = TabularPandas(people(), [Categorify, FillMissing], CATS, CONTS, "rich")
     assert get_emb_sz(to) == get_emb_sz(to.classes)
     assert get_emb_sz(to, {"town": 7})[1] == (3, 7)
+
+
+def test_what_is_said_of_a_table_names_its_classes() -> None:
+    dls = people_loaders()
+    assert set(dls.describe().classes["train"]) == set(dls.vocab) == {"no", "yes"}
+    assert sum(dls.describe().classes["train"].values()) == len(dls.train_ds)
