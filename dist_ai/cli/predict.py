@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,8 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file instead of a table.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
 ) -> None:
-    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image or text under it.
+    """Prints a label and a confidence for each FILE, by the model in EXPORT_DIR; of a folder, for each image, text or
+    series under it.
 
     A model of tables takes CSV and Parquet files, and predicts each of their rows. Of a mask, it prints which share of the
     pixels each class has; --json has the class of each pixel, and --picture draws it.
@@ -43,14 +45,15 @@ def predict(
 
     predictor = Predictor(export, device=device)
     recipe = predictor.recipe
-    reads = "the rows of tables" if recipe.reads_tables is not None else "texts" if recipe.reads_text else "images"
+    reads = "texts" if recipe.reads_text else "series" if recipe.reads_series else "images"
+    reads = "the rows of tables" if recipe.reads_tables is not None else reads
     if picture is not None and reads != "images":
         raise ConfigError(f"--picture draws images, and this model takes {reads}; leave it out")
     if recipe.reads_tables is not None:
         for file in files:
             _print(*_of_table(predictor, _existing(file)), predictor, as_json=as_json)
         return
-    items = _items(files, reads_text=recipe.reads_text)
+    items = _items(files, reads)
     predictions = predictor.predict_many(items)
     _print([{"file": str(item)} for item in items], predictions, predictor, as_json=as_json)
     if picture is not None:
@@ -65,19 +68,32 @@ def predict(
         print(f"drawn in {picture}")
 
 
-def _items(given: list[str], *, reads_text: bool) -> list[Path | str]:
+def _items(given: list[str], reads: str) -> list[Path | str]:
     """Returns the files of what was given; for a model of texts, what is no file is the text itself."""
     from dist_ai.data import get_image_files, get_text_files
 
-    files_of = get_text_files if reads_text else get_image_files
+    files_of: Callable[[Path], list[Path]] = get_image_files
+    if reads in ("texts", "series"):
+        files_of = get_text_files if reads == "texts" else _series_files
     items: list[Path | str] = []
     for each in given:
-        if reads_text and not _exists(Path(each)):
+        if reads == "texts" and not _exists(Path(each)):
             items.append(each)
         else:
             path = _existing(each)
             items += files_of(path) if path.is_dir() else [path]
     return items
+
+
+def _series_files(folder: Path) -> list[Path]:
+    from dist_ai.data import get_files
+
+    if not (found := get_files(folder, _OF_SERIES)):
+        raise ConfigError(f"no file of a series under {folder}; looked for {', '.join(sorted(_OF_SERIES))}")
+    return found
+
+
+_OF_SERIES = {".csv", ".npy", ".ts"}
 
 
 def _existing(file: str) -> Path:

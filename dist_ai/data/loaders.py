@@ -402,6 +402,11 @@ class DataLoaders:
             device: where batches go; by default where those of training go, or to the device of a `world` that is given.
         """
         recipe = self.recipe
+        if recipe.writes_text:
+            raise DataError(
+                "a language model reads streams and not one text after the other; make loaders of the new texts: "
+                "TextDataLoaders.from_df(df, is_lm=True, text_vocab=dls.tokenize, ...), and learn.validate(those.valid)"
+            )
         if device is None and world is None and self.has_data:
             device = self.device
         return DataLoader(

@@ -128,6 +128,11 @@ class SampleRecipe:
         return any(getattr(tfm, "reads_text", False) for pipeline in self.inputs for tfm in pipeline.tfms)
 
     @property
+    def reads_series(self) -> bool:
+        """Whether an item may be a file with a series, because a transform of an input says so (`reads_series`)."""
+        return any(getattr(tfm, "reads_series", False) for pipeline in self.inputs for tfm in pipeline.tfms)
+
+    @property
     def writes_text(self) -> bool:
         """Whether a model of these samples continues a text and says nothing of it; a transform of an input tells (`is_lm`)."""
         return any(getattr(tfm, "is_lm", False) for pipeline in self.inputs for tfm in pipeline.tfms)

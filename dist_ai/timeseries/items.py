@@ -59,6 +59,7 @@ class ToSeries(ItemTransform):
 
     channels: int | None = None
 
+    reads_series: ClassVar[bool] = True
     order: ClassVar[int] = 0
 
     def setups(self, items: Sequence) -> None:

@@ -13,7 +13,7 @@ from texts import SMALL, classifier, language_model, loaders
 from toy import make_learner
 
 from dist_ai.callbacks import Callback, CarryState
-from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import Perplexity
@@ -326,6 +326,13 @@ def test_a_begin_that_is_no_text_and_draws_beside_a_beam_are_named(lm: Any) -> N
         [name] = option
         with pytest.raises(ConfigError, match=f"{name} beside beam=2: a beam search draws nothing; give one of them"):
             lm.predict("The film", 3, beam=2, **option)
+
+
+def test_new_texts_of_a_language_model_want_loaders_of_their_own(lm: Any) -> None:
+    with pytest.raises(DataError, match="a language model reads streams and not one text after the other"):
+        lm.dls.test_dl(["A film."])
+    new = loaders(40, is_lm=True, bs=6, seq_len=7, min_freq=None, text_vocab=lm.dls.tokenize)
+    assert len(lm.validate(new.valid)) == 2
 
 
 def test_a_predictor_of_a_language_model_says_what_writes(lm: Any, tmp_path: Path) -> None:

@@ -296,3 +296,30 @@ def test_an_epoch_of_augmentations_changes_what_is_learned_and_not_what_is_valid
 def test_learners_of_series_are_learners() -> None:
     assert isinstance(quick_learner(*labelled()), Learner)
     assert "InceptionTime" in architectures
+
+
+@pytest.mark.parametrize("every", ["MS", "ME", "3MS", "YS", "W", "36h"])
+def test_months_are_followed_by_months_of_the_calendar(every: str) -> None:
+    frame = pd.DataFrame({"month": pd.date_range("2010-01-01", periods=80, freq=every), "sold": np.arange(80.0)})
+    dls = TSForecastDataLoaders.from_long_df(
+        frame, time="month", targets="sold", context=12, horizon=3, bs=16, num_workers=0
+    )
+    learn = forecast_learner(dls, run_dir=None, progress=False)
+    told = learn.forecast(frame.head(60))
+    assert told.month.tolist() == frame.month[60:63].tolist()
+
+
+def test_dist_ai_predict_reads_the_series_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = labelled(40)
+    quick_learner(X, y).export(tmp_path / "model")
+    for folder in ("some", "none"):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / "some" / "a.npy", X[0])
+    pd.DataFrame(X[1].T, columns=["x", "y"]).to_csv(tmp_path / "some" / "b.csv", index=False)
+    for folder, code in (("some", 0), ("none", 2)):
+        with pytest.raises(SystemExit) as done:
+            main(["predict", str(tmp_path / "model"), str(tmp_path / folder), "--json"])
+        assert done.value.code == code
+    told = capsys.readouterr()
+    assert [Path(json.loads(line)["file"]).name for line in told.out.splitlines()] == ["a.npy", "b.csv"]
+    assert "no file of a series under" in told.err
