@@ -8,22 +8,24 @@ from dist_ai.data import MultiCategorize, Pad, TransformBlock
 from dist_ai.vision.boxes import BoxesToBatch, DropEmptyBoxes, PlaceBoxes, ToBoxes
 from dist_ai.vision.masks import FitMask, MaskToIndex, OpenMask
 from dist_ai.vision.points import PlacePoints, ScalePoints, ToPoints
-from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
+from dist_ai.vision.transforms import CheckImage, ImageToFloat, ImageToTensor, OpenImage
 
 __all__ = ["BBoxBlock", "BBoxLblBlock", "ImageBlock", "MaskBlock", "PointBlock"]
 
 
 def ImageBlock(mode: str = "RGB") -> TransformBlock:
-    """Returns the block of an image: a file, bytes, an array or a PIL image.
+    """Returns the block of an image: a file, bytes, an array, a PIL image or a `TensorImage`.
 
     Args:
         mode: ``"RGB"`` or ``"L"`` (grey, one channel).
     """
-    return TransformBlock(type_tfms=[OpenImage(mode)], item_tfms=[ImageToTensor()], batch_tfms=[ImageToFloat()])
+    return TransformBlock(
+        type_tfms=[OpenImage(mode), CheckImage()], item_tfms=[ImageToTensor()], batch_tfms=[ImageToFloat()]
+    )
 
 
 def MaskBlock(codes: Iterable[str] | None = None, *, void: int | None = None) -> TransformBlock:
-    """Returns the block of the class of each pixel: a file, an array or a PIL image of class numbers.
+    """Returns the block of the class of each pixel: a file, an array, a tensor or a PIL image of class numbers.
 
     Args:
         codes: the name of each class.

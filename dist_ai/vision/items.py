@@ -128,9 +128,9 @@ class Cut(Transform):
                 f"{type(self).__name__} has no class for what it fills up with; give it pad_mode='reflection' or 'border' "
                 "with masks"
             )
-        image = Image.fromarray(plain(x).numpy())
-        read = _read(image, window, _nearest, self.pad_mode)
-        return x.give_type_to(torch.from_numpy(np.array(read)))
+        pixels = plain(x) if x.dtype in (torch.bool, torch.uint8) else plain(x).int()  # the kinds that Pillow has
+        read = _read(Image.fromarray(pixels.numpy()), window, _nearest, self.pad_mode)
+        return x.give_type_to(torch.from_numpy(np.array(read)).to(x.dtype))
 
     def encodes(self, x: TensorPoint, draw: Draw | None) -> Any:
         """Returns the points as they lie in the window."""

@@ -68,6 +68,8 @@ def test_points_are_predicted_in_pixels_whatever_the_source_is(tmp_path: Path) -
             assert torch.equal(predictor.predict(given).label, expected)
         with pytest.raises(BadSampleError, match=r"gone\.png"):
             learn.predict(f"{address}/gone.png")
+        with pytest.raises(BadSampleError, match=f"{address}/ cannot be read as an image: it is of no known format"):
+            learn.predict(f"{address}/")  # a page
     finally:
         server.shutdown()
         server.server_close()
