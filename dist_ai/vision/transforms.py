@@ -245,7 +245,8 @@ class Normalize(Colour):
         """Returns the straight line of each channel, the same for every sample."""
         if channels != len(self.mean):
             raise DataError(
-                f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}"
+                f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}, or make the "
+                f"data anew and give its learner n_in={channels}"
             )
         mean, std = np.array([self.mean]), np.array([self.std])
         return scaled_and_shifted(1 / std, -mean / std)

@@ -261,7 +261,9 @@ def test_a_normalised_batch_has_mean_0_and_deviation_1() -> None:
 
 
 def test_another_number_of_channels_is_explained() -> None:
-    with pytest.raises(DataError, match=r"images with 1 channel\(s\) and statistics of 3; give Normalize 1"):
+    with pytest.raises(
+        DataError, match=r"images with 1 channel\(s\) and statistics of 3; give Normalize 1, or .*n_in=1$"
+    ):
         Normalize(*imagenet_stats)(TensorImage(torch.rand(2, 1, 4, 4)))
 
 
