@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dist_ai.data import MultiCategorize, Pad, TransformBlock
+from dist_ai.errors import ConfigError
 from dist_ai.vision.boxes import BoxesToBatch, DropEmptyBoxes, PlaceBoxes, ToBoxes
 from dist_ai.vision.masks import FitMask, MaskToIndex, OpenMask
 from dist_ai.vision.points import PlacePoints, ScalePoints, ToPoints
@@ -30,7 +31,12 @@ def MaskBlock(codes: Iterable[str] | None = None, *, void: int | None = None) ->
     Args:
         codes: the name of each class.
         void: a number beyond them that stands for no class, such as 255.
+
+    Raises:
+        ConfigError: `codes` are no names.
     """
+    if isinstance(codes, str | int):
+        raise ConfigError(f"codes={codes!r}: expected the name of each class, such as ['road', 'sky'], or None")
     opener = OpenMask(None if codes is None else list(codes), void)
     return TransformBlock(type_tfms=[opener], item_tfms=[FitMask()], batch_tfms=[MaskToIndex()])
 

@@ -350,6 +350,12 @@ def test_a_mask_may_be_a_tensor_whose_classes_are_looked_at_too(kind: type):
         OpenMask()(numbers.float())
 
 
+@pytest.mark.parametrize("codes", ["codes.txt", 3])
+def test_codes_are_names_and_neither_a_file_nor_their_number(codes: object):
+    with pytest.raises(ConfigError, match=f"codes={codes!r}: expected the name of each class, such as"):
+        MaskBlock(codes)
+
+
 @pytest.mark.parametrize("codes", [["sky", "road"], None])
 def test_a_class_below_zero_needs_to_be_the_void(codes: list[str] | None):
     mask = np.array([[0, -1]], np.int32)

@@ -306,8 +306,18 @@ def test_masks_need_a_class_for_what_they_are_filled_up_with() -> None:
             r"RandomResizedCrop\(min_scale=1.5, max_scale=1.0\): expected two positive",
         ),
         (lambda: RandomResizedCrop(8, val_xtra=-1), r"RandomResizedCrop\(val_xtra=-1\): expected 0 or more"),
+        (
+            lambda: RandomResizedCrop(8, ratio=1),
+            r"RandomResizedCrop\(ratio=1\): expected \(from, to\), widths for a heig",
+        ),
+        (
+            lambda: RandomResizedCrop(8, "all"),
+            r"RandomResizedCrop\(min_scale='all', max_scale=1.0\): expected two positive",
+        ),
         (lambda: RatioResize(0), r"RatioResize\(max_sz=0\): expected a number of pixels, at least 1"),
+        (lambda: RatioResize((3, 4)), r"RatioResize\(max_sz=\(3, 4\)\): expected a number of pixels, at least 1"),
         (lambda: FlipItem(2), r"FlipItem\(p=2\): a probability is 0 to 1"),
+        (lambda: FlipItem("half"), r"FlipItem\(p='half'\): a probability is 0 to 1"),
         (lambda: DihedralItem(-1), r"DihedralItem\(p=-1\): a probability is 0 to 1"),
     ],
 )
