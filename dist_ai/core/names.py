@@ -96,7 +96,8 @@ def missing_attribute(self: Any, name: str) -> Any:
         return object.__getattribute__(self, name)
     for base in kind.__mro__:
         if name in (words := other_words(base.__name__)):
-            raise AttributeError(f"a {kind.__name__} has no attribute {name!r}; {words[name]}")
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            raise AttributeError(f"{article} {kind.__name__} has no attribute {name!r}; {words[name]}")
     # With these two Python adds the nearest name, where it shows the error.
     raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
@@ -358,6 +359,10 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "weight_decay": "here it is wd",
     },
     "LoaderOptions": _OF_LOADERS,
+    "DataBlock.dataloaders": dict.fromkeys(
+        ("item_tfms", "batch_tfms", "splitter", "get_items", "get_x", "get_y", "blocks", "n_inp"),
+        "it is the DataBlock that is made with it; of one that is there, dblock.new(...) makes another",
+    ),
     "ImageOptions": _OF_LOADERS | {"ds_tfms": "here they are item_tfms, of one image, and batch_tfms, of a batch"},
     # ---------------------------------------------------------------- attributes, by class
     "Learner": {
@@ -681,6 +686,25 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "create_cnn_model": "here it is vision_model of dist_ai.vision.models",
         "create_head": "there is one in dist_ai.vision.models",
         "show_image": "show_batch and show_results return figures; matplotlib's imshow draws an array",
+        "AffineCoordTfm": "Rotate, Zoom, Warp and others are put together by themselves; View is one that nothing draws",
+        "BBoxLabeler": "BBoxBlock and BBoxLblBlock have what boxes need",
+        "DeterministicDihedral": "dihedral_views() for learn.tta(views=...) are these",
+        "DeterministicFlip": "flip_views() for learn.tta(views=...) are these",
+        "DynamicUnet": "here it is UNet of dist_ai.vision.models",
+        "GANLearner": "here it is gan_learner",
+        "PointScaler": "PointBlock has what points need",
+        "RandTransform": "a Transform of dist_ai.core whose encodes takes a draw is one",
+        "XResNet": "here it is xresnet of dist_ai.vision.models",
+        "bb_pad": "BBoxBlock and BBoxLblBlock have what boxes need",
+        "cifar_stats": "here it is Normalize(mean, std), with numbers of your own",
+        "create_unet_model": "here it is unet of dist_ai.vision.models",
+        "create_vision_model": "here it is vision_model of dist_ai.vision.models",
+        "download_image": "here it is download_images, of several",
+        "load_image": "here it is OpenImage()(file)",
+        "mnist_stats": "here it is Normalize(mean, std), with numbers of your own",
+        "setup_aug_tfms": "transforms are put together by themselves",
+        "show_images": "show_batch and show_results return figures; matplotlib's imshow draws an array",
+        "verify_image": "here it is verify_images, of several",
         "PILImage": "an image is a file, an array or one of Pillow's; ImageBlock reads all of them",
         "PILMask": "a mask is a file, an array or one of Pillow's; MaskBlock reads all of them",
         "PadMode": 'here it is pad_mode="reflection", "border" or "zeros"',

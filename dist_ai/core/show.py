@@ -286,7 +286,7 @@ def _caption(said: list[_Element]) -> tuple[str, str]:
         elif element.name.startswith("prediction"):
             colors.append(_judged(element, said) or "black")
             same = element.text == rival.text
-            lines += [element.text] if same else [element.text, f"is {rival.text}"]
+            lines += [element.text] if same else [element.text or "none", f"is {rival.text or 'none'}"]
     color = "tab:red" if "tab:red" in colors else next(iter(colors), "black")
     return "\n".join(lines), color
 

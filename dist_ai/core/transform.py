@@ -42,9 +42,12 @@ from dist_ai.core.registry import Registry
 from dist_ai.core.types import SemanticTensor
 from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["Composable", "Func", "ItemTransform", "Pipeline", "Transform", "transforms"]
+__all__ = ["ADAPTERS", "Composable", "Func", "ItemTransform", "Pipeline", "Transform", "transforms"]
 
 TRAIN, VALID = 0, 1
+
+ADAPTERS: dict[str, Callable[[Any], Transform]] = {}
+"""What makes a transform of another library's, which is no function of one value, by its package's name; rooms add theirs."""
 
 transforms: Registry[type[Transform]] = Registry(
     "transform", "import the module that defines it before loading (a Transform is known once its class is defined)"
@@ -592,6 +595,8 @@ def _as_transform(tfm: Any) -> Transform:
         return tfm
     if isinstance(tfm, type) and issubclass(tfm, Transform):
         return tfm()
+    if (adapt := ADAPTERS.get(type(tfm).__module__.partition(".")[0])) is not None:
+        return adapt(tfm)
     if callable(tfm):
         return Func(tfm)
     raise ConfigError(f"{tfm!r} is not a transform: expected a Transform, a Transform class or a function")

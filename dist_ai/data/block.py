@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 
+from dist_ai.core.names import known_arguments
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
 from dist_ai.data.collate import ByElement, Collate
 from dist_ai.data.collate import collate as stack
@@ -266,6 +267,7 @@ class DataBlock:
                 _check_classes(made, pipeline)
         return made
 
+    @known_arguments(LoaderOptions)
     def dataloaders(
         self, source: Any, *, seed: int | None = 0, path: Any = None, **options: Unpack[LoaderOptions]
     ) -> DataLoaders:

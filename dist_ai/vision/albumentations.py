@@ -1,4 +1,7 @@
-"""Albumentations' transforms as transforms of a sample: the image with its mask, boxes and points."""
+"""Albumentations' transforms as transforms of a sample: the image with its mask, boxes and points.
+
+One that stands among transforms as it is becomes an `Albumentations` of it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from PIL import Image
 from PIL.Image import Image as PILImage
 
 from dist_ai.core.randomness import Draw
-from dist_ai.core.transform import ItemTransform
+from dist_ai.core.transform import ADAPTERS, ItemTransform
 from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorBBox, TensorMask, TensorPoint
 from dist_ai.errors import ConfigError, DataError, MissingDependencyError
@@ -24,6 +27,8 @@ _SEEDS = 2**31
 
 class Albumentations(ItemTransform):
     """A transform of Albumentations, for the image of a sample and what lies in it; in ``item_tfms``.
+
+    One that is given as it is, ``item_tfms=[A.CLAHE(), Resize(224)]``, becomes this, in training alone.
 
     Args:
         tfm: one of its transforms, or a list of them. A `Compose` is taken apart, for boxes and points need it to know of them.
@@ -114,3 +119,5 @@ class Albumentations(ItemTransform):
 
 
 _KINDS = (PILImage, TensorMask, TensorBBox, TensorPoint)
+
+ADAPTERS["albumentations"] = Albumentations

@@ -5,30 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dist_ai.data import MultiCategorize, Pad, TransformBlock
+from dist_ai.errors import ConfigError
 from dist_ai.vision.boxes import BoxesToBatch, DropEmptyBoxes, PlaceBoxes, ToBoxes
 from dist_ai.vision.masks import FitMask, MaskToIndex, OpenMask
 from dist_ai.vision.points import PlacePoints, ScalePoints, ToPoints
-from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
+from dist_ai.vision.transforms import CheckImage, ImageToFloat, ImageToTensor, OpenImage
 
 __all__ = ["BBoxBlock", "BBoxLblBlock", "ImageBlock", "MaskBlock", "PointBlock"]
 
 
 def ImageBlock(mode: str = "RGB") -> TransformBlock:
-    """Returns the block of an image: a file, bytes, an array or a PIL image.
+    """Returns the block of an image: a file, bytes, an array, a PIL image or a `TensorImage`.
 
     Args:
         mode: ``"RGB"`` or ``"L"`` (grey, one channel).
     """
-    return TransformBlock(type_tfms=[OpenImage(mode)], item_tfms=[ImageToTensor()], batch_tfms=[ImageToFloat()])
+    return TransformBlock(
+        type_tfms=[OpenImage(mode), CheckImage()], item_tfms=[ImageToTensor()], batch_tfms=[ImageToFloat()]
+    )
 
 
 def MaskBlock(codes: Iterable[str] | None = None, *, void: int | None = None) -> TransformBlock:
-    """Returns the block of the class of each pixel: a file, an array or a PIL image of class numbers.
+    """Returns the block of the class of each pixel: a file, an array, a tensor or a PIL image of class numbers.
 
     Args:
         codes: the name of each class.
         void: a number beyond them that stands for no class, such as 255.
+
+    Raises:
+        ConfigError: `codes` are no names.
     """
+    if isinstance(codes, str | int):
+        raise ConfigError(f"codes={codes!r}: expected the name of each class, such as ['road', 'sky'], or None")
     opener = OpenMask(None if codes is None else list(codes), void)
     return TransformBlock(type_tfms=[opener], item_tfms=[FitMask()], batch_tfms=[MaskToIndex()])
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, clip_boxes_to_image
 
 from dist_ai.core.transform import ItemTransform
 from dist_ai.core.types import TensorCategory, plain
@@ -82,7 +82,7 @@ class ToBoxes(ItemTransform):
 
 @dataclass
 class PlaceBoxes(ItemTransform):
-    """Gives the boxes of a sample the size of its image, before the two are resized together.
+    """Gives the boxes of a sample the size of its image, and cuts them at its edge, before the two are resized together.
 
     Raises:
         DataError: not as many labels as boxes.
@@ -99,14 +99,16 @@ class PlaceBoxes(ItemTransform):
             if len(labels) != len(boxes):
                 raise DataError(f"{len(boxes)} box(es) and {len(labels)} label(s); expected a label for each box")
         return tuple(
-            TensorBBox.wrap(plain(each), each, canvas_size=sizes[0]) if isinstance(each, TensorBBox) else each
+            TensorBBox.wrap(clip_boxes_to_image(plain(each), sizes[0]), each, canvas_size=sizes[0])
+            if isinstance(each, TensorBBox)
+            else each
             for each in x
         )
 
 
 @dataclass
 class DropEmptyBoxes(ItemTransform):
-    """Leaves out the boxes of a sample that were cut away, and those without an area, with their labels.
+    """Leaves out the boxes of a sample that lie outside, were cut away, or have no area, with their labels.
 
     Undone, it leaves out the padding of a batch.
     """

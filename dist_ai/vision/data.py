@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
@@ -406,7 +406,7 @@ class DetectionDataLoaders(DataLoaders):
             options: see `ImageOptions`.
         """
         targets = [BBoxBlock(format), BBoxLblBlock(vocab)]
-        get_y = [partial(_part, label_func, i) for i in (0, 1)]
+        get_y = [_Part(label_func, i) for i in (0, 1)]
         return _loaders(cls, _files(path, fnames), targets, options, get_y=get_y)
 
     @classmethod
@@ -464,8 +464,21 @@ class DetectionDataLoaders(DataLoaders):
         return cls.from_label_func(path, list(boxes), of_file.__getitem__, vocab=classes, **options)
 
 
-def _part(function: Callable[[Path], tuple[Any, Any]], part: int, file: Path) -> Any:
-    return function(file)[part]
+@dataclass(frozen=True)
+class _Part:
+    """The boxes of a file (0), or their labels (1), of a function that finds both."""
+
+    function: Callable[[Path], tuple[Any, Any]]
+    part: int
+
+    def __call__(self, file: Path) -> Any:
+        found = self.function(file)
+        if not isinstance(found, list | tuple) or len(found) != 2:
+            raise DataError(f"label_func returned {found!r:.100}; expected (boxes, labels)")
+        return found[self.part]
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
 
 
 def _files(path: str | Path, fnames: Iterable[str | Path]) -> list[Path]:
@@ -487,6 +500,8 @@ def _classes(labels: Sequence[Any], of: Sequence[Any]) -> list[Any]:
 
 def _block_of(labels: Sequence[Any], rows: Any, columns: Any, *, all_are_seen: bool) -> TransformBlock:
     """Returns the block for what labels look like."""
+    if not len(labels):
+        raise DataError("there are no rows; there is nothing to learn from")
     several = isinstance(labels[0], list | tuple)
     numbers = [each for label in labels for each in (label if several else [label])]
     if several and not isinstance(columns, str | int):

@@ -26,11 +26,16 @@ T = TypeVar("T")
 def verify_images(files: Iterable[str | Path], *, max_workers: int = 8) -> list[Path]:
     """Returns those of the files that cannot be read as an image, to the last pixel; in their order.
 
+    Raises:
+        ConfigError: `files` is one path.
+
     ```python
     for file in verify_images(get_image_files("pets")):
         file.unlink()
     ```
     """
+    if isinstance(files, str | Path):
+        raise ConfigError(f"verify_images({str(files)!r}): expected a list of files, such as get_image_files(folder)")
     paths = [Path(file) for file in files]
     readable = _at_once(_can_be_read, paths, max_workers)
     return [path for path, whole in zip(paths, readable, strict=True) if not whole]
@@ -88,8 +93,13 @@ def download_images(
         timeout_s: seconds to wait for a server.
         max_workers: downloads at once.
 
-    What cannot be had, or is no image, is left out: lists from a search hold such.
+    What cannot be had by a second attempt, or is no image, is left out: lists from a search hold such.
+
+    Raises:
+        ConfigError: `urls` is one address.
     """
+    if isinstance(urls, str):
+        raise ConfigError(f"download_images({urls!r}): expected a list of addresses, and then the folder")
     wanted = list(urls)[:max_pics]
     dest = Path(dest)
     dest.mkdir(parents=True, exist_ok=True)
@@ -99,7 +109,7 @@ def download_images(
         suffix = Path(urlsplit(url).path).suffix.lower()
         file = dest / f"{number:08d}{suffix if suffix in IMAGE_SUFFIXES else '.jpg'}"
         with contextlib.suppress(DataError, OSError, ValueError):
-            download(url, file, progress=False, timeout_s=timeout_s)
+            download(url, file, progress=False, timeout_s=timeout_s, retries=1)
             if _can_be_read(file):
                 return file
         file.unlink(missing_ok=True)

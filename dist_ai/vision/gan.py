@@ -48,6 +48,10 @@ class ToNoise(ItemTransform):
 
     order: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ConfigError(f"NoiseBlock({self.size!r}): expected how many numbers an image is made of, at least 1")
+
     def encodes(self, x: object) -> Any:
         """Returns the numbers."""
         if isinstance(x, torch.Tensor):
@@ -202,6 +206,10 @@ def gan_learner(
     learn.fit(20, 2e-4)
     ```
     """
+    if not all(isinstance(getattr(model, name, None), nn.Module) for name in ("generator", "critic")):
+        raise ConfigError(
+            f"a {type(model).__name__} has no generator and critic; expected a model such as dist_ai.vision.models.gan(size)"
+        )
     trainer = GANTrainer(n_crit, n_gen, clip=clip)
     given = with_defaults(options, trainer, opt_func=_adam, wd=0.0, loss_func=GANLoss(kind))
     if given.get("strategy", "auto") == "auto":

@@ -57,9 +57,10 @@ def grad_cam(learn: Learner, item: Any, *, output: int | str | None = None, laye
     """Returns where the model looked for one of its outputs.
 
     Args:
-        learn: a Learner whose model has a body that gives a map, as `vision_learner` makes it.
+        learn: a Learner whose model has a body that gives a map, as `vision_learner` and `unet_learner` make it.
         item: an image: its path, address, bytes, array or PIL image.
-        output: the number of the output, or its class; by default the one that is predicted.
+        output: the number of the output, or its class; by default the one that is predicted. Where each pixel has outputs, it
+            is all pixels' together, and by default that which most of them have.
         layer: whose map is looked at, (batch, channels, height, width); by default the body's last.
 
     The model is as it was afterwards: neither its gradients nor its mode change.
@@ -79,9 +80,11 @@ def grad_cam(learn: Learner, item: Any, *, output: int | str | None = None, laye
         raise ConfigError(
             f"{type(learn.model).__name__} has no body; say whose map to look at: layer=learn.model.conv5"
         )
+    if isinstance(target, nn.Sequential) and len(target):
+        target = target[-1]  # gives the same, and a U-Net calls one part after the other
     maps, raw = _forward(learn.model, target, plain(batch))
     chosen = _output(learn, output, raw)
-    (gradient,) = torch.autograd.grad(raw[0, chosen], maps)
+    (gradient,) = torch.autograd.grad(raw[0, chosen].sum(), maps)
     weights = gradient.mean((2, 3), keepdim=True)
     heat = F.relu((weights * maps).sum(1, keepdim=True)).detach()
     image = learn.dls.recipe.decode_batch(batch)[0][0]
@@ -119,7 +122,9 @@ def _forward(model: nn.Module, target: nn.Module, inputs: tuple[Any, ...]) -> tu
 def _output(learn: Learner, output: int | str | None, raw: torch.Tensor) -> int:
     if output is None:
         decoded = plain(decodes(learn.loss_func, raw))
-        return int(decoded[0]) if decoded.dim() == 1 and not decoded.is_floating_point() else int(raw[0].argmax())
+        if decoded.dim() != raw.dim() - 1 or decoded.is_floating_point():
+            return int(raw[0].flatten(1).sum(1).argmax()) if raw.dim() > 2 else int(raw[0].argmax())
+        return int(decoded[0].flatten().mode().values)
     if isinstance(output, int):
         chosen = output
     else:

@@ -128,9 +128,9 @@ class Cut(Transform):
                 f"{type(self).__name__} has no class for what it fills up with; give it pad_mode='reflection' or 'border' "
                 "with masks"
             )
-        image = Image.fromarray(plain(x).numpy())
-        read = _read(image, window, _nearest, self.pad_mode)
-        return x.give_type_to(torch.from_numpy(np.array(read)))
+        pixels = plain(x) if x.dtype in (torch.bool, torch.uint8) else plain(x).int()  # the kinds that Pillow has
+        read = _read(Image.fromarray(pixels.numpy()), window, _nearest, self.pad_mode)
+        return x.give_type_to(torch.from_numpy(np.array(read)).to(x.dtype))
 
     def encodes(self, x: TensorPoint, draw: Draw | None) -> Any:
         """Returns the points as they lie in the window."""
@@ -206,8 +206,9 @@ class RandomResizedCrop(Cut):
     max_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self.size, self.ratio = size_of(self, self.size), [float(each) for each in self.ratio]
+        self.size = size_of(self, self.size)
         check_crop(self, self.min_scale, self.max_scale, self.ratio)
+        self.ratio = [float(each) for each in self.ratio]
         if self.val_xtra < 0:
             raise ConfigError(f"RandomResizedCrop(val_xtra={self.val_xtra}): expected 0 or more")
 
@@ -276,8 +277,8 @@ class RatioResize(Cut):
     max_sz: int
 
     def __post_init__(self) -> None:
-        if self.max_sz < 1:
-            raise ConfigError(f"RatioResize(max_sz={self.max_sz}): expected a number of pixels, at least 1")
+        if not isinstance(self.max_sz, int) or self.max_sz < 1:
+            raise ConfigError(f"RatioResize(max_sz={self.max_sz!r}): expected a number of pixels, at least 1")
 
     def window(self, frame: Frame, draw: Draw | None) -> Window:
         """Returns the whole."""

@@ -192,10 +192,16 @@ class Beginning:
             normalize, options: see `vision_learner`.
         """
         outputs = self.dls.c if n_out is None else n_out
+        there = [tfm for tfm in self.dls.train.stage.pipeline.tfms if isinstance(tfm, Normalize)]
+        if wrong := [tfm for tfm in there if len(tfm.mean) != self.n_in]:
+            raise ConfigError(
+                f"n_in={self.n_in}, and {wrong[0]!r:.200} of the data has {len(wrong[0].mean)} channel(s); it is in batch_tfms, "
+                f"or a learner put it there: make the data anew, or give n_in={len(wrong[0].mean)}"
+            )
         with first_weights(self.dls):
             model = make(self.classifier(), outputs, n_in=self.n_in, **shape)
         spec = self.spec(builder, outputs, shape) if builder is not None else None
-        if normalize and not any(isinstance(tfm, Normalize) for tfm in self.dls.train.stage.pipeline.tfms):
+        if normalize and not there:
             self.dls.add_batch_tfms([Normalize(*_for_channels(statistics_of(self.name), self.n_in))])
         learn = Learner(self.dls, model, spec=spec, splitter=vision_splitter, **options)
         if self.found is not None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from PIL.Image import Image as PILImage
 
 from dist_ai.core.transform import ItemTransform, Transform
+from dist_ai.core.types import plain
 from dist_ai.core.vision_types import TensorMask
 from dist_ai.errors import BadSampleError, DataError
 from dist_ai.losses import CrossEntropyLoss, default_loss
@@ -22,7 +23,7 @@ __all__ = ["FitMask", "MaskToIndex", "OpenMask"]
 
 @dataclass
 class OpenMask(Transform):
-    """A file, array or image to a `TensorMask` (height, width), upright.
+    """A file, array, tensor or image to a `TensorMask` (height, width), upright.
 
     Args:
         codes: the name of each class; None if they have none, and then a pixel may be any number from 0 on.
@@ -67,6 +68,10 @@ class OpenMask(Transform):
     def encodes(self, x: np.ndarray) -> Any:
         """Returns the mask of an array."""
         return self._mask(x)
+
+    def encodes(self, x: torch.Tensor) -> Any:
+        """Returns the mask of a tensor."""
+        return self._mask(plain(x).cpu())
 
     def as_target(self, numbers: torch.Tensor, inputs: tuple[Any, ...]) -> TensorMask:
         """Returns predicted classes as masks."""

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.Image import Image as PILImage
 
 from dist_ai.core.randomness import Draw
-from dist_ai.core.transform import Transform
+from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.vision_types import TensorImage
 from dist_ai.data.device import to_device
 from dist_ai.data.downloads import download
@@ -26,6 +26,7 @@ from dist_ai.vision.decoding import decoded, is_undecoded, reading, undecoded_jp
 from dist_ai.vision.pixels import pixels_of
 
 __all__ = [
+    "CheckImage",
     "ImageToFloat",
     "ImageToTensor",
     "Normalize",
@@ -43,15 +44,16 @@ imagenet_stats: tuple[list[float], list[float]] = ([0.485, 0.456, 0.406], [0.229
 
 @dataclass
 class OpenImage(Transform):
-    """A file, bytes or array to a decoded PIL image, upright and in one mode.
+    """A file, bytes or an array to a decoded PIL image, upright and in one mode.
 
     Args:
         mode: ``"RGB"`` or ``"L"`` (grey).
 
-    Takes a path, an address (the file is kept in the cache), the bytes of an image file, an image, or a uint8 array
-    (height, width) or (height, width, channels). Pixels of 16 bits are scaled to 8; transparency is dropped. A JPEG is
-    decoded when its pixels are first asked for: a transform that makes it smaller, such as `Resize`, decodes it at a part of
-    its size (`dist_ai.vision.decoding`).
+    Takes a path, an address (the file is kept in the cache), the bytes of an image file, a file that is open for reading
+    bytes, an image, or a uint8 array (height, width) or (height, width, channels). Pixels of 16 bits are scaled to 8;
+    transparency is dropped. A JPEG is decoded when its pixels are first asked for: a transform that makes it smaller, such as
+    `Resize`, decodes it at a part of its size (`dist_ai.vision.decoding`). A `TensorImage` stays as it is, with any number of
+    channels: batch transforms take it, item transforms that move pixels do not.
 
     Raises:
         ConfigError: another mode.
@@ -78,18 +80,25 @@ class OpenImage(Transform):
 
     def encodes(self, x: str | Path) -> Any:
         """Returns the image in a file, or at an address that begins with https:// or http://."""
+        name = str(x)
         if isinstance(x, str) and x.startswith(("https://", "http://")):
             try:
                 x = download(x, progress=False)
             except (DataError, ConfigError) as error:
                 raise BadSampleError(str(error)) from error
-        with reading(str(x)), open(x, "rb") as file:  # to make a Path of a string takes as long again
+        with reading(name), open(x, "rb") as file:  # to make a Path of a string takes as long again
             data = file.read()
-        return self._read(data, str(x))
+        return self._read(data, name)
 
     def encodes(self, x: bytes) -> Any:
         """Returns the image in the bytes of a file."""
         return self._read(x, f"{len(x):,} bytes")
+
+    def encodes(self, x: io.BufferedIOBase) -> Any:
+        """Returns the image in an open file, such as a `BytesIO`, from its beginning."""
+        if x.seekable():
+            x.seek(0)
+        return self._read(x.read(), str(getattr(x, "name", "an open file")))
 
     def encodes(self, x: np.ndarray) -> Any:
         """Returns the image of an array."""
@@ -129,6 +138,33 @@ class OpenImage(Transform):
         if not is_undecoded(image):
             image.load()
         return image
+
+
+@dataclass
+class CheckImage(ItemTransform):
+    """Sees to it that what an `ImageBlock` has opened is an image: transforms of images would pass anything else by.
+
+    Raises:
+        DataError: it is something else.
+    """
+
+    order: ClassVar[int] = 1
+
+    def encodes(self, x: object) -> Any:
+        """Returns the image as it is."""
+        if isinstance(x, PILImage | TensorImage):
+            return x
+        if isinstance(x, torch.Tensor):
+            what = f"a {type(x).__name__} of {x.dtype} with shape {tuple(x.shape)}"
+            hint = "; if it is one, give TensorImage(x), of shape (channels, height, width), uint8 or float in 0..1"
+        else:
+            what, hint = f"a {type(x).__name__}", ""
+            if isinstance(x, list | tuple):
+                hint = "; predict takes one image, and dls.test_dl(...) a list"
+        raise DataError(
+            f"{what} does not say that it is an image; expected a file, an address, bytes, a uint8 array, a PIL image or a "
+            f"TensorImage{hint}"
+        )
 
 
 @default_loss.register(TensorImage)
@@ -209,7 +245,8 @@ class Normalize(Colour):
         """Returns the straight line of each channel, the same for every sample."""
         if channels != len(self.mean):
             raise DataError(
-                f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}"
+                f"images with {channels} channel(s) and statistics of {len(self.mean)}; give Normalize {channels}, or make the "
+                f"data anew and give its learner n_in={channels}"
             )
         mean, std = np.array([self.mean]), np.array([self.std])
         return scaled_and_shifted(1 / std, -mean / std)

@@ -13,7 +13,7 @@ from toy import make_dls, make_learner
 
 from dist_ai.callbacks import Callback, EarlyStopping, Recorder, ReduceLROnPlateau, SaveBest, TrainState
 from dist_ai.core.names import OTHER_WORDS, known_arguments, missing_attribute
-from dist_ai.data import DataLoader, DataLoaders, Datasets, IterableLoader, TfmdLists
+from dist_ai.data import CategoryBlock, DataBlock, DataLoader, DataLoaders, Datasets, IterableLoader, TfmdLists
 from dist_ai.data.base_loader import BaseLoader
 from dist_ai.data.loaders import LoaderOptions
 from dist_ai.errors import ConfigError
@@ -142,6 +142,10 @@ def test_a_slip_in_an_option_of_image_loaders_is_seen_before_the_folder_is_looke
         TypeError, match=r"ImageDataLoaders.from_folder has no argument 'valid_pc'; did you mean 'valid_pct'\?"
     ):
         ImageDataLoaders.from_folder("nowhere", valid_pc=0.2)  # type: ignore[call-arg]  # wrong on purpose
+    with pytest.raises(
+        TypeError, match="dataloaders has no argument 'item_tfms'; it is the DataBlock that is made with it"
+    ):
+        DataBlock(CategoryBlock).dataloaders("nowhere", item_tfms=None)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(TypeError, match="has no argument 'item_tfm'; did you mean 'item_tfms'"):
         ImageDataLoaders.from_df(None, item_tfm=None)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(TypeError, match="has no argument 'batch_size'; here it is bs, counted over all ranks"):
@@ -308,7 +312,8 @@ OPTIONS = {"LearnerOptions": LearnerOptions, "LoaderOptions": LoaderOptions, "Im
 
 def test_each_row_is_of_a_place_that_asks_for_it_and_does_not_have_the_name() -> None:
     functions = {place_of(function): set(inspect.signature(function).parameters) for function, _ in ARGUMENTS}
-    functions["Interpretation.from_learner"] = set(inspect.signature(Interpretation.from_learner).parameters)
+    for other in (Interpretation.from_learner, DataBlock.dataloaders):
+        functions[other.__qualname__] = set(inspect.signature(other).parameters)
     has: dict[str, set[str]] = {
         **functions,
         **{name: set(options.__annotations__) for name, options in OPTIONS.items()},

@@ -65,6 +65,8 @@ def test_labels() -> None:
 def test_several_labels() -> None:
     learn = learner(MultiCategoryBlock, [["a"], ["a", "b"]] * 5, [9.0, 9.0])
     assert titles(learn.show_results(4)) == ["a; b\nis a", "a; b"] * 2
+    none = learner(MultiCategoryBlock, [["a"], ["a", "b"]] * 5, [-9.0, -9.0])
+    assert titles(none.show_results(4)) == ["none\nis a", "none\nis a; b"] * 2
 
 
 def test_a_number_and_two() -> None:

@@ -338,6 +338,24 @@ def test_masks_that_do_not_fit_their_classes_are_named(tmp_path: Path):
         Resize(4, "pad")(TensorMask(torch.zeros(2, 3, dtype=torch.uint8)))
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor, TensorMask])
+def test_a_mask_may_be_a_tensor_whose_classes_are_looked_at_too(kind: type):
+    numbers = torch.tensor([[0, 1], [1, 0]])
+    mask = OpenMask(["sky", "road"])(numbers.as_subclass(kind))
+    assert (type(mask), mask.tolist(), mask.codes) == (TensorMask, numbers.tolist(), ["sky", "road"])
+    assert Resize(4)(mask).tolist() == numbers.repeat_interleave(2, 0).repeat_interleave(2, 1).tolist()
+    with pytest.raises(DataError, match="class 2 in a mask of 2 classes"):
+        OpenMask(["sky", "road"])((numbers * 2).as_subclass(kind))
+    with pytest.raises(DataError, match=r"pixels of float32 with shape \(2, 2\); expected one class number a pixel"):
+        OpenMask()(numbers.float())
+
+
+@pytest.mark.parametrize("codes", ["codes.txt", 3])
+def test_codes_are_names_and_neither_a_file_nor_their_number(codes: object):
+    with pytest.raises(ConfigError, match=f"codes={codes!r}: expected the name of each class, such as"):
+        MaskBlock(codes)
+
+
 @pytest.mark.parametrize("codes", [["sky", "road"], None])
 def test_a_class_below_zero_needs_to_be_the_void(codes: list[str] | None):
     mask = np.array([[0, -1]], np.int32)

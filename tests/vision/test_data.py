@@ -387,6 +387,12 @@ def test_an_image_without_a_label_is_named(files: list[Path]) -> None:
         ImageDataLoaders.from_name_re("", files, "^(dog)", **LOADING)
 
 
+def test_a_table_without_rows_is_named() -> None:
+    for make in (ImageDataLoaders.from_df, lambda rows: ImageDataLoaders.from_lists("", rows.file, rows.label)):
+        with pytest.raises(DataError, match="there are no rows; there is nothing to learn from"):
+            make(pd.DataFrame({"file": [], "label": []}))
+
+
 def test_images_and_masks_that_a_function_finds(tmp_path: Path) -> None:
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()

@@ -63,6 +63,7 @@ MORE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "a transformer": (lambda: vision_model("test_vit", 3), (3, 160, 160)),
     "an xresnet of four channels": (lambda: vision_model("xresnet18", 3, n_in=4), (4, SIDE, SIDE)),
     "a U-Net": (lambda: unet("small_cnn", 2), IMAGE),
+    "a U-Net on a body of timm's": (lambda: unet("test_resnet", 2), IMAGE),
     "a U-Net without the last cross": (lambda: unet("resnet18", 2, last_cross=False), IMAGE),
 }
 

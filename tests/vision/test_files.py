@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_resizing_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> Non
         resize_images(folder, 0, dest=tmp_path)
     with pytest.raises(DataError, match="no image file under"):
         resize_images(tmp_path, 10, dest=tmp_path / "small", recurse=False)
+
+
+def test_one_path_or_address_where_several_are_expected_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"verify_images\('.*pets'\): expected a list of files, such as get_image_files"
+    ):
+        verify_images(folder)  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=r"download_images\('http://a.png'\): expected a list of addresses, and then the"
+    ):
+        download_images("http://a.png", tmp_path)
+
+
+def test_an_address_where_nobody_answers_is_tried_twice_and_left_out(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    assert download_images(["http://127.0.0.1:1/a.png"], tmp_path) == []
+    assert time.monotonic() - begun < 5
 
 
 def test_images_are_downloaded_and_what_is_none_is_left_out(address: str, tmp_path: Path) -> None:

@@ -276,6 +276,16 @@ def test_torchvisions_transforms_of_whole_samples_stand_in_a_pipeline_as_they_ar
     assert point.canvas_size == (12, 12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("tfm", [Resize(4), CropPad(12, "border"), DihedralItem()], ids=lambda tfm: type(tfm).__name__)
+def test_masks_of_every_kind_of_integer_stay_of_their_kind(tfm: Transform, dtype: torch.dtype) -> None:
+    mask = TensorMask((torch.arange(64).reshape(8, 8) % 2).to(dtype))
+    expected = Pipeline([tfm])(TensorMask(mask.to(torch.uint8)), draw_of(0), split_idx=0)
+    made = Pipeline([tfm])(mask, draw_of(0), split_idx=0)
+    assert made.dtype == dtype
+    assert made.tolist() == expected.to(dtype).tolist()
+
+
 def test_masks_need_a_class_for_what_they_are_filled_up_with() -> None:
     mask = TensorMask(torch.ones(5, 5, dtype=torch.uint8))
     with pytest.raises(
@@ -296,8 +306,18 @@ def test_masks_need_a_class_for_what_they_are_filled_up_with() -> None:
             r"RandomResizedCrop\(min_scale=1.5, max_scale=1.0\): expected two positive",
         ),
         (lambda: RandomResizedCrop(8, val_xtra=-1), r"RandomResizedCrop\(val_xtra=-1\): expected 0 or more"),
+        (
+            lambda: RandomResizedCrop(8, ratio=1),
+            r"RandomResizedCrop\(ratio=1\): expected \(from, to\), widths for a heig",
+        ),
+        (
+            lambda: RandomResizedCrop(8, "all"),
+            r"RandomResizedCrop\(min_scale='all', max_scale=1.0\): expected two positive",
+        ),
         (lambda: RatioResize(0), r"RatioResize\(max_sz=0\): expected a number of pixels, at least 1"),
+        (lambda: RatioResize((3, 4)), r"RatioResize\(max_sz=\(3, 4\)\): expected a number of pixels, at least 1"),
         (lambda: FlipItem(2), r"FlipItem\(p=2\): a probability is 0 to 1"),
+        (lambda: FlipItem("half"), r"FlipItem\(p='half'\): a probability is 0 to 1"),
         (lambda: DihedralItem(-1), r"DihedralItem\(p=-1\): a probability is 0 to 1"),
     ],
 )

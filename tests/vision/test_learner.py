@@ -215,6 +215,10 @@ def test_an_architecture_is_made_to_fit_images_of_many_channels() -> None:
     learn.fit(1)
     assert normalizers(dls)[0].mean[:3] == imagenet_stats[0]
     assert len(normalizers(dls)[0].std) == 5
+    with pytest.raises(
+        ConfigError, match=r"^n_in=3, and Normalize\(.* of the data has 5 channel\(s\); .* or give n_in=5$"
+    ):
+        small_learner(dls)
 
 
 def test_batches_of_one_image_are_explained(folder: Path) -> None:

@@ -20,7 +20,7 @@ from dist_ai.data import CategoryBlock, DataBlock, DataLoaders, RegressionBlock
 from dist_ai.errors import BadSampleError, ConfigError
 from dist_ai.export import Predictor
 from dist_ai.learner import Interpretation, Learner
-from dist_ai.vision import GradCAM, ImageBlock, PointBlock, grad_cam, vision_learner
+from dist_ai.vision import GradCAM, ImageBlock, MaskBlock, PointBlock, grad_cam, unet_learner, vision_learner
 
 SIDE = 24
 
@@ -36,6 +36,10 @@ def picture(i: int) -> np.ndarray:
     pixels = np.random.default_rng(i).integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
     pixels[y : y + 8, x : x + 8] += 150
     return pixels
+
+
+def square(i: int) -> np.ndarray:
+    return (picture(i)[..., 0] > 100).astype(np.uint8)
 
 
 def source(item: Any) -> Any:
@@ -68,6 +72,8 @@ def test_points_are_predicted_in_pixels_whatever_the_source_is(tmp_path: Path) -
             assert torch.equal(predictor.predict(given).label, expected)
         with pytest.raises(BadSampleError, match=r"gone\.png"):
             learn.predict(f"{address}/gone.png")
+        with pytest.raises(BadSampleError, match=f"{address}/ cannot be read as an image: it is of no known format"):
+            learn.predict(f"{address}/")  # a page
     finally:
         server.shutdown()
         server.server_close()
@@ -128,3 +134,35 @@ def test_the_heat_is_where_the_class_is_and_nothing_is_changed() -> None:
     ):
         with pytest.raises(ConfigError, match=re.escape(text)):
             grad_cam(learn, picture(5), **options)
+
+
+class Mask(Bright):
+    """As `Bright`, of each pixel: the second class is where it is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(self.body, nn.Identity())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = x
+        for part in self.body:  # one after the other, as a U-Net calls them
+            seen = part(seen)
+        return torch.cat([1 - seen, seen - 1], 1)
+
+
+def test_where_each_pixel_has_outputs_the_heat_is_of_all_of_them() -> None:
+    blocks = DataBlock((ImageBlock, MaskBlock(["dark", "bright"])), get_x=source, get_y=square)
+    learn = Learner(blocks.dataloaders(list(range(10)), bs=4, num_workers=0), Mask(), run_dir=None, progress=False)
+    cam = grad_cam(learn, picture(5), output="bright")
+    x, y = corner(5)
+    assert (cam.label, tuple(cam.heat.shape), float(cam.heat.max())) == ("bright", (SIDE, SIDE), 1.0)
+    assert cam.heat[y + 4, x + 4] > cam.heat.mean()
+    assert grad_cam(learn, picture(5)).label == "dark"  # what most of the pixels are
+
+
+@pytest.mark.parametrize("arch", ["small_cnn", "resnet18"])
+def test_a_u_net_is_looked_into_at_its_coarsest_map(arch: str) -> None:
+    blocks = DataBlock((ImageBlock, MaskBlock(["dark", "bright"])), get_x=source, get_y=square)
+    dls = blocks.dataloaders(list(range(10)), bs=4, num_workers=0)
+    learn = unet_learner(dls, arch, pretrained=False, run_dir=None, progress=False)
+    assert tuple(grad_cam(learn, picture(5), output="bright").heat.shape) == (SIDE, SIDE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,18 @@ def test_images_that_a_model_cannot_take_are_explained() -> None:
         adapt_first_convolution(nn.Linear(2, 2), 5, pretrained=False)
     with pytest.raises(ConfigError, match=r"n_in=5: Conv2d has a first convolution of 7 channel\(s\); expected 3"):
         adapt_first_convolution(nn.Conv2d(7, 2, 1), 5, pretrained=False)
+    with pytest.raises(ConfigError, match="n_in='4': expected a number of channels"):
+        adapt_first_convolution(nn.Conv2d(3, 2, 1), "4", pretrained=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cut", [0, 3, -3, 200, "2"])
+def test_a_cut_that_leaves_nothing_or_all_is_explained(cut: Any) -> None:
+    model = nn.Sequential(OrderedDict(body=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten()))
+    with pytest.raises(
+        ConfigError, match=f"cut={cut!r} of a Sequential: expected how many of its 3 parts .*body, pool, fl"
+    ):
+        create_body(model, cut=cut)
+    assert create_body(model, cut=1).num_features == create_body(model, cut=-2).num_features == 4
 
 
 def test_xresnets_have_their_depths_and_options() -> None:

@@ -47,7 +47,7 @@ def of(x: Any, y: Any) -> list[tuple[Any, Any]]:
             TensorMultiCategory(torch.eye(2)),
             [["cat", "dog"], []],
             [["cat", "dog"], ["cat"]],
-            ["cat; dog", "cat\nis"],
+            ["cat; dog", "cat\nis none"],
             ["green", "tab:red"],
         ),
         (TensorRegression([1.0, 2.0]), [1.0, 2.0], [1.0, 1.23456], ["1", "1.235\nis 2"], ["black", "black"]),

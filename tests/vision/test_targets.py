@@ -103,6 +103,28 @@ def test_what_a_crop_cuts_away_is_left_out_with_its_label() -> None:
     assert [dls.vocab[k] for k in house.flatten().tolist()] == ["house"]
 
 
+def test_boxes_end_where_the_image_does_and_those_outside_are_left_out_whatever_else_is_done() -> None:
+    def across(i: int) -> list[list[float]]:
+        return [[-8, 6, 24, 90], [200, 200, 220, 220]]
+
+    for size, item_tfms in ((1, []), (2, Resize((HEIGHT // 2, WIDTH // 2)))):
+        dls = loaders(across, lambda i: ["tree", "house"], item_tfms=item_tfms)
+        _, found, classes = dls.one_batch()
+        assert plain(found).tolist() == [[[0, 6 / size, 24 / size, 60 / size]]] * 4
+        assert {dls.vocab[k] for k in classes.flatten().tolist()} == {"tree"}
+
+
+def test_what_a_function_of_boxes_and_labels_returned_is_shown_if_it_is_neither() -> None:
+    def only_boxes(file: Path) -> Any:
+        return [[1, 2, 3, 4]]
+
+    with pytest.raises(
+        DataError,
+        match=r"only_boxes fails on the first .* label_func returned \[\[1, 2, 3, 4\]\]; expected \(boxes, labels\)",
+    ):
+        DetectionDataLoaders.from_label_func("", ["a.png", "b.png", "c.png"], only_boxes, valid_pct=0.4)
+
+
 def test_what_a_batch_transform_moves_out_of_the_image_becomes_padding() -> None:
     dls = loaders(lambda i: [[0, 0, 4, 4]], lambda i: ["tree"], batch_tfms=Zoom(3.0, 3.0, p=1.0))
     seen = 0

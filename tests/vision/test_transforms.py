@@ -16,9 +16,9 @@ from PIL import ExifTags, Image
 from torchvision.transforms import v2
 
 from dist_ai.core import Draw, Pipeline, Transform
-from dist_ai.core.vision_types import TensorImage
+from dist_ai.core.vision_types import TensorImage, TensorMask
 from dist_ai.errors import BadSampleError, ConfigError, DataError
-from dist_ai.vision import Flip, Normalize, Resize, imagenet_stats
+from dist_ai.vision import Flip, ImageBlock, Normalize, Resize, imagenet_stats
 from dist_ai.vision.decoding import is_undecoded
 from dist_ai.vision.transforms import ImageToFloat, ImageToTensor, OpenImage
 
@@ -45,10 +45,45 @@ def test_a_path_a_text_bytes_an_array_and_an_image_are_the_same_image(tmp_path: 
     pixels = noise()
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
-    for given_as in (path, str(path), path.read_bytes(), pixels, Image.fromarray(pixels)):
+    held = io.BytesIO(path.read_bytes())
+    for given_as in (path, str(path), path.read_bytes(), held, held, pixels, Image.fromarray(pixels)):
         opened = OpenImage()(given_as)
         assert opened.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(opened), pixels)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.zeros(3, 4, 5), r"^a Tensor of torch.float32 with shape \(3, 4, 5\) does .* TensorImage\(x\), of shape"),
+        (
+            TensorMask(torch.zeros(4, 5, dtype=torch.uint8)),
+            r"^a TensorMask of torch.uint8 with shape \(4, 5\) does not say",
+        ),
+        (
+            None,
+            "^a NoneType does not say that it is an image; expected a file, an address, bytes, a uint8 array, a PIL",
+        ),
+        (["a.jpg"], r"^a list does .*; predict takes one image, and dls.test_dl\(...\) a list$"),
+    ],
+)
+def test_a_block_of_images_takes_nothing_that_transforms_of_images_would_pass_by(given: Any, said: str) -> None:
+    opens = Pipeline(ImageBlock().type_tfms)
+    with pytest.raises(DataError, match=said):
+        opens(given)
+    image = TensorImage(torch.zeros(6, 4, 5))
+    assert opens(image) is image
+
+
+def test_what_cannot_be_read_as_an_image_is_named_by_what_was_open(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"text")
+    with (
+        open(tmp_path / "a.jpg", "rb") as file,
+        pytest.raises(BadSampleError, match=r"a.jpg cannot be read as an image"),
+    ):
+        OpenImage()(file)
+    with pytest.raises(BadSampleError, match="an open file cannot be read as an image: it is of no known format"):
+        OpenImage()(io.BytesIO(b"text"))
 
 
 def test_the_file_is_closed_and_the_image_outlives_it(tmp_path: Path) -> None:
@@ -226,7 +261,9 @@ def test_a_normalised_batch_has_mean_0_and_deviation_1() -> None:
 
 
 def test_another_number_of_channels_is_explained() -> None:
-    with pytest.raises(DataError, match=r"images with 1 channel\(s\) and statistics of 3; give Normalize 1"):
+    with pytest.raises(
+        DataError, match=r"images with 1 channel\(s\) and statistics of 3; give Normalize 1, or .*n_in=1$"
+    ):
         Normalize(*imagenet_stats)(TensorImage(torch.rand(2, 1, 4, 4)))
 
 

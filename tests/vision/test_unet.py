@@ -17,17 +17,19 @@ from dist_ai.learner import Learner, load_learner
 from dist_ai.vision import ImageBlock, MaskBlock, aug_transforms, unet_learner
 from dist_ai.vision.models import unet, vision_splitter
 
+TIMM = ["test_convnext", "test_efficientnet", "test_resnet", "swin_tiny_patch4_window7_224"]
 FAMILIES = ["convnext_tiny", "densenet121", "efficientnet_b0", "mobilenet_v2", "regnet_y_400mf", "resnet18", "swin_t",
-            "vgg11", "xresnet18", "small_cnn"]  # fmt: skip
+            "vgg11", "xresnet18", "small_cnn", *TIMM]  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_every_family_gives_outputs_for_each_pixel(arch: str) -> None:
     real = arch == "regnet_y_400mf"  # it reads its own weights while it is built
+    side = 224 if "224" in arch else 64
     with torch.device("cpu" if real else "meta"):
         model = unet(arch, 5).eval()
-        x = torch.empty(1, 3, 64, 64)
-    assert tuple(model(x).shape) == (1, 5, 64, 64)
+        x = torch.empty(1, 3, side, side)
+    assert tuple(model(x).shape) == (1, 5, side, side)
     assert model.pyramid.reductions == sorted(set(model.pyramid.reductions))
     groups = vision_splitter(model)
     assert sorted(id(p) for group in groups for p in group) == sorted(id(p) for p in model.parameters())
@@ -65,7 +67,8 @@ def test_upsampling_begins_without_a_checkerboard() -> None:
 @pytest.mark.parametrize(
     ("arch", "text"),
     [
-        ("vit_b_16", "gives no maps of several resolutions, which a U-Net needs; take a convolutional architecture"),
+        ("vit_b_16", "gives no maps of several resolutions, which a U-Net or a detector needs; take a convolutional"),
+        ("test_vit", "the body gives maps of one resolution, .* pixels a side of .*; expected several"),
         ("resnt18", "no architecture named 'resnt18'; did you mean 'resnet18'"),
     ],
 )

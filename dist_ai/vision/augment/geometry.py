@@ -404,16 +404,16 @@ def size_of(tfm: Transform, size: Any) -> list[int]:
 
 def check_share(tfm: Transform, name: str, value: float) -> None:
     """Raises `ConfigError` unless a value is from 0 to 1."""
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         what = "a probability" if name == "p" else "a share"
-        raise ConfigError(f"{type(tfm).__name__}({name}={value}): {what} is 0 to 1")
+        raise ConfigError(f"{type(tfm).__name__}({name}={value!r}): {what} is 0 to 1")
 
 
 def check_range(tfm: Transform, low_name: str, low: float, high_name: str, high: float) -> None:
     """Raises `ConfigError` unless two values are positive and in order."""
-    if not 0 < low <= high:
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and 0 < low <= high):
         raise ConfigError(
-            f"{type(tfm).__name__}({low_name}={low}, {high_name}={high}): expected two positive numbers, the first no larger"
+            f"{type(tfm).__name__}({low_name}={low!r}, {high_name}={high!r}): expected two positive numbers, the first no larger"
         )
 
 
@@ -421,6 +421,6 @@ def check_crop(tfm: Transform, min_scale: float, max_scale: float, ratio: Sequen
     """Raises `ConfigError` unless these are shares of an area, and two shapes in order."""
     check_range(tfm, "min_scale", min_scale, "max_scale", max_scale)
     check_share(tfm, "max_scale", max_scale)
-    if len(ratio) != 2:
-        raise ConfigError(f"{type(tfm).__name__}(ratio={list(ratio)}): expected (from, to), widths for a height of 1")
+    if not isinstance(ratio, Sequence) or len(ratio) != 2:
+        raise ConfigError(f"{type(tfm).__name__}(ratio={ratio!r}): expected (from, to), widths for a height of 1")
     check_range(tfm, "ratio[0]", ratio[0], "ratio[1]", ratio[1])

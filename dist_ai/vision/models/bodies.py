@@ -7,7 +7,7 @@ a U-Net follows. Models that have no map at the end (vision transformers, and wh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
@@ -100,6 +100,8 @@ def adapt_first_convolution(model: nn.Module, n_in: int, *, pretrained: bool) ->
         ConfigError: the model has no convolution, or not of 3 channels.
     """
     name, first = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
+    if not isinstance(n_in, int):
+        raise ConfigError(f"n_in={n_in!r}: expected a number of channels")
     if (first is None and n_in == 3) or (first is not None and first.in_channels == n_in):
         return
     if n_in < 1 or first is None or first.in_channels != 3 or first.groups != 1:
@@ -150,7 +152,7 @@ class Pyramid(nn.Module):
     """A body that gives the last map of each resolution, the finest first.
 
     Args:
-        body: of stages that run one after the other.
+        body: of stages that run one after the other, or one of timm's, which gives its maps itself.
         n_in: channels of the images.
 
     Attributes:
@@ -163,25 +165,29 @@ class Pyramid(nn.Module):
 
     def __init__(self, body: nn.Module, n_in: int = 3) -> None:
         super().__init__()
-        shapes = _shapes(body, n_in) if isinstance(body, nn.Sequential) else []
-        if not shapes or any(len(shape) != 4 for shape in shapes):
+        maps = body.resolutions if isinstance(body, _OfTimm) else _resolutions(body, n_in)
+        if not maps:
+            model = body.model if isinstance(body, _OfTimm) else body
             raise ConfigError(
-                f"{type(body).__name__} gives no maps of several resolutions, which a U-Net needs; take a convolutional "
-                "architecture such as 'resnet18', or Swin"
+                f"{type(model).__name__} gives no maps of several resolutions, which a U-Net or a detector needs; take a "
+                "convolutional architecture such as 'resnet18', or Swin"
             )
-        sizes = [shape[-1] for shape in shapes]
-        ends = [i for i, size in enumerate(sizes) if i + 1 == len(sizes) or sizes[i + 1] != size]
+        ends = [i for i, each in enumerate(maps) if i + 1 == len(maps) or maps[i + 1].side != each.side]
         if len(ends) < 2:
             raise ConfigError(
-                f"the body gives maps of one resolution, {sizes[0]} pixels a side of {_SIDE}; expected several"
+                f"the body gives maps of one resolution, {maps[0].side:g} pixels a side of {_SIDE}; expected several"
             )
         self.body = body
-        self.channels = [shapes[i][1] for i in ends]
-        self.reductions = [round(_SIDE / sizes[i]) for i in ends]
-        self._ends = frozenset(ends)
+        self.channels = [maps[i].channels for i in ends]
+        self.reductions = [round(_SIDE / maps[i].side) for i in ends]
+        self._ends = ends
+        if isinstance(body, _OfTimm):
+            body.keep_maps(ends)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Returns the maps."""
+        if isinstance(self.body, _OfTimm):
+            return self.body.maps(x, self._ends)
         maps = []
         for i, stage in enumerate(self.body.children()):
             x = stage(x)
@@ -194,7 +200,16 @@ class Pyramid(nn.Module):
 
 
 def _cut_at(model: nn.Module, cut: Cut) -> nn.Module:
-    module = cut(model) if callable(cut) else nn.Sequential(OrderedDict(list(model.named_children())[:cut]))
+    children = list(model.named_children())
+    if callable(cut):
+        module = cut(model)
+    elif isinstance(cut, int) and 0 < len(kept := children[:cut]) < len(children):
+        module = nn.Sequential(OrderedDict(kept))
+    else:
+        raise ConfigError(
+            f"cut={cut!r} of a {type(model).__name__}: expected how many of its {len(children)} parts are kept "
+            f"({', '.join(name for name, _ in children)}), counted from its end if negative, or a function that returns the body"
+        )
     if not isinstance(module, nn.Module):
         raise ConfigError(f"cut returned a {type(module).__name__}; expected the body, an nn.Module")
     return module
@@ -252,6 +267,25 @@ class _OfTimm(nn.Module):
             return features
         return self.model.forward_head(features, pre_logits=True)
 
+    @property
+    def resolutions(self) -> list[_Resolution]:
+        """Each map on the way to the last, as the model notes it; empty if it gives none of them."""
+        if not hasattr(self.model, "forward_intermediates"):
+            return []
+        noted = self.model.feature_info
+        return [
+            _Resolution(each["num_chs"], _SIDE / each["reduction"])
+            for each in getattr(noted, "get_dicts", lambda: noted)()
+        ]
+
+    def maps(self, x: torch.Tensor, which: Sequence[int]) -> list[torch.Tensor]:
+        """Returns some of the maps."""
+        return self.model.forward_intermediates(x, indices=list(which), intermediates_only=True)
+
+    def keep_maps(self, which: Sequence[int]) -> None:
+        """Drops what comes after the last of these maps, whose weights would learn nothing."""
+        self.model.prune_intermediate_layers(list(which), prune_norm=True, prune_head=True)
+
 
 def _second_half(model: nn.Module) -> str:
     """Returns the name of the block in the middle of the longest row of them, or ""."""
@@ -265,6 +299,19 @@ def _second_half(model: nn.Module) -> str:
 
 
 # ------------------------------------------------------------------------------------ shapes
+
+
+class _Resolution(NamedTuple):
+    """A map of an image of `_SIDE` pixels a side."""
+
+    channels: int
+    side: float
+
+
+def _resolutions(body: nn.Module, n_in: int) -> list[_Resolution]:
+    """Returns the map of each stage of a body; empty if they are not all maps."""
+    shapes = _shapes(body, n_in) if isinstance(body, nn.Sequential) else []
+    return [_Resolution(shape[1], shape[-1]) for shape in shapes] if all(len(shape) == 4 for shape in shapes) else []
 
 
 def _shapes(body: nn.Module, n_in: int) -> list[torch.Size]:
