@@ -43,6 +43,7 @@ from harness import INSTALL, Report, Result, versions
 from PIL import Image
 from torch import nn
 
+from dist_ai.callbacks import ChannelsLast
 from dist_ai.collab import CollabDataLoaders, collab_learner
 from dist_ai.data import CategoryBlock, DataBlock, DataLoader, DataLoaders, IndexSplitter, TensorData, sample_data
 from dist_ai.learner import Learner
@@ -50,7 +51,16 @@ from dist_ai.losses import CrossEntropyLoss
 from dist_ai.metrics import Dice, accuracy, rmse
 from dist_ai.tabular import TabularDataLoaders, cont_cat_split, tabular_learner
 from dist_ai.text import TextDataLoaders, Tokenize, hf_learner, language_model_learner, text_classifier_learner
-from dist_ai.vision import ImageBlock, MaskBlock, RandomCrop, Resize, aug_transforms, unet_learner, vision_learner
+from dist_ai.vision import (
+    ImageBlock,
+    MaskBlock,
+    RandomCrop,
+    Resize,
+    aug_transforms,
+    dihedral_views,
+    unet_learner,
+    vision_learner,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import kit
@@ -371,29 +381,35 @@ def nuclei(seed: int, epochs: int) -> float:
 
 
 def solar_cells(seed: int, epochs: int) -> float:
-    """Returns the error of MobileNetV2, fine-tuned to tell defect solar cells, on a quarter of each class."""
+    """Returns the error of MobileNetV2, fine-tuned to tell defect solar cells, on the quarter that the figure to reach is of.
+
+    What it learned of photographs changes slowly, a tenth as fast as the new last layer, which stands on it directly.
+    """
+    from sklearn.model_selection import train_test_split
+
     photos, defect = kit.solar_cells()
     labels = ["defect" if probability >= 0.5 else "whole" for probability in defect]
-    random = np.random.default_rng(42 + seed)
-    valid: list[int] = []
-    for name in ("defect", "whole"):
-        own = random.permutation([i for i, label in enumerate(labels) if label == name])
-        valid += own[: round(len(own) / 4)].tolist()
+    _, valid = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=42)
     block = DataBlock(
         (ImageBlock, CategoryBlock),
         get_x=lambda i: photos[i],
         get_y=lambda i: labels[i],
-        splitter=IndexSplitter(valid),
+        splitter=IndexSplitter(valid.tolist()),
         item_tfms=Resize(160),
         batch_tfms=aug_transforms(flip_vert=True, max_rotate=5.0, max_warp=0.0),
     )
     torch.manual_seed(seed)
-    dls = block.dataloaders(list(range(len(photos))), bs=32, num_workers=1, seed=seed)
+    dls = block.dataloaders(list(range(len(photos))), bs=16, num_workers=0, seed=seed)
     with tempfile.NamedTemporaryFile(suffix=".pth") as file:
         torch.save(kit.mobilenet_v2_weights(), file.name)
-        learn = vision_learner(dls, "mobilenet_v2", weights=file.name, metrics=accuracy, **QUIET)
-    learn.fine_tune(epochs - 1, 3e-3)
-    return 1 - learn.recorder.final[1]
+        learn = vision_learner(
+            dls, "mobilenet_v2", weights=file.name, lin_ftrs=[], ps=0.2, first_bn=False, concat_pool=False,
+            precision="bf16", cbs=[ChannelsLast()], **QUIET,
+        )  # fmt: skip
+    learn.unfreeze()
+    learn.fit_one_cycle(epochs, slice(1e-4, 1e-3), valid_every=10**9)
+    predictions, targets = learn.tta(views=dihedral_views()[:4])  # mirrored, upside down and both
+    return 1 - float(accuracy(predictions, targets))
 
 
 def originals(folder: Path, part: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -508,7 +524,7 @@ TASKS = {
     "ulmfit": Task(ulmfit_here, ulmfit_there, 4),
     "minilm": Task(minilm_here, None, 1, bound=0.17),
     "nuclei": Task(nuclei, None, 33, "1 - Dice", bound=0.06),
-    "elpv": Task(solar_cells, None, 4, bound=0.12),
+    "elpv": Task(solar_cells, None, 8, bound=0.12),
 }
 ALL_OF_FASHION = "fashion-all"
 

@@ -3,7 +3,7 @@
 ```
 python benchmarks/timeseries.py                 # about half an hour on two cores
 python benchmarks/timeseries.py --quick         # a few minutes: fewer epochs, which miss the goals
-python benchmarks/timeseries.py --only FordA    # one set; those of thousands of series are measured only so, and take hours
+python benchmarks/timeseries.py --only FordA    # one set; those of thousands of series are measured only so
 ```
 
 The data are those of the test kit (`python tests/kit.py --all`; electricity and the UCR archive's larger sets are in the part

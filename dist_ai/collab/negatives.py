@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -44,8 +45,8 @@ class SampleNegatives(ItemTransform):
                 f"{self.num_items - 1} item(s): expected at least 2, to draw others than the one that was chosen"
             )
         for name in ("train", "valid"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"SampleNegatives({name}={getattr(self, name)}): expected at least 1")
+            if not isinstance(number := getattr(self, name), Integral) or number < 1:
+                raise ConfigError(f"SampleNegatives({name}={number!r}): expected a whole number of items, at least 1")
         self._chosen = torch.empty(0, dtype=torch.int64)
 
     def remember(self, cats: torch.Tensor) -> None:

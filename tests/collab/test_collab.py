@@ -81,7 +81,8 @@ def test_a_batch_has_user_and_item_and_the_rating(tmp_path: Path) -> None:
         ({"user": None}, {}, r"column 'user' has no value in any row"),
         ({"user": [1, "a"] * 50}, {}, r"column 'user' holds values of several types"),
         ({}, {"negatives": 3, "rating_name": "stars"}, r"negatives beside rating_name"),
-        ({}, {"negatives": 0}, r"SampleNegatives\(train=0\): expected at least 1"),
+        ({}, {"negatives": 0}, r"SampleNegatives\(train=0\): expected a whole number of items, at least 1"),
+        ({}, {"negatives": 2.5}, r"SampleNegatives\(train=2.5\): expected a whole number of items, at least 1"),
     ],
 )
 def test_what_is_wrong_with_ratings_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:
