@@ -153,7 +153,8 @@ def test_nothing_is_unpickled() -> None:
     # A notebook's function, which a launcher sends to its own processes with a digest (decision 0025).
     in_one = {"distributed/launchers/function.py": {"cloudpickle", "cloudpickle.dumps", "pickle.loads"}}
     for file in FILES:
-        used = {name for name in imports(file) if name.split(".")[0] in picklers}
+        imported = set(imports(file))
+        used = {name for name in imported if name.split(".")[0] in picklers}
         used |= {
             ast.unparse(node)
             for node in ast.walk(tree(file))
@@ -162,9 +163,8 @@ def test_nothing_is_unpickled() -> None:
         assert used <= anywhere | in_one.get(place(file), set()), place(file)
         for call in calls(file):
             where, given = f"{place(file)}:{call.lineno}", {each.arg: ast.unparse(each.value) for each in call.keywords}
-            if ast.unparse(call.func) == "torch.load" or (
-                "torch.load" in imports(file) and ast.unparse(call.func) == "load"
-            ):
+            called = ast.unparse(call.func)
+            if called == "torch.load" or ("torch.load" in imported and called == "load"):
                 assert given.get("weights_only") == "True", f"{where}: torch.load without weights_only=True"
             assert given.get("allow_pickle", "False") == "False", f"{where}: allow_pickle"
 
