@@ -311,14 +311,15 @@ def _of_type(transformers: Any, options: dict[str, Any]) -> Any:
     known = list(transformers.CONFIG_MAPPING.keys())
     if kind not in known:
         raise ConfigError(f"model_type={kind!r}: transformers has no such model{did_you_mean(str(kind), known)}")
-    usual = transformers.AutoConfig.for_model(kind)
-    for option in options:  # which transformers would keep, and never look at
-        if not hasattr(usual, option):
+    usual, made = transformers.AutoConfig.for_model(kind), transformers.AutoConfig.for_model(kind, **options)
+    for option in options:
+        # What transformers keeps as it is and never looks at. Others it makes something else of: rope_theta, attn_implementation.
+        if hasattr(made, option) and not hasattr(usual, option):
             raise ConfigError(
                 f"a configuration of {kind!r} has no {option!r}{did_you_mean(option, usual.to_dict())}; see "
-                f"transformers.{type(usual).__name__}"
+                f"transformers.{type(usual).__name__}, and give of a config.json what transformers.AutoConfig reads"
             )
-    return transformers.AutoConfig.for_model(kind, **options)
+    return made
 
 
 def _plain(config: Any) -> dict[str, Any]:

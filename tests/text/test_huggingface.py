@@ -208,6 +208,11 @@ def test_the_places_of_a_model_are_those_of_its_table(config: dict[str, Any], pl
             model(torch.full((1, places + 1), 3))
 
 
+def test_options_that_a_configuration_makes_something_else_of_are_taken() -> None:
+    model = learner(loaders(), {**LLAMA, "rope_theta": 5e5, "attn_implementation": "eager"}, task="lm").model
+    assert model.model.config.rope_parameters["rope_theta"] == 5e5
+
+
 def test_what_is_no_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match='the configuration has no "model_type", such as "bert"'):
         learner(loaders(), {"hidden_size": 3})
