@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from dist_ai.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dist_ai.data.recipe import SampleRecipe
     from dist_ai.export import Prediction, Predictor
 
 __all__ = ["predict"]
@@ -45,11 +45,10 @@ def predict(
 
     predictor = Predictor(export, device=device)
     recipe = predictor.recipe
-    reads = "texts" if recipe.reads_text else "series" if recipe.reads_series else "images"
-    reads = "the rows of tables" if recipe.reads_tables is not None else reads
+    reads = _what_it_reads(recipe)
     if picture is not None and reads != "images":
         raise ConfigError(f"--picture draws images, and this model takes {reads}; leave it out")
-    if recipe.reads_tables is not None:
+    if reads == "the rows of tables":
         for file in files:
             _print(*_of_table(predictor, _existing(file)), predictor, as_json=as_json)
         return
@@ -68,32 +67,34 @@ def predict(
         print(f"drawn in {picture}")
 
 
+def _what_it_reads(recipe: SampleRecipe) -> str:
+    if recipe.reads_tables is not None:
+        return "the rows of tables"
+    if recipe.reads_text:
+        return "texts"
+    return "series" if recipe.reads_series else "images"
+
+
 def _items(given: list[str], reads: str) -> list[Path | str]:
     """Returns the files of what was given; for a model of texts, what is no file is the text itself."""
-    from dist_ai.data import get_image_files, get_text_files
-
-    files_of: Callable[[Path], list[Path]] = get_image_files
-    if reads in ("texts", "series"):
-        files_of = get_text_files if reads == "texts" else _series_files
     items: list[Path | str] = []
     for each in given:
         if reads == "texts" and not _exists(Path(each)):
             items.append(each)
         else:
             path = _existing(each)
-            items += files_of(path) if path.is_dir() else [path]
+            items += _files_under(path, reads) if path.is_dir() else [path]
     return items
 
 
-def _series_files(folder: Path) -> list[Path]:
-    from dist_ai.data import get_files
+def _files_under(folder: Path, reads: str) -> list[Path]:
+    if reads == "series":
+        from dist_ai.timeseries.files import get_series_files
 
-    if not (found := get_files(folder, _OF_SERIES)):
-        raise ConfigError(f"no file of a series under {folder}; looked for {', '.join(sorted(_OF_SERIES))}")
-    return found
+        return get_series_files(folder)
+    from dist_ai.data import get_image_files, get_text_files
 
-
-_OF_SERIES = {".csv", ".npy", ".ts"}
+    return get_text_files(folder) if reads == "texts" else get_image_files(folder)
 
 
 def _existing(file: str) -> Path:

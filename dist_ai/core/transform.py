@@ -47,7 +47,9 @@ __all__ = ["ADAPTERS", "Composable", "Func", "ItemTransform", "Pipeline", "Trans
 TRAIN, VALID = 0, 1
 
 ADAPTERS: dict[str, Callable[[Any], Transform]] = {}
-"""What makes a transform of another library's, which is no function of one value, by its package's name; rooms add theirs."""
+"""What makes a `Transform` of another library's transforms, by the name of its package; rooms add theirs.
+
+They are callable too, but take more than one value: as functions they would fail in the first batch."""
 
 transforms: Registry[type[Transform]] = Registry(
     "transform", "import the module that defines it before loading (a Transform is known once its class is defined)"
@@ -595,8 +597,9 @@ def _as_transform(tfm: Any) -> Transform:
         return tfm
     if isinstance(tfm, type) and issubclass(tfm, Transform):
         return tfm()
-    if (adapt := ADAPTERS.get(type(tfm).__module__.partition(".")[0])) is not None:
-        return adapt(tfm)
+    for base in type(tfm).__mro__:  # a class of the user's own is derived from one of the library's
+        if (adapt := ADAPTERS.get(base.__module__.partition(".")[0])) is not None:
+            return adapt(tfm)
     if callable(tfm):
         return Func(tfm)
     raise ConfigError(f"{tfm!r} is not a transform: expected a Transform, a Transform class or a function")

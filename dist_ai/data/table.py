@@ -9,9 +9,8 @@ A `Row` reads its columns by name, as an attribute or by place, so a getter read
 
 from __future__ import annotations
 
-import codecs
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -199,14 +198,14 @@ class Table(Sequence[Row]):
         def read() -> Any:
             files, path = _existing(file, filesystem)
             with files.open_input_stream(path) as stream:
-                table = csv.read_csv(stream, **options)
+                return csv.read_csv(stream, **options)
+
+        try:
+            table = _read(read, file, "CSV", hint=_of_encoding)
             for field in table.schema:  # what pyarrow makes of bytes that are no text
                 if pyarrow.types.is_binary(field.type):
                     raise DataError(other_encoding(file, encoding, f"column {field.name!r}"))
-            return table
-
-        try:
-            return cls.from_arrow(_read(read, file, "CSV"))
+            return cls.from_arrow(table)
         except UnicodeDecodeError as error:
             wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
             raise DataError(other_encoding(file, encoding, wrong)) from error
@@ -372,9 +371,9 @@ def missing(x: Any) -> bool:
 
 
 def require_encoding(encoding: str) -> None:
-    """Raises `ConfigError` for an encoding of text that Python does not know."""
+    """Raises `ConfigError` for what Python knows no encoding of text by."""
     try:
-        codecs.lookup(encoding)
+        "a".encode(encoding)  # codecs.lookup finds those of bytes too, such as "hex"
     except LookupError as error:
         raise ConfigError(f"encoding={encoding!r}: there is no such encoding") from error
 
@@ -432,13 +431,17 @@ def _existing(file: str | Path, filesystem: Any) -> tuple[Any, str]:
     return files, path
 
 
-def _read(read: Any, file: str | Path, kind: str) -> Any:
+def _read(read: Any, file: str | Path, kind: str, *, hint: Callable[[str], str] = lambda _: "") -> Any:
     import pyarrow
 
     try:
         return read()
     except (pyarrow.ArrowException, OSError) as error:
-        # Text of two bytes a letter is full of zeros.
-        hint = "; was it written in another encoding? give encoding='utf-16', 'latin-1' or what it is"
-        of_text = "UTF8" in str(error) or "\0" in str(error)
-        raise DataError(f"{file} cannot be read as {kind}: {error}{hint if of_text else ''}") from error
+        raise DataError(f"{file} cannot be read as {kind}: {error}{hint(str(error))}") from error
+
+
+def _of_encoding(error: str) -> str:
+    # Text of two bytes a letter is full of zeros.
+    if "UTF8" in error or "\0" in error:
+        return "; was it written in another encoding? give encoding='utf-16', 'latin-1' or what it is"
+    return ""

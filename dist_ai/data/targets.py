@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from dist_ai.data.getters import ColReader
 from dist_ai.data.transforms import EncodedMultiCategorize, RegressionSetup
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["block_of", "target_pipeline", "target_tensor"]
+__all__ = ["block_of", "block_of_lists", "target_pipeline", "target_tensor"]
 
 
 def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
@@ -39,6 +39,18 @@ def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
             "give y_block to say what they are"
         )
     return CategoryBlock()
+
+
+def block_of_lists(targets: Iterable[Any]) -> TransformBlock:
+    """Returns what targets are that are lists: several numbers, or several classes if the first that is not empty has words.
+
+    >>> [type(tfm).__name__ for tfm in block_of_lists([[], ["wet", "cold"]]).type_tfms]
+    ['MultiCategorize', 'OneHotEncode']
+    """
+    first = next((each for each in targets if isinstance(each, list | tuple | np.ndarray) and len(each)), ())
+    if not len(first) or any(isinstance(each, str) for each in first):
+        return MultiCategoryBlock()
+    return RegressionBlock(len(first))
 
 
 def target_pipeline(

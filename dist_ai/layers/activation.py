@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -47,12 +49,13 @@ def bounds_of(y_range: Any) -> list[float] | None:
         ConfigError: it is no two numbers, or empty.
 
     >>> bounds_of((0, 5.5))
-    [0, 5.5]
+    [0.0, 5.5]
     """
     if y_range is None:
         return None
-    bounds = list(y_range) if isinstance(y_range, list | tuple) else []
-    if len(bounds) != 2 or not all(isinstance(bound, int | float) for bound in bounds):
+    bounds = list(y_range) if isinstance(y_range, Iterable) else []
+    if len(bounds) != 2 or not all(isinstance(bound, Real) for bound in bounds):
         raise ConfigError(f"y_range={y_range!r}: expected two numbers, (low, high)")
-    SigmoidRange(*bounds)  # looks at their order
-    return bounds
+    low, high = map(float, bounds)  # NumPy's too, as the least and the most of a column are
+    SigmoidRange(low, high)  # looks at their order
+    return [low, high]

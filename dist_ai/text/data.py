@@ -26,6 +26,7 @@ from dist_ai.data import (
 )
 from dist_ai.data.loaders import check_options
 from dist_ai.data.splitters import Splitter
+from dist_ai.data.targets import block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.blocks import TextBlock, Vocab
 from dist_ai.text.transforms import Tokenize
@@ -240,8 +241,7 @@ def _target_block(rows: Any, get_y: ColReader) -> TransformBlock:
     if get_y.label_delim is not None:
         return MultiCategoryBlock()
     if isinstance(first, list):
-        of_words = any(isinstance(each, str) for each in first)
-        return MultiCategoryBlock() if of_words else RegressionBlock(len(first))
+        return block_of_lists(map(get_y, rows))
     return RegressionBlock(1) if isinstance(first, float) else CategoryBlock()
 
 

@@ -28,6 +28,7 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError, MissingDepende
 from dist_ai.export import ModelSpec, register_builder
 from dist_ai.layers import SeededDropout
 from dist_ai.learner import LearnerOptions, first_weights, register_learner, with_defaults
+from dist_ai.text.corpus import LMStreams, TokenizedPart
 from dist_ai.text.learner import LMLearner, TextLearner, tokenize_of
 from dist_ai.text.transforms import Tokenize
 
@@ -44,6 +45,8 @@ _CLASSES = {
 }
 # What models call the dropout of attention's probabilities.
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "attention_dropout_rate")
+# What models call their table of places.
+_TABLES_OF_PLACES = ("position_embeddings", "embed_positions", "wpe")
 
 
 class HFModel(nn.Module):
@@ -62,31 +65,32 @@ class HFModel(nn.Module):
         self.model = model
         self.head = head
         self.pad_token, self.task = pad_token, task
+        self.num_places = _num_places(model)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the prediction."""
+        self.require_places(ids.shape[1])
         mask = ids != self.pad_token
-        try:
-            output = self.model(input_ids=ids, attention_mask=mask.long())
-        except (RuntimeError, IndexError) as error:
-            # Some models have a vector for each place, and no more.
-            places = getattr(self.model.config, "max_position_embeddings", None)
-            if not isinstance(places, int) or ids.shape[1] < places:
-                raise
-            raise DataError(
-                f"a text of {ids.shape[1]} tokens, and the model has {places} places; cut longer texts: "
-                f"Tokenize.from_pretrained(folder, max_length={places})"
-            ) from error
+        output = self.model(input_ids=ids, attention_mask=mask.long())
         if self.task != "embeddings" and self.head is None:
             return output.logits
         mean = (output.last_hidden_state * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return F.normalize(mean, dim=-1) if self.head is None else self.head(mean)
+
+    def require_places(self, num_tokens: int) -> None:
+        """Raises `DataError` for a text of more tokens than the model has places: a GPU would fail without saying why."""
+        if self.num_places is not None and num_tokens > self.num_places:
+            raise DataError(
+                f"a text of {num_tokens} tokens, and the model has {self.num_places} places; cut longer texts: "
+                f"Tokenize.from_pretrained(folder, max_length={self.num_places})"
+            )
 
     def continued(
         self, ids: torch.Tensor, state: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Returns the logits of what follows and all tokens so far, which are read again each time. For generation."""
         ids = torch.cat([state["ids"], ids], 1) if state else ids
+        self.require_places(ids.shape[1])
         return self.model(input_ids=ids).logits[:, -1], {"ids": ids}
 
 
@@ -120,6 +124,7 @@ def hf_learner(
     Raises:
         ConfigError: the tokenizer has more tokens than the model, there is no such model or option of its configuration, or an
             argument cannot work.
+        DataError: a text is longer than the model has places for.
         ArtifactError: there are no such weights.
         MissingDependencyError: `transformers`, or for `lora` PEFT, is not installed.
     """
@@ -137,6 +142,8 @@ def hf_learner(
     arguments = {"config": _plain(config), "task": task, "pad_token": tokenize.pad_id, "pooling": pooling, "lora": lora}
     with first_weights(dls):
         model = hf_model(**arguments, weights=source if isinstance(source, str | Path) else None)
+    assert isinstance(model, HFModel)
+    model.require_places(_longest(dls))
     kind = LMLearner if task == "lm" else TextLearner
     learn = kind(
         dls, model, **with_defaults(options, wd=0.01), spec=ModelSpec("hf_model", arguments), splitter=hf_splitter
@@ -144,6 +151,17 @@ def hf_learner(
     if lora is not None:
         learn.freeze()
     return learn
+
+
+def _longest(dls: DataLoaders) -> int:
+    """Returns the tokens of the longest text of loaders, 0 where they are not known before they are read."""
+    longest = 0
+    for part in (dls.train_ds, dls.valid_ds):
+        if isinstance(part, TokenizedPart):
+            longest = max(longest, int(part.lengths.max()))
+        elif isinstance(part, LMStreams):
+            longest = max(longest, part.streams.seq_len)
+    return longest
 
 
 @register_builder("hf_model")
@@ -191,6 +209,19 @@ def hf_model(
     if pooling == "mean":
         head = nn.Sequential(SeededDropout(0.1), nn.Linear(made.hidden_size, made.num_labels))
     return HFModel(model, pad_token, task, head)
+
+
+def _num_places(model: nn.Module) -> int | None:
+    """Returns how many tokens a text may have: the rows of the table where a model learns a vector for each place.
+
+    None if it has no such table: places that are turned, or counted from each other, have no end.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _TABLES_OF_PLACES:
+            # Places are counted from behind that of padding (RoBERTa), or from an offset (BART, OPT).
+            first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings - first)
+    return None
 
 
 @register_learner("hf_model")
@@ -280,14 +311,15 @@ def _of_type(transformers: Any, options: dict[str, Any]) -> Any:
     known = list(transformers.CONFIG_MAPPING.keys())
     if kind not in known:
         raise ConfigError(f"model_type={kind!r}: transformers has no such model{did_you_mean(str(kind), known)}")
-    usual = transformers.AutoConfig.for_model(kind)
-    for option in options:  # which transformers would keep, and never look at
-        if not hasattr(usual, option):
+    usual, made = transformers.AutoConfig.for_model(kind), transformers.AutoConfig.for_model(kind, **options)
+    for option in options:
+        # What transformers keeps as it is and never looks at. Others it makes something else of: rope_theta, attn_implementation.
+        if hasattr(made, option) and not hasattr(usual, option):
             raise ConfigError(
                 f"a configuration of {kind!r} has no {option!r}{did_you_mean(option, usual.to_dict())}; see "
-                f"transformers.{type(usual).__name__}"
+                f"transformers.{type(usual).__name__}, and give of a config.json what transformers.AutoConfig reads"
             )
-    return transformers.AutoConfig.for_model(kind, **options)
+    return made
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -37,14 +37,17 @@ class ReadText(Transform):
         encoding: of the files.
 
     Raises:
+        ConfigError: there is no such encoding.
         DataError: a file has another encoding.
     """
 
     encoding: str = "utf-8"
 
+    def __post_init__(self) -> None:
+        require_encoding(self.encoding)
+
     def encodes(self, x: Path) -> Any:
         """Returns the text."""
-        require_encoding(self.encoding)
         try:
             return x.read_text(encoding=self.encoding)
         except UnicodeDecodeError as error:

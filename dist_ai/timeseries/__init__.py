@@ -17,7 +17,7 @@ from dist_ai.timeseries.augment import (
 )
 from dist_ai.timeseries.blocks import TSBlock, TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import TSDataLoaders
-from dist_ai.timeseries.files import LabelledSeries, read_csv, read_series, read_ts, read_tsv
+from dist_ai.timeseries.files import LabelledSeries, get_series_files, read_csv, read_series, read_ts, read_tsv
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.items import FillGaps, PadTo, ToSeries
 from dist_ai.timeseries.learner import ForecastLearner, forecast_learner, ts_learner
@@ -60,6 +60,7 @@ __all__ = [
     "architectures",
     "forecast_learner",
     "forecasters",
+    "get_series_files",
     "plot_forecast",
     "read_csv",
     "read_series",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
@@ -15,9 +16,7 @@ from dist_ai.data import (
     ColSplitter,
     DataBlock,
     DataLoaders,
-    IndexSplitter,
     LoaderOptions,
-    MultiCategoryBlock,
     RandomSplitter,
     RegressionBlock,
     TransformBlock,
@@ -25,6 +24,7 @@ from dist_ai.data import (
 )
 from dist_ai.data.loaders import check_options
 from dist_ai.data.table import missing as is_missing
+from dist_ai.data.targets import block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSBlock
 from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
@@ -127,8 +127,6 @@ class TSDataLoaders(DataLoaders):
                 raise ConfigError(f"valid={type(valid).__name__}: expected series and labels, valid=(X_valid, y_valid)")
             splits = range(len(items)), range(len(items), len(items) + len(valid[0]))
             items += _zipped(*valid)
-        elif splits is not None and (both := set(splits[0]) & set(splits[1])):
-            raise ConfigError(f"series {min(both)} is in both parts of splits; what trains must not validate")
         return cls._from_series(items, splits, options)
 
     @classmethod
@@ -258,12 +256,7 @@ class TSDataLoaders(DataLoaders):
     def _from_series(cls, items: list[LabelledSeries], splits: Any, options: SeriesOptions) -> Self:
         made, rest = _parted(options)
         _require_one_length(items, pad=made["pad"])
-        if splits is None:
-            splitter: Any = RandomSplitter(made["valid_pct"], made["seed"])
-        else:
-            splitter = IndexSplitter(list(splits[1]))
-            if len(set(splits[0]) | set(splits[1])) < len(items):  # those in neither part
-                splitter = _Given(list(splits[0]), list(splits[1]))
+        splitter = RandomSplitter(made["valid_pct"], made["seed"]) if splits is None else _Given(splits)
         return cls._from_block(items, [each.label for each in items], (SeriesOf(), LabelOf()), splitter, made, rest)
 
     @classmethod
@@ -284,13 +277,13 @@ class TSDataLoaders(DataLoaders):
         return cls.from_dblock(block, items, seed=made["seed"], **rest)
 
 
+@dataclass(frozen=True)
 class _Given:
-    """The split that was given."""
+    """The split that was given, which a `DataBlock` checks."""
 
-    def __init__(self, train: list[int], valid: list[int]) -> None:
-        self.parts = train, valid
+    parts: Any
 
-    def __call__(self, items: Any) -> tuple[list[int], list[int]]:
+    def __call__(self, items: Any) -> Any:
         return self.parts
 
 
@@ -349,8 +342,7 @@ def _block_of(labels: Sequence[Any]) -> TransformBlock:
     """Returns the block for what labels look like."""
     first = labels[0]
     if isinstance(first, list | tuple | np.ndarray):
-        of_words = any(isinstance(each, str) for each in first)
-        return MultiCategoryBlock() if of_words else RegressionBlock(len(first))
+        return block_of_lists(labels)
     return RegressionBlock(1) if all(isinstance(each, float) for each in labels) else CategoryBlock()
 
 

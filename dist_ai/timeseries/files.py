@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dist_ai.data import get_files
 from dist_ai.errors import DataError
 
-__all__ = ["LabelledSeries", "read_csv", "read_series", "read_ts", "read_tsv"]
+__all__ = ["LabelledSeries", "get_series_files", "read_csv", "read_series", "read_ts", "read_tsv"]
 
 
 class LabelledSeries(NamedTuple):
@@ -119,6 +120,20 @@ def read_csv(file: str | Path) -> np.ndarray:
     if not rows:
         raise DataError(f"{file} has no values; expected a line for each step, with a number for each channel")
     return np.stack(rows, axis=1)
+
+
+def get_series_files(path: str | Path) -> list[Path]:
+    """Returns the `.csv`, `.npy` and `.ts` files under `path`, sorted; see `get_files` and `read_series`.
+
+    Raises:
+        DataError: there is no such folder, or no such file in it.
+    """
+    if not (found := get_files(path, _OF_ONE)):
+        raise DataError(f"no file of a series under {path}; looked for {', '.join(_OF_ONE)}")
+    return found
+
+
+_OF_ONE = (".csv", ".npy", ".ts")
 
 
 def read_series(file: str | Path) -> np.ndarray:

@@ -18,7 +18,7 @@ from dist_ai.timeseries.data import Tfms, listed
 from dist_ai.timeseries.frames import long_series, read_frame
 from dist_ai.timeseries.items import check_fill
 from dist_ai.timeseries.transforms import Standardize
-from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, WindowPart, Windows
+from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, WindowPart, Windows, tells_the_answer
 
 __all__ = ["Columns", "ForecastOptions", "TSForecastDataLoaders"]
 
@@ -112,7 +112,7 @@ class TSForecastDataLoaders(DataLoaders):
         try:
             found = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in several]
         except (TypeError, ValueError) as error:
-            raise DataError(f"the series have values that are no numbers: {error}") from error
+            raise DataError(f"the series are no arrays of numbers: {error}") from error
         if len({each.shape[0] for each in found}) != 1 or any(each.ndim != 2 for each in found):
             shapes = ", ".join(str(each.shape) for each in found[:4])
             raise DataError(f"series of shapes {shapes}; expected (channels, length), and as many channels in each")
@@ -159,10 +159,7 @@ class TSForecastDataLoaders(DataLoaders):
         """
         chosen = [targets] if isinstance(targets, str) else list(targets)
         if both := [name for name in chosen if name in known]:
-            raise ConfigError(
-                f"column {both[0]!r} is in targets and in known: the model would be told the answer; leave it out of known, and "
-                "its past is looked at all the same"
-            )
+            raise ConfigError(tells_the_answer(f"column {both[0]!r}"))
         channels = list(dict.fromkeys([*chosen, *inputs, *known]))
         missing = _checked_fill(options.get("missing", "raise"))
         series = long_series(df, time=time, channels=channels, id=id, missing=missing)

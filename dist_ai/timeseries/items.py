@@ -49,8 +49,8 @@ class ToSeries(ItemTransform):
     Args:
         channels: how many channels a series has; None to learn it at set-up from the first training item.
 
-    Takes an array, a tensor or nested lists, (channels, length) or (length,) of one channel, or the path of a `.npy` file or
-    of a CSV file with a line for each step. What is missing is NaN.
+    Takes an array, a tensor or nested lists, (channels, length) or (length,) of one channel, or the path of a file of one
+    series: `.npy`, `.ts`, or CSV with a line for each step. What is missing is NaN.
 
     Raises:
         DataError: it has another shape or other channels, no steps, or an infinite value.

@@ -260,19 +260,20 @@ def _following(past: Any, time: str | None, horizon: int) -> Any:
         return np.arange(len(past), len(past) + horizon)
     column = past[time] if past[time].dtype.kind in "iu" else pd.to_datetime(past[time])
     step = column.iloc[-1] - column.iloc[-2]
-    if column.dtype.kind not in "iu" and (months := _months_apart(column.tail(_ENOUGH))):
-        ends = column.tail(_ENOUGH).dt.is_month_end.all()
-        after = pd.offsets.MonthEnd if ends else lambda n: pd.DateOffset(months=n)
+    if column.dtype.kind not in "iu" and (months := _months_apart(column)):
+        after = pd.offsets.MonthEnd if column.dt.is_month_end.all() else lambda n: pd.DateOffset(months=n)
         return [column.iloc[-1] + after(months * (i + 1)) for i in range(horizon)]
     return [column.iloc[-1] + step * (i + 1) for i in range(horizon)]
 
 
 def _months_apart(dates: Any) -> int:
-    """Returns how many months of the calendar lie between dates, if they follow by months or years; else 0."""
+    """Returns how many months of the calendar lie between dates, if they follow by months or years; else 0.
+
+    They do if each is the same day of its month, or the last. Of two dates alone that may be chance.
+    """
     months = (dates.dt.year * 12 + dates.dt.month).diff().iloc[1:]
-    by_month = months.nunique() == 1 and months.iloc[0] > 0 and dates.diff().nunique() > 1  # months differ in length
     same_day = dates.dt.day.nunique() == 1 or dates.dt.is_month_end.all()
-    return int(months.iloc[0]) if by_month and same_day else 0
+    return int(months.iloc[0]) if len(dates) > 2 and months.nunique() == 1 and months.iloc[0] > 0 and same_day else 0
 
 
 def _by_step(errors: torch.Tensor) -> np.ndarray:

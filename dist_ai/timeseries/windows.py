@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "Window",
     "WindowPart",
     "Windows",
+    "tells_the_answer",
 ]
 
 
@@ -96,7 +98,7 @@ class Windows(Sequence[Window]):
         known: Sequence[int] = (),
     ) -> None:
         for name, value in (("context", context), ("horizon", horizon)):
-            if not isinstance(value, int | float | np.integer) or value != int(value) or value < 1:
+            if not isinstance(value, Real) or value != int(value) or value < 1:
                 raise ConfigError(f"{name}={value!r}: expected a number of steps, at least 1")
         if not len(series):
             raise DataError("no series to cut windows from")
@@ -109,10 +111,7 @@ class Windows(Sequence[Window]):
         if not self.targets:
             raise ConfigError("targets is empty: say which channels are forecast")
         if both := sorted({*self.targets} & {*self.known}):
-            raise ConfigError(
-                f"channel {both[0]} is to be forecast and is known of the future: the model would be told the answer; leave it "
-                "out of known, and its past is looked at all the same"
-            )
+            raise ConfigError(tells_the_answer(f"channel {both[0]}"))
         counts = [max(0, each.values.shape[1] - context - horizon + 1) for each in self.series]
         if not sum(counts):
             longest = max(each.values.shape[1] for each in self.series)
@@ -351,6 +350,14 @@ class TargetOf(ItemTransform):
     def decodes(self, x: TensorForecast) -> Any:
         """Returns the forecast as it is: (targets, horizon)."""
         return x
+
+
+def tells_the_answer(channel: str) -> str:
+    """Returns the message for a channel that is a target and known of the future."""
+    return (
+        f"{channel} is in targets and in known: the model would be told the answer; leave it out of known, and its past is "
+        "looked at all the same"
+    )
 
 
 def _numbers(values: Any) -> torch.Tensor:

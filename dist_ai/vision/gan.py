@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
@@ -49,7 +50,7 @@ class ToNoise(ItemTransform):
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
+        if not isinstance(self.size, Integral) or self.size < 1:
             raise ConfigError(f"NoiseBlock({self.size!r}): expected how many numbers an image is made of, at least 1")
 
     def encodes(self, x: object) -> Any:

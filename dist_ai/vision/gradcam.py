@@ -75,13 +75,11 @@ def grad_cam(learn: Learner, item: Any, *, output: int | str | None = None, laye
     device = next(learn.model.parameters()).device
     loader = learn.dls.test_dl([item], bs=1, num_workers=0, world=World(device=device))
     batch = parts(loader.one_batch())
-    target = layer if layer is not None else getattr(learn.model, "body", None)
+    target = layer if layer is not None else _last_of(getattr(learn.model, "body", None))
     if not isinstance(target, nn.Module):
         raise ConfigError(
             f"{type(learn.model).__name__} has no body; say whose map to look at: layer=learn.model.conv5"
         )
-    if isinstance(target, nn.Sequential) and len(target):
-        target = target[-1]  # gives the same, and a U-Net calls one part after the other
     maps, raw = _forward(learn.model, target, plain(batch))
     chosen = _output(learn, output, raw)
     (gradient,) = torch.autograd.grad(raw[0, chosen].sum(), maps)
@@ -90,6 +88,11 @@ def grad_cam(learn: Learner, item: Any, *, output: int | str | None = None, laye
     image = learn.dls.recipe.decode_batch(batch)[0][0]
     heat = F.interpolate(heat, size=tuple(image.shape[-2:]), mode="bilinear", align_corners=False)[0, 0].cpu().float()
     return GradCAM(image, heat / heat.max().clamp(min=1e-12), chosen, _label(learn, chosen))
+
+
+def _last_of(body: Any) -> Any:
+    """Returns the last stage of a body of stages, which gives the same: a U-Net calls them one after the other."""
+    return body[-1] if type(body) is nn.Sequential and len(body) else body
 
 
 def _forward(model: nn.Module, target: nn.Module, inputs: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:

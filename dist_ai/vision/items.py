@@ -12,6 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -277,7 +278,7 @@ class RatioResize(Cut):
     max_sz: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_sz, int) or self.max_sz < 1:
+        if not isinstance(self.max_sz, Integral) or self.max_sz < 1:
             raise ConfigError(f"RatioResize(max_sz={self.max_sz!r}): expected a number of pixels, at least 1")
 
     def window(self, frame: Frame, draw: Draw | None) -> Window:

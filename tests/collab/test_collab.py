@@ -261,6 +261,7 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
         ({"layers": [3]}, "layers is for the model with hidden layers; give use_nn=True"),
         ({"use_nn": True, "sparse": True}, "sparse=True is for the dot product"),
         ({"y_range": (5, 1)}, "expected the lower end first"),
+        ({"y_range": ("a", 5)}, r"y_range=\('a', 5\): expected two numbers"),
         ({"y_range": 5}, r"y_range=5: expected two numbers, \(low, high\)"),
         ({"use_nn": True, "emb_szs": {"usr": 3}}, "emb_szs names 'usr', and the columns are user and film"),
         ({"use_nn": True, "layers": [-1]}, r"layers=\[-1\]: expected sizes"),

@@ -213,8 +213,9 @@ def test_a_csv_file_of_another_encoding_is_named_and_read_where_it_is_said(tmp_p
         Table.from_csv(file, encoding="ascii")
     with pytest.raises(DataError, match="not encoded in utf-16"):
         Table.from_csv(file, encoding="utf-16")
-    with pytest.raises(ConfigError, match="encoding='latn-1': there is no such encoding"):
-        Table.from_csv(file, encoding="latn-1")
+    for no_encoding in ("latn-1", "hex"):
+        with pytest.raises(ConfigError, match=f"encoding='{no_encoding}': there is no such encoding"):
+            Table.from_csv(file, encoding=no_encoding)
     file.write_text("stra\xdfe,n\n1,2\n", encoding="latin-1")
     with pytest.raises(DataError, match=r"not encoded in utf-8 \(byte 4 is 0xdf\)"):
         Table.from_csv(file)

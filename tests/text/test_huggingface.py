@@ -18,7 +18,7 @@ from dist_ai.export import Predictor
 from dist_ai.losses import CrossEntropyLoss
 from dist_ai.metrics import accuracy
 from dist_ai.text import hf_learner, load_text_learner
-from dist_ai.text.huggingface import embed
+from dist_ai.text.huggingface import embed, hf_model
 
 BERT = {
     "model_type": "bert",
@@ -29,6 +29,16 @@ BERT = {
     "max_position_embeddings": 64,
 }
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+    "pad_token_id": 1,
+}
 
 
 def learner(dls: Any, source: Any, **options: Any) -> Any:
@@ -149,7 +159,7 @@ def test_a_folder_of_weights_is_read(bert: Any, tmp_path: Path) -> None:
         assert torch.equal(learn.model.model.state_dict()[name], weight)
 
 
-def test_what_cannot_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_work_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"the tokenizer has \d+ tokens and the model 20; make the loaders with the model's"
     ):
@@ -173,11 +183,37 @@ def test_what_cannot_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(ConfigError, match=said):
             learner(loaders(), source)
-    short = learner(loaders(), {**BERT, "max_position_embeddings": 8})
-    with pytest.raises(
-        DataError, match=r"a text of \d+ tokens, and the model has 8 places; cut longer texts: .*max_length=8"
+    with pytest.raises(  # when it is made, not in the batch of the longest text
+        DataError, match=r"a text of \d+ tokens, and the model has 4 places; cut longer texts: .*max_length=4"
     ):
-        short.predict("The film is a superb story " * 5)
+        learner(loaders(), {**BERT, "max_position_embeddings": 4})
+    assert learner(loaders(max_length=4), {**BERT, "max_position_embeddings": 4}).model.num_places == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "places"),
+    [
+        (BERT, 64),
+        ({**BERT, "model_type": "roberta"}, 62),  # counted from behind the place of padding
+        (GPT2, 64),
+        (LLAMA, None),
+    ],
+)
+def test_the_places_of_a_model_are_those_of_its_table(config: dict[str, Any], places: int | None) -> None:
+    model = hf_model({**config, "vocab_size": 20}, "classification", 1)
+    assert model.num_places == places
+    assert model(torch.full((1, places or 200), 3)).shape == (1, 2)
+    if places is not None:
+        with pytest.raises(DataError, match=f"a text of {places + 1} tokens, and the model has {places} places"):
+            model(torch.full((1, places + 1), 3))
+
+
+def test_options_that_a_configuration_makes_something_else_of_are_taken() -> None:
+    model = learner(loaders(), {**LLAMA, "rope_theta": 5e5, "attn_implementation": "eager"}, task="lm").model
+    assert model.model.config.rope_parameters["rope_theta"] == 5e5
+
+
+def test_what_is_no_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match='the configuration has no "model_type", such as "bert"'):
         learner(loaders(), {"hidden_size": 3})
     with pytest.raises(ArtifactError, match=re.escape(f"no model of transformers at {tmp_path}: ")):

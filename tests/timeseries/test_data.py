@@ -276,14 +276,17 @@ def test_frames_and_arrays_of_objects_are_series_too() -> None:
 
 def test_series_that_train_cannot_validate() -> None:
     X, y = labelled()
-    with pytest.raises(ConfigError, match="series 8 is in both parts of splits; what trains must not validate"):
+    with pytest.raises(DataError, match="such as 8, are both in the training and the validation part of the split"):
         TSDataLoaders.from_arrays(X, y, splits=(range(10), range(8, 24)), **QUICK)
+    dls = TSDataLoaders.from_arrays(X, y, splits=([0, 0, *range(20)], [22, 20]), **QUICK)
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (22, 2)  # a series may be shown more often
 
 
 def test_lists_of_words_are_several_classes_each() -> None:
     X, _ = labelled()
-    dls = TSDataLoaders.from_arrays(X, [["low"], ["low", "loud"]] * 12, **QUICK)
-    assert (dls.vocab, dls.one_batch()[1].shape) == (["loud", "low"], (4, 2))
+    for first in (["low"], []):  # a series may have none of them
+        dls = TSDataLoaders.from_arrays(X, [first, ["low", "loud"]] * 12, **QUICK)
+        assert (dls.vocab, dls.one_batch()[1].shape) == (["loud", "low"], (4, 2))
 
 
 def test_what_is_no_pair_and_what_is_no_label_is_named() -> None:

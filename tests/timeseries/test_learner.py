@@ -34,6 +34,7 @@ from dist_ai.timeseries import (
     ts_learner,
     ts_tfms,
 )
+from dist_ai.timeseries.learner import _following
 
 
 def forecasting(arch: str = "NLinear", *, learner: Any = None, X: Any = None, **options: Any) -> ForecastLearner:
@@ -309,6 +310,16 @@ def test_months_are_followed_by_months_of_the_calendar(every: str) -> None:
     assert told.month.tolist() == frame.month[60:63].tolist()
 
 
+def test_three_dates_tell_of_the_calendar_also_where_they_lie_equally_far_apart() -> None:
+    for dates, following in (
+        (["2021-01-01", "2022-01-01", "2023-01-01"], ["2024-01-01", "2025-01-01"]),
+        (["2021-07-01", "2021-08-01", "2021-09-01"], ["2021-10-01", "2021-11-01"]),
+        (["2021-01-01", "2021-02-01"], ["2021-03-04", "2021-04-04"]),  # which may be 31 days
+    ):
+        past = pd.DataFrame({"when": pd.to_datetime(dates)})
+        assert [str(date.date()) for date in _following(past, "when", 2)] == following
+
+
 def test_dist_ai_predict_reads_the_series_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, y = labelled(40)
     quick_learner(X, y).export(tmp_path / "model")
@@ -316,7 +327,7 @@ def test_dist_ai_predict_reads_the_series_of_a_folder(tmp_path: Path, capsys: py
         (tmp_path / folder).mkdir()
     np.save(tmp_path / "some" / "a.npy", X[0])
     pd.DataFrame(X[1].T, columns=["x", "y"]).to_csv(tmp_path / "some" / "b.csv", index=False)
-    for folder, code in (("some", 0), ("none", 2)):
+    for folder, code in (("some", 0), ("none", 1)):
         with pytest.raises(SystemExit) as done:
             main(["predict", str(tmp_path / "model"), str(tmp_path / folder), "--json"])
         assert done.value.code == code

@@ -17,7 +17,7 @@ from dist_ai.core import Draw, Pipeline, Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.core.vision_types import TensorBBox, TensorMask, TensorPoint
 from dist_ai.errors import ConfigError
-from dist_ai.vision import CropPad, DihedralItem, FlipItem, RandomCrop, RandomResizedCrop, RatioResize, Resize
+from dist_ai.vision import CropPad, DihedralItem, FlipItem, RandomCrop, RandomResizedCrop, RatioResize, Resize, Rotate
 from dist_ai.vision.augment.homography import Frame
 from dist_ai.vision.decoding import part_for
 from dist_ai.vision.items import Window
@@ -329,3 +329,8 @@ def test_settings_that_cannot_be_are_refused_at_once(make: Any, said: str) -> No
 @pytest.mark.parametrize("tfm", CUTS, ids=lambda tfm: type(tfm).__name__)
 def test_every_item_transform_survives_json(tfm: Transform) -> None:
     assert Transform.from_plain(json.loads(json.dumps(tfm.to_plain()))) == tfm
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert RatioResize(np.int64(64)).max_sz == 64
+    assert Rotate(p=np.float32(0.5)).p == 0.5

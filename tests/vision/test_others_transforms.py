@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import plain
 from dist_ai.data import DataBlock, DataLoaders
 from dist_ai.errors import DataError
@@ -55,11 +56,16 @@ def check_together(dls: DataLoaders, tolerance: float) -> int:
     return moved
 
 
+class OfOnesOwn(A.ImageOnlyTransform):
+    pass
+
+
 def test_albumentations_moves_all_of_a_sample_together() -> None:
     flips = Albumentations([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
     assert 0 < check_together(loaders(flips), tolerance=0.01) < 8
     as_they_are = loaders([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
     assert 0 < check_together(as_they_are, tolerance=0.01) < 8
+    assert isinstance(Pipeline([OfOnesOwn()]).tfms[0], Albumentations)
     assert torch.equal(as_they_are.valid.one_batch()[0], loaders([]).valid.one_batch()[0])  # in training alone
     assert check_together(loaders(Albumentations(A.Compose([A.Transpose(p=1.0)]))), tolerance=0.01) == 8
     assert check_together(loaders(Albumentations(A.Resize(40, 64), split_idx=None)), tolerance=1.01) == 8

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -404,14 +405,14 @@ def size_of(tfm: Transform, size: Any) -> list[int]:
 
 def check_share(tfm: Transform, name: str, value: float) -> None:
     """Raises `ConfigError` unless a value is from 0 to 1."""
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not isinstance(value, Real) or not 0 <= value <= 1:
         what = "a probability" if name == "p" else "a share"
         raise ConfigError(f"{type(tfm).__name__}({name}={value!r}): {what} is 0 to 1")
 
 
 def check_range(tfm: Transform, low_name: str, low: float, high_name: str, high: float) -> None:
     """Raises `ConfigError` unless two values are positive and in order."""
-    if not (isinstance(low, int | float) and isinstance(high, int | float) and 0 < low <= high):
+    if not (isinstance(low, Real) and isinstance(high, Real) and 0 < low <= high):
         raise ConfigError(
             f"{type(tfm).__name__}({low_name}={low!r}, {high_name}={high!r}): expected two positive numbers, the first no larger"
         )
