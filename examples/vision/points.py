@@ -18,6 +18,7 @@ dls = PointDataLoaders.from_label_func(
     bs=16,
     batch_tfms=aug_transforms(do_flip=False),
 )
-learn = vision_learner(dls, "xresnet18", pretrained=False, y_range=(-1.1, 1.1), metrics=mae, run_dir=None)
+# Without dropout: it tells classes apart better, but shakes the numbers (an error of 0.21 after 12 epochs, and not 0.13).
+learn = vision_learner(dls, "xresnet18", pretrained=False, y_range=(-1.1, 1.1), ps=0.0, metrics=mae, run_dir=None)
 learn.fit_one_cycle(epochs, 5e-3)
 print(f"mae {learn.validate()[1]:.3f}")
