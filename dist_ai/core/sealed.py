@@ -33,7 +33,7 @@ def seal(directory: str | Path, kind: str) -> Iterator[Path]:
     """Gives a folder to write files into, and puts it in place of `directory` when the block ends without error.
 
     Args:
-        directory: where it shall stand; a sealed one that is there already is replaced.
+        directory: where it shall stand; an earlier one of the kind is replaced.
         kind: what it holds (``"checkpoint"``, ``"export"``), checked when it is opened.
 
     Raises:
@@ -142,13 +142,19 @@ def _aside(directory: Path) -> Path:
 
 
 def _check_replaceable(directory: Path, files: Iterable[str], kind: str) -> None:
-    """Refuses to replace what nobody sealed: a mistyped place must not cost somebody their work."""
-    if not directory.exists() or (directory / MANIFEST).is_file():
+    """Refuses to replace what is no earlier `kind`: a mistyped place must cost neither work nor a checkpoint."""
+    if not directory.exists():
         return
-    foreign = (
-        [directory.name] if directory.is_file() else sorted({each.name for each in directory.iterdir()} - {*files})
-    )
-    if foreign:  # without: a damaged one, or an empty folder
+    manifest = unsign(sealed.read_bytes(), indent=2) if (sealed := directory / MANIFEST).is_file() else None
+    if manifest is not None and manifest.get("kind", kind) != kind:
+        raise ConfigError(
+            f"writing the {kind} to {directory} would delete the {manifest['kind']} there; choose another place or move "
+            "that away"
+        )
+    # Of a damaged one the manifest says nothing; it has the files of a new one.
+    known = {MANIFEST, *files, *(manifest or {}).get("files", ())}
+    foreign = [directory.name] if directory.is_file() else sorted({each.name for each in directory.iterdir()} - known)
+    if foreign:
         raise ConfigError(
             f"writing the {kind} to {directory} would delete what is there and is none ({', '.join(foreign[:3])}); "
             "choose another place or move that away"

@@ -136,6 +136,10 @@ class SemanticTensor(torch.Tensor):
         metadata = "".join(f", {name}={value!r}" for name, value in self.__dict__.items())
         return f"{text[:-1]}{metadata})"
 
+    def __format__(self, spec: str) -> str:
+        """Formats a single number as one, which torch does for its own type alone: ``f"{image.mean():.2f}"``."""
+        return format(self.item(), spec) if spec and self.dim() == 0 else super().__format__(spec)
+
 
 class TensorCategory(SemanticTensor):
     """Class indices, int64, of any shape."""

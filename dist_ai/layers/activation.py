@@ -56,6 +56,5 @@ def bounds_of(y_range: Any) -> list[float] | None:
     bounds = list(y_range) if isinstance(y_range, Iterable) else []
     if len(bounds) != 2 or not all(isinstance(bound, Real) for bound in bounds):
         raise ConfigError(f"y_range={y_range!r}: expected two numbers, (low, high)")
-    low, high = map(float, bounds)  # NumPy's too, as the least and the most of a column are
-    SigmoidRange(low, high)  # looks at their order
-    return [low, high]
+    SigmoidRange(*bounds)  # looks at their order
+    return [*map(float, bounds)]  # NumPy's too, as the least and the most of a column are

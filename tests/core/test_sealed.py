@@ -127,6 +127,20 @@ def test_what_nobody_sealed_is_never_replaced(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == ["file", "work"]
 
 
+def test_neither_another_kind_nor_what_was_put_beside_is_replaced(tmp_path: Path):
+    with seal(tmp_path / "best", "checkpoint") as folder:
+        (folder / "shard").write_text("weights")
+    message = f"writing the export to {tmp_path / 'best'} would delete the checkpoint there; choose another place"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        write(tmp_path / "best")
+    write(tmp_path / "model")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"would delete what is there and is none \(notes.txt\)"):
+        write(tmp_path / "model")
+    assert (tmp_path / "best" / "shard").read_text() == "weights"
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+
+
 def test_an_empty_folder_and_a_damaged_seal_are_replaced(tmp_path: Path, export: Path):
     (tmp_path / "empty").mkdir()
     (export / MANIFEST).unlink()

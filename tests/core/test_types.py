@@ -223,6 +223,15 @@ def test_it_says_what_it_is_and_its_metadata():
     assert repr(leaf) == "TensorDepth([1.], requires_grad=True, unit='metre')"
 
 
+def test_a_single_number_is_formatted_as_one():
+    assert (
+        f"{TensorImage([[[0.25, 0.5]]]).mean():.2f} {TensorCategory(3):02d} {TensorCategory(3)}"
+        == "0.38 03 TensorCategory(3)"
+    )
+    with pytest.raises(TypeError, match="unsupported format string"):
+        f"{TensorImage(torch.zeros(1, 1, 2)):.2f}"
+
+
 # ------------------------------------------------------------------------------------ what operations between types mean
 
 image = TensorImage(torch.rand(3, 4, 4), of="image")

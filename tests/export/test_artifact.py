@@ -101,7 +101,7 @@ def test_the_description_says_how_to_build_the_model_and_what_it_sees(exported: 
     head = {"concat_pool": True, "lin_ftrs": 512, "ps": 0.5, "first_bn": True, "bn_final": False, "lin_first": False}
     assert description["arguments"] == {"arch": "small_cnn", "n_out": 2, "n_in": 3, **head, "y_range": None}
     recipe = description["recipe"]
-    assert recipe["inputs"] == [[{"transform": "OpenImage", "mode": "RGB"}]]
+    assert recipe["inputs"] == [[{"transform": "OpenImage", "mode": "RGB"}, {"transform": "CheckImage"}]]
     assert recipe["targets"] == [[{"transform": "Categorize", "vocab": ["cat", "dog"], "sort": True, "add_na": False}]]
     assert [tfm["transform"] for tfm in recipe["item_tfms"]] == ["Resize", "ImageToTensor"]
     assert [tfm["transform"] for tfm in recipe["batch_tfms"]] == [
