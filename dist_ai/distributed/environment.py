@@ -176,7 +176,7 @@ def launch_settings() -> LaunchSettings:
     run_dir, failure_dir = os.environ.get(RUN_DIR), os.environ.get(FAILURE_DIR)
     return LaunchSettings(
         run_dir=Path(run_dir) if run_dir else None,
-        fresh=os.environ.get(FRESH, "") not in ("", "0"),
+        fresh=_yes_or_no(FRESH),
         device=_device_kind(),
         failure_dir=Path(failure_dir) if failure_dir else None,
         timeout_s=_seconds(TIMEOUT, default=LaunchSettings.timeout_s),
@@ -482,6 +482,16 @@ def _range(name: str) -> tuple[int, int] | None:
     if text and not (least.isdigit() and most.isdigit()):
         raise ConfigError(f"{name}={text!r} is not the least and the most workers, as in 2:16")
     return (int(least), int(most)) if text else None
+
+
+def _yes_or_no(name: str) -> bool:
+    text = os.environ.get(name, "").lower()
+    if text not in _YES | _NO:
+        raise ConfigError(f"{name}={text!r} is neither yes nor no; give 1 or 0")
+    return text in _YES
+
+
+_YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
 
 def _seconds(name: str, default: float) -> float:

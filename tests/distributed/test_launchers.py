@@ -612,6 +612,15 @@ def test_a_timeout_that_cannot_be_is_refused(value: str, monkeypatch: pytest.Mon
         launch_settings()
 
 
+@pytest.mark.parametrize(("value", "fresh"), [("1", True), ("True", True), ("0", False), ("false", False), ("", False)])
+def test_whether_to_begin_anew_is_a_yes_or_a_no(value: str, fresh: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIST_AI_FRESH", value)
+    assert launch_settings().fresh is fresh
+    monkeypatch.setenv("DIST_AI_FRESH", "maybe")
+    with pytest.raises(ConfigError, match="DIST_AI_FRESH='maybe' is neither yes nor no; give 1 or 0"):
+        launch_settings()
+
+
 @pytest.fixture
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
