@@ -67,9 +67,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a quarter of the epochs")
     parser.add_argument("--save", action="store_true", help="keep the table in benchmarks/results")
     parser.add_argument("--seeds", type=int, default=1, help="how many runs each; the median counts")
-    parser.add_argument(
-        "--precision", default="fp32", help="of InceptionTime; bf16 takes a quarter of the time where the CPU has AMX"
-    )
+    parser.add_argument("--precision", default="fp32", help="of InceptionTime; bf16 is quicker where the CPU has AMX")
     parser.add_argument("--only", choices=[*SETS, *LARGE, "ridge", "electricity"], help="measure one of them")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -485,9 +485,9 @@ def _range(name: str) -> tuple[int, int] | None:
 
 
 def _yes_or_no(name: str) -> bool:
-    text = os.environ.get(name, "").lower()
-    if text not in _YES | _NO:
-        raise ConfigError(f"{name}={text!r} is neither yes nor no; give 1 or 0")
+    given = os.environ.get(name, "")
+    if (text := given.lower()) not in _YES | _NO:
+        raise ConfigError(f"{name}={given!r} is neither yes nor no; give 1 or 0")
     return text in _YES
 
 

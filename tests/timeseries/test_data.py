@@ -292,7 +292,7 @@ def test_lists_of_words_are_several_classes_each() -> None:
 def test_what_is_no_pair_and_what_is_no_label_is_named() -> None:
     X, y = labelled()
     with pytest.raises(ConfigError, match=r"valid=ndarray: expected series and labels, valid=\(X_valid, y_valid\)"):
-        TSDataLoaders.from_arrays(X, y, valid=X, **QUICK)  # type: ignore[arg-type]
+        TSDataLoaders.from_arrays(X, y, valid=X, **QUICK)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(DataError, match=r"no labels \(y is None\)"):
         TSDataLoaders.from_arrays(X, None, **QUICK)
 

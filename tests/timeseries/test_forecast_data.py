@@ -230,4 +230,4 @@ def test_arrays_of_what_is_no_number_are_named() -> None:
     with pytest.raises(DataError, match="the series are no arrays of numbers: could not convert string to float: 'x'"):
         TSForecastDataLoaders.from_arrays(np.array(["1", "x"] * 50, dtype=object), **QUICK)
     with pytest.raises(ConfigError, match="context='day': expected a number of steps, at least 1"):
-        TSForecastDataLoaders.from_arrays(waves(), context="day", horizon=4)  # type: ignore[typeddict-item]
+        TSForecastDataLoaders.from_arrays(waves(), context="day", horizon=4)  # type: ignore[typeddict-item]  # wrong on purpose

@@ -218,7 +218,7 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
     ):
         learn.forecast(both)  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"with a frame, what is known of the future is in rows at its end.*pd.concat"):
-        learn.forecast(both, future.tail(6))  # type: ignore[attr-defined]
+        learn.forecast(both, future.tail(6))  # type: ignore[attr-defined]  # of forecasts it is a ForecastLearner
     for column in ("site", "ts", "load", "phase"):
         with pytest.raises(DataError, match=f"there is no column '{column}'; did you mean '{column}s'"):
             learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
@@ -284,7 +284,7 @@ def test_what_cannot_be_forecast_says_why() -> None:
     with pytest.raises(ConfigError, match="season=25: expected 1 to context=24 steps"):
         learn.backtest(season=25)
     with pytest.raises(ConfigError, match="TSDataLoaders holds no windows to forecast from; make them with TSForecast"):
-        forecast_learner(TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0))  # type: ignore[arg-type]
+        forecast_learner(TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_an_epoch_of_augmentations_changes_what_is_learned_and_not_what_is_validated() -> None:

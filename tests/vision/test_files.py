@@ -98,7 +98,7 @@ def test_one_path_or_address_where_several_are_expected_is_named(folder: Path, t
     with pytest.raises(
         ConfigError, match=r"verify_images\('.*pets'\): expected a list of files, such as get_image_files"
     ):
-        verify_images(folder)  # type: ignore[arg-type]
+        verify_images(folder)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(
         ConfigError, match=r"download_images\('http://a.png'\): expected a list of addresses, and then the"
     ):

@@ -108,7 +108,7 @@ def test_arguments_that_cannot_be_are_explained() -> None:
         (lambda: GANTrainer(0), "GANTrainer(n_crit=0, n_gen=1): expected 1 step or more of each"),
         (lambda: NoiseBlock(0), "NoiseBlock(0): expected how many numbers an image is made of, at least 1"),
         (
-            lambda: gan_learner(None, nn.Linear(2, 2)),  # type: ignore[arg-type]
+            lambda: gan_learner(None, nn.Linear(2, 2)),  # type: ignore[arg-type]  # wrong on purpose
             "a Linear has no generator and critic; expected a model such as dist_ai.vision.models.gan(size)",
         ),
         (lambda: basic_critic(12), "size=12 for a GAN: expected a power of 2, 8 or more"),

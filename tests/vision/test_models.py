@@ -271,7 +271,7 @@ def test_images_that_a_model_cannot_take_are_explained() -> None:
     with pytest.raises(ConfigError, match=r"n_in=5: Conv2d has a first convolution of 7 channel\(s\); expected 3"):
         adapt_first_convolution(nn.Conv2d(7, 2, 1), 5, pretrained=False)
     with pytest.raises(ConfigError, match="n_in='4': expected a number of channels"):
-        adapt_first_convolution(nn.Conv2d(3, 2, 1), "4", pretrained=False)  # type: ignore[arg-type]
+        adapt_first_convolution(nn.Conv2d(3, 2, 1), "4", pretrained=False)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("cut", [0, 3, -3, 200, "2"])
