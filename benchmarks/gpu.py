@@ -319,7 +319,7 @@ def main() -> None:
     args = parser.parse_args()
     if device.type == "cpu" and not args.quick:
         parser.error("torch sees no GPU here; --quick runs without one")
-    rounds, results = 2 if args.quick else 7, []
+    rounds = 2 if args.quick else 7
     for name in args.only or tasks:
         make, options, small = tasks[name]
         if args.quick:
@@ -329,18 +329,17 @@ def main() -> None:
         measured = make(device, **options)
         with terminal():
             times = take_turns(measured.contenders, rounds=rounds)
-        results += lines(name, measured, times, device)
+        Report(
+            name=f"gpu-{name}-compiled" if args.compiled else f"gpu-{name}",
+            about=f"Times of a step in bf16, medians of {rounds} interleaved rounds"
+            + (", compiled." if args.compiled else "."),
+            versions=versions("dist_ai", "torch", "torchvision", "pillow"),
+            results=lines(name, measured, times, device),
+        ).publish(save=args.save)
         if args.profile:
             profile(name, measured, args.profile)
         del measured
         torch.cuda.empty_cache()
-    Report(
-        name="gpu-compiled" if args.compiled else "gpu",
-        about=f"Times of a step in bf16, medians of {rounds} interleaved rounds"
-        + (", compiled." if args.compiled else "."),
-        versions=versions("dist_ai", "torch", "torchvision", "pillow"),
-        results=results,
-    ).publish(save=args.save)
 
 
 def lines(

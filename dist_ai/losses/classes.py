@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dist_ai.core.pairs import by_class
 from dist_ai.core.types import TensorCategory
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.losses.loss import default_loss, losses
@@ -92,8 +93,9 @@ class CrossEntropyLoss(nn.Module):
 
     def _loss(self, pred: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor:
         return _cross_entropy(
-            pred.movedim(self.axis, 1),
-            target.movedim(self.axis, 1) if target.is_floating_point() else target,
+            pred,
+            target,
+            self.axis,
             weight=None if self.weight is None else self.weight.to(pred),
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
@@ -169,7 +171,7 @@ class FocalLoss(nn.Module):
 
     def _each(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         # The probability comes from the loss without weights: with them exp(-loss) would be a power of it.
-        loss = _cross_entropy(pred.movedim(self.axis, 1), target, ignore_index=self.ignore_index, reduction="none")
+        loss = _cross_entropy(pred, target, self.axis, ignore_index=self.ignore_index, reduction="none")
         # 1 - exp(-loss) without the cancellation that makes sure predictions exactly 0, whose gradient is then infinite.
         focal = (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).tiny) ** self.gamma * loss
         return focal if self.weight is None else focal * self._counts(target).to(focal.dtype)
@@ -189,6 +191,7 @@ _NO_INDEX = -(2**62)  # torch always ignores some target; this one nobody has
 def _cross_entropy(
     pred: torch.Tensor,
     target: torch.Tensor,
+    axis: int,
     *,
     ignore_index: int | None,
     reduction: str,
@@ -196,8 +199,10 @@ def _cross_entropy(
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Returns torch's cross-entropy, and says so where a target is none of the classes."""
+    shape = pred.movedim(axis, -1).shape[:-1]
+    pred, target = by_class(pred, target, axis)
     try:
-        return F.cross_entropy(
+        loss = F.cross_entropy(
             pred,
             target,
             weight=weight,
@@ -205,6 +210,7 @@ def _cross_entropy(
             reduction=reduction,
             label_smoothing=label_smoothing,
         )
+        return loss.reshape(shape) if reduction == "none" else loss
     except IndexError as error:
         given = target if ignore_index is None else target[target != ignore_index]
         wrong = given[(given < 0) | (given >= pred.shape[1])]

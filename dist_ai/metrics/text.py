@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from dist_ai.core.pairs import by_class
 from dist_ai.errors import ConfigError, MissingDependencyError
 from dist_ai.metrics.mean import MeanOf
 
@@ -27,7 +28,8 @@ def Perplexity(axis: int = -1, *, ignore_index: int | None = None) -> MeanOf:
 
     def losses(pred: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         counts = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
-        return F.cross_entropy(pred.movedim(axis, 1), target.where(counts, 0), reduction="none"), counts
+        each = F.cross_entropy(*by_class(pred, target.where(counts, 0), axis), reduction="none")
+        return each.reshape(target.shape), counts
 
     return MeanOf(losses, "perplexity", then=torch.exp)
 
