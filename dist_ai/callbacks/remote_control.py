@@ -74,7 +74,7 @@ class RemoteControl(Callback):
         told = self.learn.collectives.broadcast_json(told, what="commands before")
         self._replays = [(fit, step, Command(**command)) for fit, step, command in told]
         watched = world.source == "dist-ai launch"  # by our own launcher, which ends all ranks together
-        self._pulse = Pulse(settings.failure_dir if watched else None, world.rank)
+        self._pulse = Pulse.of(world)
         self._samples = self._batches = 0
         self._own_s, self._last = 0.0, (time.monotonic(), 0, 0, 0.0)
         self._beat(Stage.STARTING)

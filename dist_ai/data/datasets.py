@@ -15,7 +15,7 @@ from dist_ai.core.nested import parts
 from dist_ai.core.transform import TRAIN, VALID, Pipeline, Transform
 from dist_ai.data.plan import Order
 from dist_ai.data.splitters import check_split
-from dist_ai.data.table import as_items
+from dist_ai.data.table import as_items, in_memory
 from dist_ai.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Subset(Sequence[Any]):
     def item(self, index: int) -> Any:
         """Returns the untransformed item, such as its file, for messages."""
         return self.source[self.indices[index]]
+
+    def at_hand(self, index: int) -> Any:
+        """Returns the untransformed item; None where it would have to be read."""
+        return self.item(index) if in_memory(self.source) else None
 
     @property
     def items(self) -> Subset:
@@ -339,6 +343,10 @@ class TensorData(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> tuple[torch.Tensor, ...]:
         return tuple(tensor[index] for tensor in self.tensors)
+
+    def at_hand(self, index: int) -> tuple[torch.Tensor, ...]:
+        """Returns a sample."""
+        return self[index]
 
     def fetch(self, indices: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Returns the batch of these samples, on the tensors' own device."""

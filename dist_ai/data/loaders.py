@@ -27,6 +27,7 @@ from dist_ai.data.looking import AnyLoader, decoded_samples, figure_of
 from dist_ai.data.orders import PartialEpochs, ShuffledOrder, WeightedOrder, balanced_weights
 from dist_ai.data.plan import Order
 from dist_ai.data.recipe import SampleRecipe
+from dist_ai.data.sameness import facts_of_loader
 from dist_ai.data.statistics import DatasetStats, dataset_stats
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
@@ -286,16 +287,14 @@ class DataLoaders:
         return self.recipe.vocab
 
     def facts(self) -> dict[str, Any]:
-        """Returns what must be the same on every rank, as plain data by name: sizes, seeds and classes."""
+        """Returns what must be the same on every rank, as plain data by name: sizes, seeds, orders, samples and classes."""
         if not self.has_data:
             return {}
         facts: dict[str, Any] = {"the number of inputs": self.n_inp}
         for name, loader in (("training", self.train), ("validation", self.valid)):
             if loader is None:
                 continue
-            facts[f"the number of {name} samples"] = loader.num_samples
-            facts[f"the {name} batch size"] = loader.bs
-            facts[f"the {name} seed"] = loader.seed
+            facts |= facts_of_loader(loader, name)
         if self._recipe is not None:
             with contextlib.suppress(DataError):  # it has no classes
                 vocab = self._recipe.vocab

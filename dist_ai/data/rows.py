@@ -64,6 +64,10 @@ class RowData(Sequence[Any]):
         """Returns the row as it was, for messages."""
         return index if self.frame is None else self.frame.iloc[index].to_dict()
 
+    def at_hand(self, index: int) -> Any:
+        """Returns the row as it was, or else as it is."""
+        return self[index] if self.frame is None else self.item(index)
+
     def element(self, place: int) -> Sequence[Any]:
         """Returns one element of all samples."""
         return [self[i][0] for i in range(len(self))] if place == 0 else self.targets[place - 1]  # type: ignore[return-value]  # a tensor does as a sequence

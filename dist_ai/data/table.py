@@ -24,6 +24,7 @@ __all__ = [
     "Table",
     "as_items",
     "column_of",
+    "in_memory",
     "is_row",
     "missing",
     "no_column",
@@ -279,6 +280,16 @@ class Table(Sequence[Row]):
 
     def __repr__(self) -> str:
         return f"Table({self._length} rows of {', '.join(self.names)})"
+
+
+def in_memory(items: Any) -> bool:
+    """Says whether items are there without a read: those of a list (not of a class made of it that reads them), a table's rows.
+
+    >>> in_memory(["a.jpg"]), in_memory(open)
+    (True, False)
+    """
+    kinds: tuple[Any, ...] = (list, tuple, range, np.ndarray, Table)
+    return any(isinstance(items, kind) and type(items).__getitem__ is kind.__getitem__ for kind in kinds)
 
 
 def as_items(source: Any) -> Any:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from dist_ai.distributed.environment import World, current_world, launch_settings
+from dist_ai.distributed.pulse import Pulse, Stage
 from dist_ai.errors import CollectiveError, ConfigError, RendezvousError, WorldError
 
 # torch is imported inside the functions that need it: the launchers live in this package, and only start processes.
@@ -434,6 +435,8 @@ def _connect(world: World) -> GroupCollectives:
     timeout = timedelta(seconds=timeout_s)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    pulse = Pulse.of(world)
+    pulse.beat(0, 0, 0, Stage.MEETING)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
         store = _open_store(world, timeout)
@@ -442,6 +445,7 @@ def _connect(world: World) -> GroupCollectives:
     store = dist.distributed_c10d._get_default_store()
     with _all_meeting(world, store, timeout_s):
         control: Any = dist.new_group(backend="gloo", timeout=timeout)
+    pulse.beat(0, 0, 0, Stage.OUTSIDE)
     # Registered after torch is loaded, so it runs before torch's own teardown.
     atexit.register(leave)
     return GroupCollectives(world, control, store, timeout_s=timeout_s)

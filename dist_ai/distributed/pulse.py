@@ -15,6 +15,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from dist_ai.distributed.environment import World, launch_settings
+
 __all__ = ["EXIT_HUNG", "Beat", "Pulse", "Stage", "read_beat"]
 
 EXIT_HUNG = 75
@@ -40,6 +42,8 @@ class Stage(IntEnum):
     """It was asked to pause."""
     ENDING = 7
     """The fit ends."""
+    MEETING = 8
+    """It waits for its peers to be there; a time limit of its own ends that."""
 
 
 class Beat(NamedTuple):
@@ -58,9 +62,14 @@ class Beat(NamedTuple):
     since: float = 0.0
 
     @property
+    def has_met(self) -> bool:
+        """Whether it has met its peers, or need not, being alone."""
+        return self.since > 0 and self.stage is not Stage.MEETING
+
+    @property
     def quiet_s(self) -> float:
         """Seconds without progress; 0 where none is expected."""
-        return 0.0 if self.stage is Stage.OUTSIDE else max(0.0, time.monotonic() - self.since)
+        return 0.0 if self.stage in (Stage.OUTSIDE, Stage.MEETING) else max(0.0, time.monotonic() - self.since)
 
     def __str__(self) -> str:
         if self.fit == 0:
@@ -86,6 +95,11 @@ class Pulse:
             finally:
                 os.close(descriptor)
         self._write: Callable[..., None] = _LAYOUT.pack_into
+
+    @classmethod
+    def of(cls, world: World) -> Pulse:
+        """Returns the pulse of this process, read by our own launcher where there is one: it ends all ranks together."""
+        return cls(launch_settings().failure_dir if world.source == "dist-ai launch" else None, world.rank)
 
     def beat(self, fit: int, epoch: int, step: int, stage: Stage) -> None:
         """Takes down that the rank has come so far."""

@@ -81,14 +81,15 @@ class Fits:
         learn.opt.set_hyper("lr", fit.rates)
         if (decay := learn.wd if fit.wd is None else fit.wd) is not None:
             learn.opt.set_hyper("wd", decay)
-        self.require_same(fit=fit.method, **fit.length.plain(), **{"learning rates": fit.rates})
-        self.num_fits += 1
-        learn.recorder.fit = self.num_fits
         scheduled = [ParamScheduler(fit.policy.schedules)] if fit.policy.schedules else []
         with learn.added_cbs([*scheduled, *fit.cbs]):
             steps = self.steps()
             n_epoch = fit.length.in_epochs(steps)[0]
-            begin = Beginning(Cursor()) if self.keeper is None else self.keeper.begin(self._facts_of(fit, steps))
+            facts = self._facts_of(fit, steps)
+            self.require_same(**facts, metrics=[metric.name for metric in learn.recorder.metrics])
+            self.num_fits += 1
+            learn.recorder.fit = self.num_fits
+            begin = Beginning(Cursor()) if self.keeper is None else self.keeper.begin(facts)
             if begin.done:
                 self.num_epochs += begin.cursor.epoch if n_epoch is None else n_epoch
                 return
@@ -182,12 +183,10 @@ class Fits:
 
     def require_same(self, **fit: Any) -> None:
         """Checks that all ranks have the same data and do the same: else they would wait for each other. Collective."""
-        require_same(
-            self.learn.collectives,
-            {**self.learn.dls.facts(), **fit},
-            what="the fit" if fit else "the data",
-            remedy="every rank runs the same program on the same files, and it is the loaders that give each its share",
-        )
+        remedy = "every rank runs the same program on the same files, and it is the loaders that give each its share"
+        require_same(self.learn.collectives, self.learn.dls.facts(), what="the data", remedy=remedy)
+        if fit:
+            require_same(self.learn.collectives, fit, what="the fit", remedy=remedy)
 
     # ------------------------------------------------------------------------------------------------ beside one
 
@@ -248,4 +247,5 @@ class Fits:
 
 
 def _without_address(text: str) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+    """Leaves out of a `repr` what is different in each process: where an object lies in memory, and on which device."""
+    return re.sub(r" at 0x[0-9a-fA-F]+|, device='[^']*'", "", text)

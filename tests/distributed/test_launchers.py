@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -380,6 +381,28 @@ def test_a_rank_that_never_comes_is_named_after_the_timeout(lab: Lab) -> None:
     assert done.returncode == 1
     assert "rank 0 of 2 raised RendezvousError: " in done.stderr
     assert "rank(s) 1 did not come within 3 s" in done.stderr
+
+
+def test_a_rank_that_leaves_before_it_met_the_others_is_named_at_once(lab: Lab) -> None:
+    lab.script(
+        "early.py",
+        """
+        import os, sys
+
+        if os.environ["RANK"] == "1":
+            sys.exit()
+        from dist_ai.distributed import join
+        join()
+    """,
+    )
+    began = time.monotonic()
+    done = lab.launch("early.py", "--workers", "2", "--timeout", "300")
+    assert time.monotonic() - began < 100
+    assert done.returncode == 1
+    assert (
+        "rank 1 of 2 ended, with code 0, before it met the others, and rank 0 waited for it: every rank runs the same "
+        "program, so none may leave before the first Learner is made"
+    ) in done.stderr
 
 
 def test_a_failing_rank_does_not_leave_its_children(lab: Lab) -> None:

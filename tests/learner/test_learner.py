@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import TensorDataset
 from toy import BS, NUM_TRAIN, NUM_VALID, make_data, make_dls, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback
+from dist_ai.callbacks import Callback, GradientAccumulation
 from dist_ai.core import Transform
 from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoader, DataLoaders, TensorData
@@ -483,6 +483,26 @@ def test_ranks_with_different_data_or_fits_are_told_the_first_difference_at_set_
     assert str(refused.value) == (
         "rank 1 and rank 0 disagree on the data: the validation batch size is 6 there and 5 on rank 0" + remedy
     )
+    x, y = make_data()
+    one_other = x.clone()
+    one_other[-1] += rank
+    for loader, message in (
+        (DataLoader(TensorData(x, y), 8, shuffle=rank == 0), 'the training order is "shuffle=False" there and "shuffle=True"'),
+        (DataLoader(TensorData(one_other, y), 8), f'training sample {len(x) - 1} is "(float64 (4,) '),
+        (DataLoader([(f"{rank}.jpg", 0)] * 3, 3), 'training sample 0 is "(1.jpg, 0)" there and "(0.jpg, 0)" on rank 0'),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            make_learner(dls=DataLoaders(loader, None))
+        assert f"rank 1 and rank 0 disagree on the data: {message}" in str(refused.value)
+    for options, message in (
+        ({"opt_func": SGD if rank else Adam}, 'optimizer is "weight_decay, sgd_step" there and "weight_decay, average_'),
+        ({"metrics": accuracy if rank else []}, 'metrics is ["accuracy"] there and [] on rank 0'),
+        ({"cbs": [GradientAccumulation(16)] if rank else []}, "batches a step is 2 there and 1 on rank 0"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            make_learner(**options).fit(1)
+        assert f"rank 1 and rank 0 disagree on the fit: {message}" in str(refused.value)
+        assert str(refused.value).endswith(remedy)
     learn = make_learner()
     with pytest.raises(ConfigError) as refused:
         learn.fit(1 + rank)

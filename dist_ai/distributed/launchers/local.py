@@ -35,7 +35,7 @@ from dist_ai.distributed.launchers.machine import loopback_interface, share_of_c
 from dist_ai.distributed.launchers.restarts import Restarts
 from dist_ai.distributed.launchers.signals import Interruption, noting_signals
 from dist_ai.distributed.launchers.worker import STACKS_SIGNAL
-from dist_ai.distributed.pulse import EXIT_HUNG, Beat, read_beat
+from dist_ai.distributed.pulse import EXIT_HUNG, Beat, Stage, read_beat
 
 __all__ = ["run"]
 
@@ -87,7 +87,8 @@ def _attempt(job: Job, folder: Path, number: int, interruption: Interruption) ->
             ranks.stop(interruption.signal, GRACE_S, hurry=lambda: interruption.again)
         elif failures:
             ranks.stop(signal.SIGTERM, GRACE_AFTER_FAILURE_S, hurry=lambda: interruption.signal is not None)
-        return (first_cause(failures) if failures else None), max(ranks.beats(), key=lambda beat: beat[:3])
+        cause, beats = (first_cause(failures) if failures else None), ranks.beats()
+        return cause, max(beats, key=lambda beat: beat[:3]) if cause is None else beats[cause.rank]
 
 
 def _say(job: Job, text: str) -> None:
@@ -159,6 +160,8 @@ class _Ranks:
                 return self._failures(interruption)
             if all(code == 0 for code in codes):
                 return []
+            if alone := self._left_alone(codes):
+                return [alone]
             if hung := self._hung():
                 return [hung]
             time.sleep(POLL_S)
@@ -167,6 +170,24 @@ class _Ranks:
     def beats(self) -> list[Beat]:
         """Returns where each rank has come to."""
         return [read_beat(self._folder, rank) for rank in range(self._job.workers)]
+
+    def _left_alone(self, codes: list[int | None]) -> Failure | None:
+        """Returns the report on a rank that has ended well before it met the others, who wait for it in vain."""
+        if 0 not in codes or None not in codes:
+            return None
+        beats = self.beats()
+        gone = [rank for rank, code in enumerate(codes) if code == 0 and not beats[rank].has_met]
+        waiting = [rank for rank, code in enumerate(codes) if code is None and beats[rank].stage is Stage.MEETING]
+        if not gone or not waiting:
+            return None
+        return Failure(
+            rank=gone[0],
+            time=time.time(),
+            exit_code=1,  # what the launch ends with
+            message=f"ended, with code 0, before it met the others, and rank{'s' * (len(waiting) > 1)} "
+            f"{', '.join(map(str, waiting))} waited for it: every rank runs the same program, so none may leave before the first "
+            "Learner is made (look for what only some ranks do, such as an early return where the rank is not 0)",
+        )
 
     def _hung(self) -> Failure | None:
         """Returns the report on the rank that has made no progress for too long, with all ranks' stacks in the log."""
