@@ -123,7 +123,7 @@ class RemoteControl(Callback):
 
     def before_train(self) -> None:
         """Begins to take the time that this rank spends by itself."""
-        self._mark = time.perf_counter()
+        self._mark = self._spent_alone()
 
     def before_batch(self) -> None:
         """Sets what a command has set, before what a schedule set can count."""
@@ -144,7 +144,6 @@ class RemoteControl(Callback):
             return
         if state.training:
             self._beat(Stage.BACKWARD)
-            self._own_s += time.perf_counter() - self._mark
         # What is to be done again comes first: it was first.
         if reporter.newest > self.done and not self._replays:
             self.learn.decisions.vote_command(reporter.newest)
@@ -157,10 +156,16 @@ class RemoteControl(Callback):
         if state.training:
             self._samples += state.num_global if state.last_microbatch else 0
             self._batches += 1
-            self._mark = time.perf_counter()
+            self._own_s += self._spent_alone() - self._mark
+            self._mark = self._spent_alone()
             self._beat(Stage.DATA)
         if state.command > self.done and state.last_microbatch:
             self._do_all(state.command)
+
+    def _spent_alone(self) -> float:
+        """Returns a clock, in seconds, that stands still while this rank may wait for others."""
+        groups = {id(each): each for each in (self.learn.collectives, self.learn.data_collectives)}
+        return time.perf_counter() - self.state.shared_s - sum(each.waited_s for each in groups.values())
 
     def _beat(self, stage: Stage) -> None:
         state = self.state
@@ -294,6 +299,7 @@ class RemoteControl(Callback):
             loss=losses[-1] if losses else None,
             samples_per_s=(samples - samples_then) / max(1e-9, now - then),
             own_ms=1e3 * (own_s - own_then) / max(1, batches - batches_then),
+            batch_ms=1e3 * (now - then) / max(1, batches - batches_then),
             quiet_s=beat.quiet_s,
         )
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["remark", "watch"]
 
-# A rank counts as a straggler if it spends so many times the median of the ranks by itself, and so many ms more.
-SLOWER, SLOWER_MS = 1.5, 1.0
+# A rank counts as a straggler if it spends so many times the median of the ranks by itself, and so many ms more, and so large
+# a part of a batch's time more: less is what ranks that share cores take turns in.
+SLOWER, SLOWER_MS, SLOWER_SHARE = 1.5, 1.0, 0.15
 QUIET_S = 10.0
 
 
@@ -93,6 +94,7 @@ def remark(status: Status, statuses: list[Status]) -> str:
     if status.quiet_s > QUIET_S and status.stage != "paused":
         return f"no progress for {status.quiet_s:.0f} s"
     median = statistics.median_low([each.own_ms for each in statuses])
-    if len(statuses) > 1 and status.own_ms > max(SLOWER * median, median + SLOWER_MS):
+    more = max(SLOWER_MS, SLOWER_SHARE * status.batch_ms)
+    if len(statuses) > 1 and status.own_ms > max(SLOWER * median, median + more):
         return "straggler: the others wait for it"
     return ""

@@ -50,9 +50,14 @@ ReduceOp = Literal["sum", "max", "min"]
 
 
 class Collectives(Protocol):
-    """Exchanges between all ranks. Every rank makes the same calls in the same order."""
+    """Exchanges between all ranks. Every rank makes the same calls in the same order.
+
+    Attributes:
+        waited_s: seconds that this rank has spent in them so far, most of which it waits for others.
+    """
 
     world: World
+    waited_s: float
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns the element-wise `op` over ranks, on the CPU; shapes and dtypes are equal on all ranks."""
@@ -80,6 +85,7 @@ class SoloCollectives:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.waited_s = 0.0
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns `tensor` on the CPU."""
@@ -130,6 +136,7 @@ class GroupCollectives:
         self._store = store
         self.timeout_s = timeout_s
         self._calls = 0
+        self.waited_s = 0.0
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns the element-wise `op` over ranks; see `Collectives`."""
@@ -199,6 +206,8 @@ class GroupCollectives:
                 f"rank {self._ranks[self.world.rank]}: {label} failed after {seconds:.1f} s: {self._missing_peers()}. "
                 f"Look at the first error of that rank. The exchange itself said: {str(error).splitlines()[0]}"
             ) from error
+        finally:
+            self.waited_s += time.monotonic() - started
 
     def _missing_peers(self) -> str:
         # Roll call after a failure: every rank that is still alive fails too and signs here; who does not is gone

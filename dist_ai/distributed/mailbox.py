@@ -59,8 +59,9 @@ class Status:
         stage: a name of `dist_ai.distributed.pulse.Stage`, in small letters.
         loss: the last training loss that was read from the device; None before the first.
         samples_per_s: training samples over all ranks, recently.
-        own_ms: milliseconds a training batch that this rank did not spend in backward and exchange: waiting for data, and
-            forward. The rank with most of them is the one that the others wait for.
+        own_ms: milliseconds of a training batch that this rank spends by itself: on data, forward (where parameters are not
+            divided), loss, callbacks and the optimizer. The rank with most of them is the one that the others wait for.
+        batch_ms: milliseconds a training batch takes, recently.
         quiet_s: seconds without progress.
         time: when this was written, in seconds since the epoch: the heartbeat.
     """
@@ -77,6 +78,7 @@ class Status:
     loss: float | None = None
     samples_per_s: float = 0.0
     own_ms: float = 0.0
+    batch_ms: float = 0.0
     quiet_s: float = 0.0
     time: float = field(default_factory=time.time)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,8 @@ class BatchRunner:
             if self.microbatches.auto is not None and (decision := votes.decide()):
                 self._step(decision)
                 return
-            self.strategy.exchange_gradients(self.given.model)
+            with self._shared():
+                self.strategy.exchange_gradients(self.given.model)
         parameters = (p for group in self.given.opt.groups for p in group.params)
         if state.last_microbatch and not self.precision.unscale(parameters):
             self.given.decisions.vote(Decision.CANCEL_STEP)
@@ -159,7 +161,8 @@ class BatchRunner:
         self.weighing.begin_batch(state)
         module = self.module if state.training else self.given.model
         try:
-            state.pred = self._output = self.precision.forward(module, state.xb)
+            with self._shared() if self.strategy.forward_is_collective else contextlib.nullcontext():
+                state.pred = self._output = self.precision.forward(module, state.xb)
         except Exception as error:
             _add_note(error, "in the model", self.given.model, given=state.xb)
             raise
@@ -187,7 +190,8 @@ class BatchRunner:
     def _backward(self) -> None:
         """Back-propagates this rank's part of the step's mean loss."""
         if not self._own_backward:
-            self.votes.attempt(self._back_propagate)
+            with self._shared():
+                self.votes.attempt(self._back_propagate)
             if self.votes.pending and not self.votes.alone:
                 self._take_part()
         self._went_back = True
@@ -200,6 +204,15 @@ class BatchRunner:
         if not self._checked:
             self._checked = True
             self.strategy.check_gradients(self.given.model)
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Counts the time of the block as that in which this rank may wait for others."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.state.shared_s += time.perf_counter() - began
 
     def _take_part(self) -> None:
         """Gives the others, on a rank that cancelled or ran out of memory, what they wait for: it takes part with zeros."""

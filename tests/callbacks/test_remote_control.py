@@ -209,3 +209,39 @@ def test_a_run_pauses_is_told_what_to_do_and_goes_on(spawn: Any, tmp_path: Path,
     assert checkpoints == ["fit-0001-epoch-0000-step-00000003"]
     assert all(lrs == [0.5] * 3 + [0.25] * 3 for _, lrs in got)
     assert [(each.ok, each.step) for each in answers(tmp_path)] == [(True, 3)] * 4
+
+
+class SlowIn(Callback):
+    """Takes 20 ms in one event of each training batch, on rank 1 alone."""
+
+    def __init__(self, event: str) -> None:
+        setattr(self, event, self._sleep)
+
+    def _sleep(self) -> None:
+        if self.state.training and self.learn.collectives.world.rank == 1:
+            time.sleep(0.02)
+
+
+def time_alone(folder: str, events: list[str]) -> list[float]:
+    measured = []
+    for event in events:
+        learn = learner(Path(folder, event), SlowIn(event))
+        learn.fit(4)
+        control = learn.callbacks.find(RemoteControl)
+        measured.append(1e3 * control._own_s / control._batches)
+    return measured
+
+
+def test_whatever_a_rank_is_slow_in_it_is_the_one_with_more_time_of_its_own(spawn: Any, tmp_path: Path) -> None:
+    events = [
+        "before_batch",
+        "after_loss",
+        "before_backward",
+        "after_backward",
+        "before_step",
+        "after_step",
+        "after_batch",
+    ]
+    fast, slow = spawn(2, time_alone, folder=str(tmp_path), events=events)
+    for event, less, more in zip(events, fast, slow, strict=True):
+        assert more > less + 10, event

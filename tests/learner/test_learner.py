@@ -487,7 +487,10 @@ def test_ranks_with_different_data_or_fits_are_told_the_first_difference_at_set_
     one_other = x.clone()
     one_other[-1] += rank
     for loader, message in (
-        (DataLoader(TensorData(x, y), 8, shuffle=rank == 0), 'the training order is "shuffle=False" there and "shuffle=True"'),
+        (
+            DataLoader(TensorData(x, y), 8, shuffle=rank == 0),
+            'the training order is "shuffle=False" there and "shuffle=True"',
+        ),
         (DataLoader(TensorData(one_other, y), 8), f'training sample {len(x) - 1} is "(float64 (4,) '),
         (DataLoader([(f"{rank}.jpg", 0)] * 3, 3), 'training sample 0 is "(1.jpg, 0)" there and "(0.jpg, 0)" on rank 0'),
     ):
@@ -495,7 +498,10 @@ def test_ranks_with_different_data_or_fits_are_told_the_first_difference_at_set_
             make_learner(dls=DataLoaders(loader, None))
         assert f"rank 1 and rank 0 disagree on the data: {message}" in str(refused.value)
     for options, message in (
-        ({"opt_func": SGD if rank else Adam}, 'optimizer is "weight_decay, sgd_step" there and "weight_decay, average_'),
+        (
+            {"opt_func": SGD if rank else Adam},
+            'optimizer is "weight_decay, sgd_step" there and "weight_decay, average_',
+        ),
         ({"metrics": accuracy if rank else []}, 'metrics is ["accuracy"] there and [] on rank 0'),
         ({"cbs": [GradientAccumulation(16)] if rank else []}, "batches a step is 2 there and 1 on rank 0"),
     ):
