@@ -182,7 +182,11 @@ class Run:
         """
         ranks = _alone() if collectives is None else collectives
         names: list[str] = on_main(ranks, self.names, what="looking for checkpoints")
-        return next((found for name in reversed(names) if (found := self._sound(name, ranks)) is not None), None)
+        for name, before in zip(reversed(names), [*reversed(names[:-1]), ""], strict=False):
+            then = f"Going on from the checkpoint before it, {before}" if before else "There is none before it to go on from"
+            if (found := self._sound(name, ranks, otherwise=then)) is not None:
+                return found
+        return None
 
     def finished(self, fit: int, collectives: Collectives | None = None) -> Checkpoint | None:
         """Returns the checkpoint at the end of a fit (numbered from 0), or None if it is not there or damaged. Collective.
@@ -194,7 +198,7 @@ class Run:
         ranks = _alone() if collectives is None else collectives
         name = self.name(fit=fit, epoch=0, step=0, finished=True)
         there = on_main(ranks, lambda: name in self.names(), what="looking for a finished fit")
-        return self._sound(name, ranks) if there else None
+        return self._sound(name, ranks, otherwise="Going on from a later one") if there else None
 
     def check_shared(self, collectives: Collectives) -> None:
         """Checks that all ranks see the same storage, before any of them writes a part of a checkpoint. Collective.
@@ -269,7 +273,8 @@ class Run:
         taken = {path.partition("/")[0] for path in files if "/" in path}
         return {name: f"{name}/{MANIFEST}" in files for name in sorted(filter(_NAME.fullmatch, taken), key=_order)}
 
-    def _sound(self, name: str, ranks: Collectives) -> Checkpoint | None:
+    def _sound(self, name: str, ranks: Collectives, *, otherwise: str) -> Checkpoint | None:
+        """Returns a checkpoint; None if it is damaged, with a warning that says so, and what is done `otherwise`."""
         checkpoint, problem, unreachable = None, "", False
         try:
             checkpoint = self.checkpoint(name)
@@ -287,7 +292,7 @@ class Run:
         if unreachable:  # it may be whole: going on from an older one would be wrong
             raise StorageError(problem)
         if ranks.world.is_main:
-            warnings.warn(f"{problem}. Going on from the checkpoint before it.", stacklevel=5)
+            warnings.warn(f"{problem}. {otherwise}.", stacklevel=5)
         return None
 
     def _warn_of_strangers(self, checkpoint: Checkpoint | None, ranks: Collectives) -> None:

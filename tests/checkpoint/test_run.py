@@ -251,7 +251,7 @@ def test_the_newest_is_the_one_to_go_on_from(run: Run) -> None:
 def test_a_damaged_one_is_named_in_a_warning_and_the_one_before_it_is_used(run: Run) -> None:
     first, second = save(run, fit=0, step=1), save(run, fit=0, step=2)
     damage(second)
-    said = rf"checkpoint {second} is damaged: the content of rank-00000.*Going on from the checkpoint before it\."
+    said = rf"checkpoint {second} is damaged: the content of rank-00000.*Going on from the checkpoint before it, {first.name}\."
     with pytest.warns(UserWarning, match=said):
         assert name_of(run.latest()) == first.name
 
@@ -272,7 +272,9 @@ def test_if_all_are_damaged_there_is_none(run: Run) -> None:
         damage(save(run, fit=0, step=step))
     with pytest.warns(UserWarning, match="is damaged") as warned:
         assert name_of(run.latest()) is None
-    assert len(warned) == 2
+    newest, oldest = (str(each.message) for each in warned)
+    assert newest.endswith("Going on from the checkpoint before it, fit-0001-epoch-0000-step-00000001.")
+    assert oldest.endswith("There is none before it to go on from.")
 
 
 @pytest.mark.parametrize("what", DAMAGES)
@@ -285,7 +287,7 @@ def test_after_damage_of_every_kind_the_one_before_it_is_used(run: Run, what: st
             run.open()
         assert name_of(run.latest()) == first.name
         return
-    with pytest.warns(UserWarning, match=rf"checkpoint {second} .*{named}.*Going on from the checkpoint before it\."):
+    with pytest.warns(UserWarning, match=rf"checkpoint {second} .*{named}.*Going on from the checkpoint before it, {first.name}\."):
         assert name_of(run.latest()) == first.name
     save(run, fit=0, step=2)  # the same step comes again
     assert name_of(run.latest()) == second.name
