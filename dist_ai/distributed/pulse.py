@@ -74,7 +74,7 @@ class Beat(NamedTuple):
     def __str__(self) -> str:
         if self.fit == 0:
             return "before its first fit"
-        return f"fit {self.fit}, epoch {self.epoch}, step {self.step} ({self.stage.name.lower()})"
+        return f"step {self.step} of fit {self.fit}, in epoch {self.epoch} ({self.stage.name.lower()})"
 
 
 class Pulse:

@@ -114,7 +114,7 @@ def test_a_pulse_is_read_by_another_process_and_stays_when_its_own_is_gone(tmp_p
     pulse = Pulse(tmp_path, rank=3)
     pulse.beat(1, 2, 30, Stage.BACKWARD)
     beat = read_beat(tmp_path, 3)
-    assert str(beat) == "fit 1, epoch 2, step 30 (backward)"
+    assert str(beat) == "step 30 of fit 1, in epoch 2 (backward)"
     time.sleep(0.02)
     assert 0.02 <= beat.quiet_s < 5
     pulse.again()
@@ -178,6 +178,6 @@ def test_without_a_launcher_a_rank_that_hangs_writes_its_stack_and_ends(tmp_path
     command = [sys.executable, "-c", HANGS, str(stacks)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == EXIT_HUNG
-    said = rf"no progress for \d s at fit 1, epoch 0, step 8 \(backward\); its stack is in {stacks}\n"
+    said = rf"no progress for \d s at step 8 of fit 1, in epoch 0 \(backward\); its stack is in {stacks}\n"
     assert re.fullmatch(f"dist-ai: this rank made {said}", done.stderr)
     assert " in waits_for_nobody\n" in stacks.read_text()

@@ -120,7 +120,7 @@ def test_a_killed_rank_is_started_again_with_all_others(lab: Lab) -> None:
     done = lab.launch("rank.py", "--workers", "2", "--max-restarts", "2", "--fresh")
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "dist-ai: rank 1 of 2 was killed by SIGKILL (out of memory?), fit 1, epoch 0, step 7 (data); restart 1 of 2\n"
+        "dist-ai: rank 1 of 2 was killed by SIGKILL (out of memory?), step 7 of fit 1, in epoch 0 (data); restart 1 of 2\n"
     )
     # Only the first attempt begins anew: the second goes on.
     assert done.stdout == "rank 0 of 2, attempt 0, fresh True\nrank 0 of 2, attempt 1, fresh False\n"
@@ -148,9 +148,9 @@ def test_a_rank_that_hangs_is_found_named_and_the_run_started_again(lab: Lab) ->
     assert done.returncode == 0, done.stderr
     stacks = lab.folder / "runs/rank/logs/stacks.log"
     assert re.fullmatch(
-        r"dist-ai: rank 1 of 2 made no progress for [1-9] s at fit 1, epoch 0, step 8 \(forward\), so all ranks were stopped "
-        r"\(rank 0: fit 1, epoch 0, step 8 \(backward\); rank 1: fit 1, epoch 0, step 8 \(forward\)\)\. "
-        rf"Every rank's stack is in {stacks}, fit 1, epoch 0, step 8 \(\w+\); restart 1 of 1\n",
+        r"dist-ai: rank 1 of 2 made no progress for [1-9] s at step 8 of fit 1, in epoch 0 \(forward\), so all ranks were stopped "
+        r"\(rank 0: step 8 of fit 1, in epoch 0 \(backward\); rank 1: step 8 of fit 1, in epoch 0 \(forward\)\)\. "
+        rf"Every rank's stack is in {stacks}, step 8 of fit 1, in epoch 0 \(\w+\); restart 1 of 1\n",
         done.stderr,
     ), done.stderr
     _, first, second = stacks.read_text().split("---- rank ")
