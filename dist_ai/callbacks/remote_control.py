@@ -195,6 +195,11 @@ class RemoteControl(Callback):
     def _do(self, command: Command, step: int) -> None:
         """Does a command before training step `step` of the fit, and answers it."""
         self.done = max(self.done, command.number)
+        try:
+            command.check()
+        except ConfigError as error:  # somebody else wrote it, with the files of the mailbox
+            self._tell(command, step, ok=False, text=str(error))
+            return
         ok, text = True, str(command)
         if command.verb == "set":
             ok, text = self._set(command)

@@ -183,7 +183,11 @@ class Run:
         ranks = _alone() if collectives is None else collectives
         names: list[str] = on_main(ranks, self.names, what="looking for checkpoints")
         for name, before in zip(reversed(names), [*reversed(names[:-1]), ""], strict=False):
-            then = f"Going on from the checkpoint before it, {before}" if before else "There is none before it to go on from"
+            then = (
+                f"Going on from the checkpoint before it, {before}"
+                if before
+                else "There is none before it to go on from"
+            )
             if (found := self._sound(name, ranks, otherwise=then)) is not None:
                 return found
         return None

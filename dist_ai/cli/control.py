@@ -58,8 +58,15 @@ def mailbox_of_run(run: str) -> FileMailbox:
 
 
 def runs_near(run: str) -> str:
-    """Returns which runs may be meant by what is none: those in it, or one beside it of a name like it; else nothing."""
+    """Returns which runs may be meant by what is none: the one it is in, those in it, or one beside it of a name like it.
+
+    >>> runs_near("/nowhere/at/all")
+    ''
+    """
     folder = Path(run)
+    whole = [part.parent for part in (folder, folder.parent) if part.name in _OF_A_RUN and folder.exists()]
+    if whole:
+        return f"; it is a part of a run: did you mean {str(whole[0])!r}?"
     inside = sorted(str(each) for each in folder.glob("*") if any((each / name).is_dir() for name in _OF_A_RUN))
     if inside:
         return f"; there are runs in it: {', '.join(inside[:_SHOWN])}{', ...' if len(inside) > _SHOWN else ''}"

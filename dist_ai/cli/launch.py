@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -63,7 +62,7 @@ def launch(
     workers: Annotated[str, typer.Option(help="Number of processes, or MIN:MAX.")] = "1",
     engine: Annotated[str, typer.Option(help="Who starts them: local, ray or slurm.")] = "local",
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where the run keeps its log and checkpoints.", show_default="runs/<script>")
+        str | None, typer.Option(help="Where the run keeps its log and checkpoints.", show_default="runs/<script>")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of continuing the run.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there are GPUs.")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -28,7 +27,7 @@ def tune(
     metric: Annotated[str, typer.Option(help="The column of the epochs' rows to go by.")] = "valid_loss",
     workers: Annotated[int, typer.Option(help="Number of processes of each trial.")] = 1,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Gets a folder for each trial.", show_default="runs/<script>-tune")
+        str | None, typer.Option(help="Gets a folder for each trial.", show_default="runs/<script>-tune")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of continuing what is there.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there are GPUs.")] = None,

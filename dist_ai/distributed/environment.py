@@ -191,9 +191,9 @@ def how_to_begin_anew() -> str:
     >>> how_to_begin_anew()
     'To begin anew there use DIST_AI_FRESH=1 before the command, or Learner(fresh=True); or use another run directory'
     """
-    command = Path(sys.argv[0])
+    command, main = Path(sys.argv[0]), Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     by_us = launch_settings().run_dir is not None  # every launch of ours names one
-    if by_us and command.parts[-2:] == ("launchers", "function.py"):
+    if by_us and main.parts[-2:] == ("launchers", "function.py"):
         way = "launch(..., fresh=True)"
     elif by_us or command.stem == "dist-ai" or command.parts[-3:] == ("dist_ai", "cli", "main.py"):
         way = "--fresh"

@@ -97,16 +97,18 @@ class Command:
         verb: one of `VERBS`.
         args: for ``set``, a number by hyper-parameter, or a list with one for each parameter group; for ``workers``, their
             ``count``.
-
-    Raises:
-        ConfigError: there is no such verb, or its arguments are not of that kind.
     """
 
     number: int
     verb: str
     args: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks that it can be done: before it is sent, and by the ranks, for whoever wrote it without asking us.
+
+        Raises:
+            ConfigError: there is no such verb, or its arguments are not of that kind.
+        """
         if self.verb not in VERBS:
             raise ConfigError(
                 f"{self.verb!r} is not a command to a run: {', '.join(VERBS)}{did_you_mean(self.verb, VERBS)}"
@@ -124,10 +126,14 @@ class Command:
             raise ConfigError("set needs a hyper-parameter and its value: set lr=1e-4")
         for name, value in self.args.items():
             numbers = value if isinstance(value, list) else [value]
-            if not numbers or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+            if not numbers or not all(_is_number(each) for each in numbers):
                 raise ConfigError(
                     f"set {name}={value}: expected a number, or one for each parameter group: set {name}=1e-5,1e-4"
                 )
+            below = _BELOW.get(name)
+            if below is not None and not all(0 <= each < below for each in numbers):
+                last = "" if below == math.inf else f", and less than {below:g}"
+                raise ConfigError(f"set {name}={value}: {name} is 0 or more{last}")
 
     def __str__(self) -> str:
         if self.verb == "workers":
@@ -137,6 +143,14 @@ class Command:
             for name, value in self.args.items()
         )
         return " ".join([self.verb, *given])
+
+
+_BELOW = {"lr": math.inf, "wd": math.inf, "eps": math.inf, "mom": 1.0, "sqr_mom": 1.0}
+"""What training cannot do without is 0 or more, and less than this; of others the optimizer alone knows."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,18 +172,20 @@ class Answer:
 
 
 def command_line(words: Iterable[str]) -> tuple[str, dict[str, Any]]:
-    """Returns the verb and arguments of a command as a person writes it.
+    """Returns the verb and arguments of a command as a person writes it; whether it can be done, `Command.check` knows.
 
     Raises:
-        ConfigError: an argument is not ``name=number``.
+        ConfigError: an argument of ``set`` is not ``name=number``.
 
     >>> command_line(["set", "lr=1e-5,1e-4"])
     ('set', {'lr': [1e-05, 0.0001]})
     """
     verb, *rest = words
+    if verb == "workers":  # what is no number is none of them
+        return verb, {"count": int(rest[0]) if len(rest) == 1 and rest[0].isdecimal() else 0}
+    if verb != "set":
+        return verb, dict.fromkeys(rest)
     args: dict[str, Any] = {}
-    if verb == "workers":  # what is no number is none of them: the command says what it needs
-        return verb, {"count": int(rest[0]) if len(rest) == 1 and rest[0].isdigit() else 0}
     for word in rest:
         name, equals, text = word.partition("=")
         try:
@@ -178,6 +194,8 @@ def command_line(words: Iterable[str]) -> tuple[str, dict[str, Any]]:
             numbers = []
         if not (name and equals and numbers):
             raise ConfigError(f"{word!r} is not name=number, as in: set lr=1e-4")
+        if name in args:
+            raise ConfigError(f"set was given {name} twice; for each parameter group a value is set {name}=1e-5,1e-4")
         args[name] = numbers if len(numbers) > 1 else numbers[0]
     return verb, args
 
@@ -194,7 +212,11 @@ class Mailbox(Protocol):
         ...
 
     def send(self, verb: str, args: Mapping[str, Any] | None = None) -> Command:
-        """Adds a command, under the next number."""
+        """Adds a command, under the next number.
+
+        Raises:
+            ConfigError: it cannot be done; see `Command.check`.
+        """
         ...
 
     def commands(self, after: int = 0) -> list[Command]:
@@ -236,6 +258,7 @@ class MemoryMailbox:
         with self._lock:
             number = self._commands[-1].number + 1 if self._commands else 1
             command = Command(number=number, verb=verb, args=dict(args or {}))
+            command.check()
             self._commands.append(command)
         return command
 
@@ -291,6 +314,7 @@ class FileMailbox:
         number = max(self._numbers("commands"), default=0) + 1
         while True:
             command = Command(number=number, verb=verb, args=dict(args or {}))
+            command.check()
             if self._write("commands", number, asdict(command), new=True):
                 return command
             number += 1  # somebody else was quicker

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dist_ai.distributed.launchers.function import FILE, reference, refuse_while_reading
+from dist_ai.distributed.launchers.arguments import LAUNCH, check_arguments, or_none, whole
+from dist_ai.distributed.launchers.function import FILE, check_call, name_of, reference, refuse_while_reading
 from dist_ai.distributed.launchers.job import Device, Job
-from dist_ai.errors import ConfigError, did_you_mean
+from dist_ai.errors import ConfigError
 from dist_ai.tuning.results import Results, TrialResult
 from dist_ai.tuning.space import Draw, read_space
 from dist_ai.tuning.trial import Plan
@@ -85,9 +85,17 @@ def tune(
     """
     from dist_ai.metrics import lower_is_better  # it needs torch, and the trials' own processes do not
 
+    given = {
+        "program": program,
+        "trials": trials,
+        "workers": workers,
+        "early_stopping": early_stopping,
+        "patience": patience,
+        "at_once": at_once,
+        "seed": seed,
+    }
+    check_arguments(given, _EXPECTED)
     draws = read_space(space)
-    if trials < 1 or patience < 1:
-        raise ConfigError(f"trials={trials}, patience={patience}: expected 1 or more of each")
     if not any(isinstance(each, Draw) for each in draws.values()) and trials > 1:
         raise ConfigError(
             f"nothing in the space varies, so {trials} trials would all be the same; use trials=1 or a range"
@@ -95,9 +103,9 @@ def tune(
     function = program if callable(program) else None
     if function is not None:
         refuse_while_reading("tune")
-        _check_parameters(function, draws)
+        check_call(function, draws)
     script = FILE if callable(program) else Path(program)
-    name = script.stem if function is None else getattr(function, "__name__", "function")
+    name = script.stem if function is None else name_of(function)
     job = Job.checked(
         script,
         args,
@@ -129,13 +137,12 @@ def tune(
     )
 
 
-def _check_parameters(function: Callable[..., Any], draws: Mapping[str, Any]) -> None:
-    """Raises ConfigError if `function` cannot be called with these names."""
-    try:
-        signature = inspect.signature(function)
-        signature.bind(**draws)
-    except TypeError as error:
-        names = list(signature.parameters)
-        near = next((hint for each in draws if each not in names and (hint := did_you_mean(each, names))), "")
-        what = getattr(function, "__name__", function)
-        raise ConfigError(f"{what}{signature} cannot be called with {', '.join(draws)}: {error}{near}") from None
+_EXPECTED = {
+    "program": LAUNCH["program"],
+    "trials": whole(1),
+    "workers": whole(1),
+    "early_stopping": LAUNCH["fresh"],
+    "patience": whole(1),
+    "at_once": or_none(whole(1), "for as many as the cluster has place for"),
+    "seed": whole(0),
+}

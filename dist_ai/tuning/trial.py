@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_ai.distributed.launchers.failures import LINES_OF_LOG
+from dist_ai.distributed.launchers.function import Parcel
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.errors import ConfigError, WorkerError, did_you_mean
 
@@ -92,7 +94,8 @@ def run_trial(
     folder = plan.run_dir / name
     _begin(folder, dict(config), fresh=plan.fresh)
     log = folder / "logs" / "launch.log"
-    process = _start(plan, folder, log, config)
+    private = tempfile.TemporaryDirectory(prefix="dist-ai-trial-")
+    process = _start(plan, folder, log, config, private=Path(private.name))
     state, told = "stopped", 0
     try:
         code = None
@@ -117,6 +120,7 @@ def run_trial(
         raise
     finally:
         _end(process)
+        private.cleanup()
         _note(folder, dict(config), state)
 
 
@@ -169,11 +173,11 @@ def _note(folder: Path, config: dict[str, Any], state: str) -> None:
     draft.replace(folder / "trial.json")
 
 
-def _start(plan: Plan, folder: Path, log: Path, config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def _start(plan: Plan, folder: Path, log: Path, config: Mapping[str, Any], *, private: Path) -> subprocess.Popen[bytes]:
     if plan.function is None:
         args = [*plan.args, *(word for name, value in config.items() for word in (f"--{name}", str(value)))]
     else:
-        args = [plan.function, json.dumps(dict(config))]
+        args = Parcel.of_reference(plan.function, config).put(private)
     told = {
         "parent": os.getpid(),
         "program": plan.script,

@@ -107,6 +107,31 @@ def test_what_cannot_be_set_is_answered_and_changes_nothing(tmp_path: Path) -> N
     assert resume.text == "it was not paused"
 
 
+class Writes(Sends):
+    """Writes a command to the mailbox's files by hand."""
+
+    def before_batch(self) -> None:
+        while self.left and self.state.training and self.left[0][0] == self.state.train_step:
+            number, (_, verb, args) = len(answers(Path(self.learn.run_dir or ""))) + 1, self.left.pop(0)
+            folder = mailbox_at(self.learn.run_dir or Path()).folder / "commands"
+            folder.mkdir(parents=True, exist_ok=True)
+            draft = folder / "draft"
+            draft.write_text(json.dumps({"number": number, "verb": verb, "args": args}))
+            draft.rename(folder / f"{number}.json")
+            hear(self.learn, number)
+
+
+def test_what_was_written_to_the_mailbox_by_hand_is_refused_by_the_ranks(tmp_path: Path) -> None:
+    writes = Writes((1, "set", {"lr": -1.0}), (2, "dance", {}), (3, "stop", {"now": True}))
+    learner(tmp_path, writes).fit(2, 0.0625)
+    assert set(writes.lrs) == {0.0625}
+    assert [each.ok for each in answers(tmp_path)] == [False] * 3
+    negative, unknown, extra = (each.text for each in answers(tmp_path))
+    assert negative == "set lr=-1.0: lr is 0 or more"
+    assert unknown.startswith("'dance' is not a command to a run: stop, ")
+    assert extra == "stop takes no arguments; it was given now"
+
+
 def stopped_on_ranks(folder: str) -> list[float]:
     stopped = learner(Path(folder), Sends((4, "stop", {})))
     with pytest.raises(SystemExit) as ended:

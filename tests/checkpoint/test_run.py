@@ -287,7 +287,9 @@ def test_after_damage_of_every_kind_the_one_before_it_is_used(run: Run, what: st
             run.open()
         assert name_of(run.latest()) == first.name
         return
-    with pytest.warns(UserWarning, match=rf"checkpoint {second} .*{named}.*Going on from the checkpoint before it, {first.name}\."):
+    with pytest.warns(
+        UserWarning, match=rf"checkpoint {second} .*{named}.*Going on from the checkpoint before it, {first.name}\."
+    ):
         assert name_of(run.latest()) == first.name
     save(run, fit=0, step=2)  # the same step comes again
     assert name_of(run.latest()) == second.name

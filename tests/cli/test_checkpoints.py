@@ -93,6 +93,11 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureF
         assert f"; there are runs in it: {tmp_path}/runs/other, {tmp_path}/runs/train\n" in said
         _, said = command(capsys, verb, str(tmp_path / "runs" / "trian"))
         assert said.endswith(f"; did you mean '{tmp_path}/runs/train'?\n")
+    (tmp_path / "runs" / "train" / "checkpoints" / "fit-0001-done").mkdir()
+    for part in ("checkpoints/fit-0001-done", "checkpoints"):
+        code, said = command(capsys, "checkpoints", str(tmp_path / "runs" / "train" / part))
+        assert code == 2
+        assert said.endswith(f"; it is a part of a run: did you mean '{tmp_path}/runs/train'?\n")
     (tmp_path / "checkpoints").mkdir()
     assert command(capsys, "checkpoints", str(tmp_path)) == (0, f"{tmp_path} has no checkpoints yet\n")
 

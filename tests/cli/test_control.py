@@ -85,6 +85,10 @@ def test_commands_that_cannot_be_are_refused_before_they_are_sent(
     assert code == 2
     assert "'stpo' is not a command to a run: stop, checkpoint, " in err
     assert "did you mean 'stop'?" in err
+    code, _, err = tell(capsys, "control", str(run), "stop", "extra")
+    assert (code, err) == (2, "dist-ai: error: stop takes no arguments; it was given extra\n")
+    code, _, err = tell(capsys, "control", str(run), "set", "lr=-1")
+    assert (code, err) == (2, "dist-ai: error: set lr=-1.0: lr is 0 or more\n")
     for words in (["workers"], ["workers", "0"], ["workers", "count=2"]):
         code, _, err = tell(capsys, "control", str(run), *words)
         assert (code, err) == (2, "dist-ai: error: workers needs their number, 1 or more: workers 3\n")

@@ -96,9 +96,14 @@ def test_what_is_not_ours_goes_to_the_script(lab: Lab, arguments: list[str], see
         (["launch", "shwo.py"], "did you mean 'show.py'?"),
         (
             ["launch", "show.py", "--engine", "loca"],
-            "engine 'loca' is not 'local', 'ray' or 'slurm'; did you mean 'local'?",
+            "engine='loca': expected 'local', 'ray' or 'slurm'; did you mean 'local'?",
         ),
-        (["launch", "show.py", "--workers", "0"], "workers=0: a run has at least 1 worker; use --workers 1 or more"),
+        (["launch", "show.py", "--workers", "0"], "workers=0: expected a whole number of 1 or more, or the"),
+        (["launch", "show.py", "--timeout", "0"], "timeout_s=0.0: expected a number of seconds above 0 (--timeout)"),
+        (
+            ["launch", "show.py", "--run-dir", "s3://b/x"],
+            "run_dir='s3://b/x' is an address: what all ranks of a launch ",
+        ),
     ],
 )
 def test_mistakes_are_one_line_with_a_suggestion(lab: Lab, arguments: list[str], message: str) -> None:

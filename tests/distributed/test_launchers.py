@@ -167,7 +167,6 @@ def test_ranks_are_told_where_the_run_is(lab: Lab) -> None:
         ("train.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),  # python, torchrun, srun
         ("/venv/lib/ipykernel_launcher.py", False, "DIST_AI_FRESH=1 before the command, or Learner(fresh=True)"),
         ("train.py", True, "--fresh"),  # on this machine or by Ray
-        ("/here/dist_ai/distributed/launchers/function.py", True, "launch(..., fresh=True)"),
         ("/venv/bin/dist-ai", False, "--fresh"),
         ("/here/dist_ai/cli/main.py", False, "--fresh"),
     ],
@@ -190,6 +189,18 @@ def test_a_launch_inside_a_launch_starts_a_world_of_its_own(monkeypatch: pytest.
     for name, value in inner.items():
         monkeypatch.setenv(name, value)
     assert launch_settings() == LaunchSettings()
+
+
+def test_launch_in_a_rank_of_a_run_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = lab.script("twice.py", "raise AssertionError('started')")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError) as refused:
+        launch(script, workers=2)
+    assert str(refused.value) == (
+        "launch(...) in rank 1 of 2: this program was started 2 times already, and each would start its own; start it once "
+        "(`python program.py`), or call here what launch would, which joins the others"
+    )
 
 
 def test_exit_handlers_run_and_the_end_of_the_interpreter_does_not(lab: Lab) -> None:
@@ -504,29 +515,80 @@ def test_launch_from_python_raises_and_keeps_the_callers_signal_handlers(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workers": 0}, "workers=0: a run has at least 1 worker"),
-        ({"workers": -2}, "workers=-2: a run has at least 1 worker"),
-        ({"workers": "2"}, "workers='2': expected a whole number, or the least and the most, as in"),
-        ({"workers": (1, 2, 3)}, r"workers=\(1, 2, 3\): expected a whole number, or the least and the most"),
-        ({"engine": "rya"}, "engine 'rya' is not 'local', 'ray' or 'slurm'; did you mean 'ray'?"),
-        ({"device": "gpu"}, "device 'gpu' is not 'cpu' or 'cuda'"),
+        (
+            {"workers": 0},
+            r"workers=0: expected a whole number of 1 or more, or the least and the most, as in \(2, 4\) or",
+        ),
+        ({"workers": -2}, "workers=-2: expected a whole number of 1 or more"),
+        ({"workers": True}, "workers=True: expected a whole number of 1 or more"),
+        ({"workers": 2.0}, r"workers=2\.0: expected a whole number of 1 or more"),
+        ({"workers": "2"}, "workers='2': expected a whole .* --workers 2:4; did you mean 2, without quotes"),
+        (
+            {"workers": (1, 2, 3)},
+            r"workers=\(1, 2, 3\): expected a whole number of 1 or more, or the least and the most",
+        ),
+        ({"workers": (4, 2)}, r"workers=\(4, 2\): .* --workers 2:4; the first is the least: did you mean \(2, 4\)\?$"),
+        ({"engine": "rya"}, "engine='rya': expected 'local', 'ray' or 'slurm'; did you mean 'ray'?"),
+        ({"engine": None}, "engine=None: expected 'local', 'ray' or 'slurm'$"),
+        ({"device": "gpu"}, "device='gpu': expected 'cpu' or 'cuda', or None for GPUs where there are some$"),
+        (
+            {"max_restarts": "3"},
+            "max_restarts='3': expected a whole number of 0 or more; did you mean 3, without quotes?",
+        ),
+        ({"max_restarts": -1}, "max_restarts=-1: expected a whole number of 0 or more$"),
+        ({"fresh": "no"}, "fresh='no': expected True or False$"),
+        (
+            {"hang_s": float("nan")},
+            r"hang_s=nan: expected a number of seconds above 0 \(--hang-timeout\), or None for that",
+        ),
+        (
+            {"timeout_s": "5"},
+            r"timeout_s='5': expected a number .* \(--timeout\), or None for 600; did you mean 5, without",
+        ),
+        (
+            {"address": "", "engine": "ray"},
+            "address='': expected a Ray cluster, such as 'head:6379', 'auto' or 'local'",
+        ),
+        ({"program": 5}, "program=5: expected a Python file, or a function$"),
+        ({"run_dir": ""}, "run_dir='': expected a folder, or None for one by the program's name$"),
+        ({"run_dir": 3}, "run_dir=3: expected a folder"),
+        (
+            {"run_dir": "s3://bucket/run"},
+            "run_dir='s3://bucket/run' is an address: what all ranks of a launch write must be in a folder that they share; "
+            r"give one, and have the checkpoints there by Learner\(run_dir=...\), which takes a store such as s3://bucket/run",
+        ),
+        ({"run_dir": Path("s3://bucket/run")}, "run_dir='s3:/bucket/run' is an address"),
+        ({"run_dir": "/proc/foo"}, "run directory '/proc/foo' cannot be: /proc/foo: No such file or directory; choose"),
+        (
+            {"run_dir": "a/" + "x" * 300},
+            "run directory 'a/x+' cannot be: .*: File name too long; choose another --run-dir",
+        ),
+        ({"run_dir": "a\0b"}, "run directory .* cannot be: embedded null byte; choose another --run-dir"),
         (
             {"device": "cuda", "workers": 99},
             r"workers=99 needs 99 GPU\(s\), one for each worker, but this machine shows",
         ),
-        ({"timeout_s": 0.0}, "timeout of 0 s: give a number of seconds above 0"),
+        ({"timeout_s": 0.0}, r"timeout_s=0\.0: expected a number of seconds above 0"),
         ({"engine": "slurm"}, "engine 'slurm' starts the workers with srun, which is not here; give the command on a"),
         (
             {"address": "head:6379"},
             "address 'head:6379' names a Ray cluster, but the engine is 'local'; use --engine ray",
         ),
-        ({"args": "--epochs 3"}, r"args='--epochs 3' is one text; give a list of arguments, as in \['--epochs', '3'\]"),
+        ({"args": "--epochs 3"}, r"args='--epochs 3': expected a list, .*; did you mean \['--epochs', '3'\]\?$"),
+        ({"args": "abc", "program": print}, r"args='abc': expected a list, .*; did you mean \['abc'\]\?$"),
+        ({"args": 5}, "args=5: expected a list, of what a script finds in sys.argv"),
+        (
+            {"args": ["x" * 200_000]},
+            r"args has a word of 200,000 bytes, 'x{20}'\.\.\., and a command line takes 131,071 at most; write it to a file "
+            "and give the script its name, or launch a function",
+        ),
+        ({"args": ["a\0b"]}, r"args has 'a\\x00b', and a command line takes no \\0"),
         ({"program": "trian.py"}, r"script 'trian.py' does not exist in /.*; did you mean 'train.py'\?"),
         ({"program": "sub/trian.py"}, r"script 'sub/trian.py' does not exist in /.*; did you mean 'sub/train.py'\?"),
         ({"program": "sub/a.py"}, "script 'sub/a.py' does not exist in [^;?]*$"),
-        ({"workers": 0, "engine": "ray"}, "workers=0: a run has at least 1 worker; use --workers 1 or more"),
+        ({"workers": 0, "engine": "ray"}, "workers=0: expected a whole number of 1 or more"),
         ({"program": "."}, "script '.' is a folder; give the Python file to run"),
-        ({"run_dir": "train.py/x"}, "run directory '/.*/train.py/x' cannot be: '/.*/train.py' is a file"),
+        ({"run_dir": "train.py/x"}, "run directory 'train.py/x' cannot be: /.*/train.py/x: Not a directory; choose"),
         (
             {"engine": "ray", "address": "ray://head:10001"},
             "--address=ray://head:10001 is for a Ray client or for jobs",

@@ -100,12 +100,24 @@ def test_another_mailbox_can_be_provided(tmp_path: Path) -> None:
         (["set", "lr"], "'lr' is not name=number, as in: set lr=1e-4"),
         (["set", "lr=fast"], "'lr=fast' is not name=number, as in: set lr=1e-4"),
         (["set", "lr=nan"], "set lr=nan: expected a number, or one for each parameter group: set lr=1e-5,1e-4"),
-        (["stop", "lr=1"], "stop takes no arguments; it was given lr"),
+        (["set", "lr=-1"], "set lr=-1.0: lr is 0 or more"),
+        (["set", "wd=0", "lr=1e-3,-1e-3"], "set lr=[0.001, -0.001]: lr is 0 or more"),
+        (["set", "mom=1"], "set mom=1.0: mom is 0 or more, and less than 1"),
+        (["set", "lr=1", "lr=2"], "set was given lr twice; for each parameter group a value is set lr=1e-5,1e-4"),
+        (["stop", "lr=1"], "stop takes no arguments; it was given lr=1"),
+        (["stop", "extra", "words"], "stop takes no arguments; it was given extra, words"),
+        (["workers", "²"], "workers needs their number, 1 or more: workers 3"),
     ],
 )
-def test_commands_that_cannot_be_are_refused(words: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        Command(number=1, verb=(parsed := command_line(words))[0], args=parsed[1])
+def test_commands_that_cannot_be_are_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    for mailbox in (MemoryMailbox(), mailbox_at(tmp_path)):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            mailbox.send(*command_line(words))
+        assert mailbox.commands() == []
+
+
+def test_a_rate_of_nothing_and_what_only_the_optimizer_knows_may_be_set() -> None:
+    Command(number=1, verb="set", args={"lr": 0, "decay_rate": -0.8}).check()
 
 
 def test_a_pulse_is_read_by_another_process_and_stays_when_its_own_is_gone(tmp_path: Path) -> None:

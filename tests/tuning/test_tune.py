@@ -43,13 +43,17 @@ def train(lr: float, bs: int = 8) -> None:
             {"space": {"lr": 0.1}},
             "nothing in the space varies, so 8 trials would all be the same; use trials=1 or a range",
         ),
-        ({"trials": 0}, "trials=0, patience=1: expected 1 or more of each"),
-        ({"workers": 0}, "workers=0: a run has at least 1 worker"),
+        ({"trials": 0}, "trials=0: expected a whole number of 1 or more"),
+        (
+            {"at_once": "2"},
+            "at_once='2': expected a whole number of 1 or more, or None for as many as the cluster has place",
+        ),
+        ({"workers": (1, 2)}, "workers=(1, 2): expected a whole number of 1 or more"),
         ({"program": "trian.py"}, "script 'trian.py' does not exist in"),
         (
             {"program": train, "space": {"lrr": "uniform(0, 1)"}},
-            "train(lr: 'float', bs: 'int' = 8) -> 'None' cannot be called with lrr: missing a required argument: 'lr'; did you "
-            "mean 'lr'?",
+            "train(lr: 'float', bs: 'int' = 8) -> 'None' cannot be called with lrr: missing a required argument: 'lr'; did "
+            "you mean 'lr'?",
         ),
         (
             {"program": lambda lr: None},

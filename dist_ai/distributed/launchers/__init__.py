@@ -7,12 +7,12 @@ launcher is up at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dist_ai.distributed.environment import launch_settings
+from dist_ai.distributed.environment import launch_settings, launched_rank, launched_world_size
 from dist_ai.distributed.launchers import function
 from dist_ai.distributed.launchers.function import Arguments
 from dist_ai.distributed.launchers.job import Device, Engine, Job
@@ -38,9 +38,10 @@ def launch(
     """Runs a training script, or a function, on `workers` processes and returns when all have ended well.
 
     Each process runs the script as `python script args` would: the same `sys.argv`, the same working directory, as
-    `__main__`; or calls the function, which returns nothing: what it learns is in the run directory, or where it writes it. A
-    function that stands at the top of a file is found there by each process. One of a notebook, or made inside another,
-    travels with what it uses from outside; so let it make its data and its Learner itself.
+    `__main__`; or calls the function, with the `sys.argv` of this process. What a function returns is not looked at: what it
+    learns is in the run directory, or where it writes it. One that stands at the top of a file is found there by each
+    process. One of a notebook, or made inside another, travels with what it uses from outside; so let it make its data and
+    its Learner itself.
 
     Rank 0 writes to this process's standard output and error, every other rank to ``<run_dir>/logs/rank<r>.log``. When one
     rank fails, the others are stopped; with `max_restarts` all are started again, and go on from their last checkpoint. The
@@ -80,36 +81,27 @@ def launch(
     launch(train, {"epochs": 3}, workers=2)  # a function
     ```
     """
-    called = program if callable(program) else None
-    if called is not None:
+    if callable(program):
         function.refuse_while_reading("launch")
-        if run_dir is None:
-            run_dir = Path("runs", function.name_of(called))
+    if (world_size := launched_world_size()) > 1:
+        raise ConfigError(
+            f"launch(...) in rank {launched_rank()} of {world_size}: this program was started {world_size} times already, and each "
+            "would start its own; start it once (`python program.py`), or call here what launch would, which joins the others"
+        )
     job = Job.checked(
-        function.FILE if callable(program) else program,
-        _words(args) if called is None else (),
+        program,
+        args,
         workers=workers,
         engine=engine,
         run_dir=run_dir,
-        fresh=fresh or launch_settings().fresh,
+        fresh=fresh,
         device=device,
         timeout_s=timeout_s,
         address=address,
         max_restarts=max_restarts,
         hang_s=hang_s,
     )
-    if called is None:
-        _run(job)
-        return
-    with function.shipped(called, args, job.run_dir) as words:
-        _run(replace(job, args=tuple(words), function=function.name_of(called)))
-
-
-def _words(args: Arguments) -> Sequence[str]:
-    if isinstance(args, Mapping):
-        options = [word for name, value in args.items() for word in (f"--{name}", str(value))]
-        raise ConfigError(f"args={dict(args)!r} are a function's; give a script words, as in {options!r}")
-    return args
+    _run(replace(job, fresh=job.fresh or launch_settings().fresh))
 
 
 def _run(job: Job) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.util
-import math
 import os
+import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from dist_ai.distributed.environment import LaunchSettings
+from dist_ai.distributed.launchers.arguments import LAUNCH, check_arguments
+from dist_ai.distributed.launchers.function import FILE, Arguments, Parcel, name_of
 from dist_ai.distributed.launchers.machine import require_gpus
 from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
 
@@ -40,7 +44,7 @@ class Job:
         timeout_s: seconds after which a rank gives up waiting for its peers.
         hang_s: seconds without progress after which a rank counts as hanging; see `LaunchSettings`.
         address: the Ray cluster asked for; None to find or start one.
-        function: the name of the function that is the program; None of a script.
+        parcel: the function that is the program, and its arguments; None of a script.
     """
 
     script: str
@@ -57,13 +61,13 @@ class Job:
     max_workers: int = 1
     max_restarts: int = 0
     hang_s: float | None = None
-    function: str | None = None
+    parcel: Parcel | None = None
 
     @classmethod
     def checked(
         cls,
-        script: str | Path,
-        args: Sequence[str],
+        program: str | Path | Callable[..., Any],
+        args: Arguments,
         *,
         workers: int | tuple[int, int],
         engine: str,
@@ -81,43 +85,37 @@ class Job:
             ConfigError: an argument cannot work.
             MissingDependencyError: the engine is not installed.
         """
-        least, most = workers if isinstance(workers, tuple) and len(workers) == 2 else (workers, workers)
-        if not isinstance(least, int) or not isinstance(most, int):
-            raise ConfigError(f"workers={workers!r}: expected a whole number, or the least and the most, as in (2, 4)")
-        if least < 1:
-            raise ConfigError(f"workers={workers}: a run has at least 1 worker; use --workers 1 or more")
-        if least > most:
-            raise ConfigError(f"workers={workers}: the first is the smallest number; use --workers {most}:{least}")
-        if max_restarts < 0:
-            raise ConfigError(f"max_restarts={max_restarts}: expected 0 or more")
-        if hang_s is not None and not 0 < hang_s < math.inf:
-            raise ConfigError(f"hang timeout of {hang_s:g} s: give a number of seconds above 0, or none")
-        if engine not in get_args(Engine):
-            raise ConfigError(
-                f"engine {engine!r} is not 'local', 'ray' or 'slurm'{did_you_mean(engine, get_args(Engine))}"
-            )
-        if device is not None and device not in get_args(Device):
-            raise ConfigError(f"device {device!r} is not 'cpu' or 'cuda'{did_you_mean(device, get_args(Device))}")
-        if timeout_s is not None and not 0 < timeout_s < math.inf:
-            raise ConfigError(f"timeout of {timeout_s:g} s: give a number of seconds above 0, or none for 600")
+        options = {
+            "workers": workers,
+            "engine": engine,
+            "run_dir": run_dir,
+            "fresh": fresh,
+            "device": device,
+            "timeout_s": timeout_s,
+            "address": address,
+            "max_restarts": max_restarts,
+            "hang_s": hang_s,
+        }
+        check_arguments({"program": program, "args": args, **options}, LAUNCH)
         if address is not None and engine != "ray":
             raise ConfigError(
                 f"address {address!r} names a Ray cluster, but the engine is {engine!r}; use --engine ray"
             )
-        if isinstance(args, str):
-            raise ConfigError(f"args={args!r} is one text; give a list of arguments, as in {args.split()!r}")
-        path = _existing_script(script)
+        least, most = workers if isinstance(workers, tuple) else (workers, workers)
+        function = program if callable(program) else None
+        script = FILE if callable(program) else _existing_script(program)
+        name = script.stem if function is None else name_of(function)
         job = cls(
             script=os.fspath(script),
-            args=tuple(str(argument) for argument in args),
-            workers=most,
-            min_workers=least,
-            max_workers=most,
-            max_restarts=max_restarts,
+            args=_words(args) if function is None else (),
+            workers=int(most),
+            min_workers=int(least),
+            max_workers=int(most),
+            max_restarts=int(max_restarts),
             hang_s=hang_s,
             engine="ray" if engine == "ray" else "slurm" if engine == "slurm" else "local",
             folder=Path.cwd(),
-            run_dir=_usable_run_dir(run_dir if run_dir is not None else Path("runs", path.stem)),
+            run_dir=_usable_run_dir(run_dir if run_dir is not None else Path("runs", name)),
             fresh=fresh,
             device="cpu" if device == "cpu" else "cuda" if device == "cuda" else None,
             timeout_s=timeout_s if timeout_s is not None else LaunchSettings.timeout_s,
@@ -129,7 +127,11 @@ class Job:
             _require_srun()
         else:
             require_gpus(most, device)
-        return job
+        return job if function is None else replace(job, parcel=Parcel.of(function, args))
+
+    def delivered(self, folder: Path) -> Job:
+        """Returns the job for ranks that find its function in `folder`, where this puts it; of a script, as it is."""
+        return self if self.parcel is None else replace(self, args=tuple(self.parcel.put(folder)))
 
     def settings(self, failure_dir: Path | None = None) -> LaunchSettings:
         """Returns what the workers are told beside their rank."""
@@ -147,7 +149,7 @@ class Job:
     @property
     def title(self) -> str:
         """What runs, in a line."""
-        return " ".join([self.script, *self.args]) if self.function is None else f"{self.function}()"
+        return " ".join([self.script, *self.args]) if self.parcel is None else f"{self.parcel.name}()"
 
     def log(self, rank: int) -> Path:
         """Returns the file that takes the output of a rank other than 0."""
@@ -167,17 +169,47 @@ def _existing_script(script: str | Path) -> Path:
     raise ConfigError(f"script {os.fspath(script)!r} does not exist in {Path.cwd()}{hint}")
 
 
+def _words(args: Arguments) -> tuple[str, ...]:
+    """Returns what a script finds in ``sys.argv[1:]``."""
+    if isinstance(args, Mapping):
+        options = [word for name, value in args.items() for word in (f"--{name}", str(value))]
+        raise ConfigError(f"args={dict(args)!r} are a function's; give a script words, as in {options!r}")
+    words = tuple(str(argument) for argument in args)
+    for word in words:
+        if (size := len(os.fsencode(word))) > _LONGEST_WORD:
+            raise ConfigError(
+                f"args has a word of {size:,} bytes, {word[:20]!r}..., and a command line takes {_LONGEST_WORD:,} at most; write "
+                "it to a file and give the script its name, or launch a function"
+            )
+        if "\0" in word:
+            raise ConfigError(f"args has {word!r:.100}, and a command line takes no \\0")
+    return words
+
+
+_LONGEST_WORD = 128 * 1024 - 1  # Linux's own limit of one; macOS has a larger one of all
+
+
 def _usable_run_dir(run_dir: str | Path) -> Path:
-    path = Path(run_dir).expanduser().absolute()
-    for part in (path, *path.parents):
-        if part.exists():
-            if not part.is_dir():
-                raise ConfigError(
-                    f"run directory {str(path)!r} cannot be: {str(part)!r} is a file; choose another --run-dir"
-                )
-            if not os.access(part, os.W_OK):
-                raise ConfigError(f"run directory {str(path)!r} cannot be written: no permission in {str(part)!r}")
-            break
+    if re.match(r"[A-Za-z][\w+.-]+:/", given := os.fspath(run_dir)):
+        raise ConfigError(
+            f"run_dir={given!r} is an address: what all ranks of a launch write must be in a folder that they share; give one, "
+            "and have the checkpoints there by Learner(run_dir=...), which takes a store such as s3://bucket/run"
+        )
+    made: list[Path] = []
+    try:
+        path = Path(run_dir).expanduser().absolute()
+        # Only making it shows that it can be made: /proc says that it may be written to. What was made goes again.
+        made = [part for part in (path, *path.parents) if not part.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write", str(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"run directory {given!r} cannot be: {why}; choose another --run-dir") from None
+    finally:
+        for part in made:
+            with contextlib.suppress(OSError, ValueError):  # it was not made, or somebody has put something there
+                part.rmdir()
     return path
 
 

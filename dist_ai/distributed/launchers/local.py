@@ -64,6 +64,7 @@ def run(job: Job) -> None:
     """
     restarts = Restarts(limit=job.max_restarts, workers=job.workers, min_workers=job.min_workers)
     with noting_signals() as interruption, _private_folder() as folder:
+        job = job.delivered(folder)
         for number in itertools.count():
             cause, place = _attempt(job, folder / f"attempt{number}", number, interruption)
             interruption.obey()

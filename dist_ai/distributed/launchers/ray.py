@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -43,6 +44,7 @@ from dist_ai.distributed.launchers.failures import (
     was_asked_to_leave,
     worker_error,
 )
+from dist_ai.distributed.launchers.function import Parcel
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.distributed.launchers.machine import allowed_cores, loopback_interface, require_gpus, share_of_cores
 from dist_ai.distributed.launchers.restarts import Restarts, furthest
@@ -338,6 +340,7 @@ class _Run:
                     "title": job.title,
                     "script": job.script,
                     "args": list(job.args),
+                    "parcel": job.parcel,
                     "folder": str(job.folder),
                     "log": str(job.log(0).parent),
                     "threads": os.environ.get("OMP_NUM_THREADS"),
@@ -549,7 +552,8 @@ def _run_rank(config: dict[str, Any]) -> None:
                 )
             os.chdir(config["folder"])  # Ray has changed to a folder of its own
             sys.path.insert(0, "")  # the place that the script's folder takes
-            run_script(config["script"], config["args"])
+            with _delivered(config) as args:
+                run_script(config["script"], args)
             tell_if_not_shared(config["script"], rank, context.get_world_size())
             leave()
             return
@@ -562,6 +566,17 @@ def _run_rank(config: dict[str, Any]) -> None:
         if was_asked_to_leave(failure):
             return  # all ranks do, with a checkpoint: Ray must not start them again
         raise RuntimeError(f"rank {rank} failed")  # for Ray Train alone; the report above is what a person reads
+
+
+@contextmanager
+def _delivered(config: dict[str, Any]) -> Iterator[list[str]]:
+    """Gives the arguments of the script; a function comes with them, and lies in a folder of this machine inside the block."""
+    with contextlib.ExitStack() as closing:
+        parcel: Parcel | None = config["parcel"]
+        if parcel is None:
+            yield config["args"]
+        else:
+            yield parcel.put(Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="dist-ai-function-"))))
 
 
 class _RankMailbox(Mailbox):

@@ -51,7 +51,7 @@ def run(job: Job) -> None:
     with noting_signals() as interruption:
         for number in itertools.count():
             with _shared_folder(job) as folder:
-                cause = _attempt(job, folder, number, interruption)
+                cause = _attempt(job.delivered(folder), folder, number, interruption)
             interruption.obey()
             if cause is None:
                 return
