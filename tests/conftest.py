@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from ranks import RankError, run_on_ranks
 
+from dist_ai.distributed.environment import DEVICE
+
 
 @pytest.fixture
 def spawn() -> Callable[..., list[Any]]:
@@ -26,6 +28,15 @@ def spawn() -> Callable[..., list[Any]]:
         return run_on_ranks(world_size, file, function.__name__, kwargs)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def on_the_device_that_is_meant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test on the CPU also where there is a GPU, unless it is marked `gpu`: what it expects was computed on a CPU."""
+    import torch
+
+    if torch.cuda.is_available() and request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setenv(DEVICE, "cpu")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dist_ai.distributed.environment import DEVICE
+
 TIMEOUT_S = 120.0
 
 
@@ -21,6 +23,7 @@ class _Task:
     file: str
     function: str
     kwargs: dict[str, Any]
+    on_cpu: bool
 
 
 def _rank_main(rank: int, world_size: int, folder: str, task: _Task, results: Any) -> None:
@@ -34,7 +37,7 @@ def _rank_main(rank: int, world_size: int, folder: str, task: _Task, results: An
     multiprocessing.set_start_method("fork", force=True)  # what a launched rank has; it would inherit "forkserver"
     # Ranks cannot share a GPU.
     few = 0 < torch.cuda.device_count() < world_size
-    settings = LaunchSettings(timeout_s=60.0, device="cpu" if few else None)
+    settings = LaunchSettings(timeout_s=60.0, device="cpu" if few or task.on_cpu else None)
     os.environ.update(
         worker_environment(settings, rank=rank, world_size=world_size, store=f"file://{folder}/store", inherited={})
     )
@@ -70,7 +73,7 @@ def run_on_ranks(world_size: int, file: str, function: str, kwargs: dict[str, An
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torch.distributed", "torch._dynamo", "accelerate", "dist_ai.learner"])
     with tempfile.TemporaryDirectory() as folder:
-        task = _Task(file, function, kwargs)
+        task = _Task(file, function, kwargs, on_cpu=os.environ.get(DEVICE) == "cpu")
         pipes = [context.Pipe(duplex=False) for _ in range(world_size)]
         processes = [
             context.Process(target=_rank_main, args=(rank, world_size, folder, task, pipes[rank][1]))

@@ -148,8 +148,8 @@ def test_a_rank_that_hangs_is_found_named_and_the_run_started_again(lab: Lab) ->
     assert done.returncode == 0, done.stderr
     stacks = lab.folder / "runs/rank/logs/stacks.log"
     assert re.fullmatch(
-        r"dist-ai: rank 1 of 2 made no progress for [1-9] s at step 8 of fit 1, in epoch 0 \(forward\), so all ranks were stopped "
-        r"\(rank 0: step 8 of fit 1, in epoch 0 \(backward\); rank 1: step 8 of fit 1, in epoch 0 \(forward\)\)\. "
+        r"dist-ai: rank 1 of 2 made no progress for [1-9] s at step 8 of fit 1, in epoch 0 \(forward\), so all ranks were "
+        r"stopped \(rank 0: step 8 of fit 1, in epoch 0 \(backward\); rank 1: step 8 of fit 1, in epoch 0 \(forward\)\)\. "
         rf"Every rank's stack is in {stacks}, step 8 of fit 1, in epoch 0 \(\w+\); restart 1 of 1\n",
         done.stderr,
     ), done.stderr
