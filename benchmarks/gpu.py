@@ -306,7 +306,7 @@ def main() -> None:
         "small": (on_little, {"num_steps": 500}, {}),
         "photographs": (
             on_photographs,
-            {"bs": 256, "num_steps": 24, "num_workers": num_workers, "size": 224},
+            {"bs": 256, "num_steps": 12, "num_workers": num_workers, "size": 224},
             {"bs": 8, "num_workers": 1, "size": 56},
         ),
     }
