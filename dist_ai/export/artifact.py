@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dist_ai.core.registry import Registry
-from dist_ai.core.sealed import open_sealed, seal
+from dist_ai.core.sealed import MANIFEST, open_sealed, seal
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.losses import loss_from_plain, loss_to_plain
@@ -151,6 +151,7 @@ def load_export(directory: str | Path) -> Artifact:
     Raises:
         ArtifactError: it is missing, damaged, incomplete, or names what this program does not have.
     """
+    _tell_apart(Path(directory))
     directory = open_sealed(directory, "export")
     try:
         description = json.loads((directory / "model.json").read_text())
@@ -174,6 +175,29 @@ def load_export(directory: str | Path) -> Artifact:
         artifact.model, tensors, f"export {directory}", "The builder makes another model now than when it was exported"
     )
     return artifact
+
+
+def _tell_apart(directory: Path) -> None:
+    """Says what stands there, if it is something else that dist_ai writes."""
+    if (directory / "checkpoints").is_dir():
+        export = directory / "export"
+        near = f"; did you mean {export}?" if export.is_dir() else "; learn.export(...) makes one of what was trained"
+        raise ArtifactError(f"{directory} is a run directory, and no export{near}")
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return
+    match manifest.get("kind") if isinstance(manifest, dict) else None:
+        case "checkpoint":
+            raise ArtifactError(
+                f"{directory} is a checkpoint, and no export; `dist-ai consolidate {directory} OUT` makes one of it"
+            )
+        case "weights":
+            raise ArtifactError(
+                f"{directory} holds the weights of a model alone, and no export, which also says how the model is built and what "
+                f"it reads; make its Learner with spec=ModelSpec(...), load {directory / 'model.safetensors'} into its model, "
+                "and call learn.export(...)"
+            )
 
 
 def to_text(description: Mapping[str, Any]) -> str:

@@ -247,10 +247,28 @@ def test_what_is_no_export_is_named(tmp_path: Path, loader: str) -> None:
         load(tmp_path / "file")
     with pytest.raises(ArtifactError, match=rf"^{tmp_path} is not a complete export: manifest\.json.* is missing"):
         load(tmp_path)
-    with seal(tmp_path / "other", "checkpoint"):
-        pass
-    with pytest.raises(ArtifactError, match=rf"^{tmp_path}/other is of the kind 'checkpoint', not 'export'"):
-        load(tmp_path / "other")
+    for kind, told in (
+        ("checkpoint", "is a checkpoint, and no export; `dist-ai consolidate {} OUT` makes one of it"),
+        (
+            "weights",
+            "holds the weights of a model alone, and no export, which also says how the model is built and what it reads; make "
+            "its Learner with spec=ModelSpec(...), load {}/model.safetensors into its model, and call learn.export(...)",
+        ),
+        ("strange", "is of the kind 'strange', not 'export'"),
+    ):
+        with seal(tmp_path / kind, kind):
+            pass
+        with pytest.raises(ArtifactError) as refused:
+            load(tmp_path / kind)
+        assert str(refused.value) == f"{tmp_path / kind} {told.format(tmp_path / kind)}"
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(
+        ArtifactError, match=r"/run is a run directory, and no export; learn\.export\(\.\.\.\) makes one"
+    ):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "export").mkdir()
+    with pytest.raises(ArtifactError, match=r"/run is a run directory, and no export; did you mean .*/run/export\?$"):
+        load(tmp_path / "run")
 
 
 # ------------------------------------------------------------------------------------------------ hand-made ones
