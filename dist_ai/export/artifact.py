@@ -28,6 +28,7 @@ from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.losses import loss_from_plain, loss_to_plain
 
 __all__ = [
+    "EXPORT_FILES",
     "Artifact",
     "ModelSpec",
     "builders",
@@ -38,6 +39,9 @@ __all__ = [
     "save_export",
     "to_text",
 ]
+
+EXPORT_FILES = ("model.safetensors", "model.json")
+"""What an export has beside its manifest."""
 
 builders: Registry[Callable[..., nn.Module]] = Registry(
     "model builder", "decorate the function that makes the model with @dist_ai.export.register_builder before loading"
@@ -110,7 +114,7 @@ def save_export(
     held = model.state_dict() if state is None else state
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
     _check_builds(spec, tensors)
-    with seal(directory, "export") as folder:
+    with seal(directory, "export", EXPORT_FILES) as folder:
         save_file(tensors, folder / "model.safetensors")
         (folder / "model.json").write_text(to_text(description))
     return Path(directory)
