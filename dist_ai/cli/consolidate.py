@@ -25,7 +25,7 @@ def consolidate(
     """
     from dist_ai.checkpoint import Checkpoint, Run, write_consolidated
     from dist_ai.core.sealed import seal
-    from dist_ai.export.artifact import to_text
+    from dist_ai.export.artifact import EXPORT_FILES, to_text
 
     if (Path(checkpoint) / "checkpoints").is_dir():
         names = Run(Path(checkpoint)).names() or ["NAME"]
@@ -34,7 +34,8 @@ def consolidate(
         )
     found = Checkpoint.open(checkpoint)
     description = found.state["export"]
-    with seal(out, "weights" if description is None else "export") as folder:
+    kind, files = ("weights", EXPORT_FILES[:1]) if description is None else ("export", EXPORT_FILES)
+    with seal(out, kind, files) as folder:
         write_consolidated(found, folder / "model.safetensors")
         if description is not None:
             (folder / "model.json").write_text(to_text(description))

@@ -194,14 +194,20 @@ class _Job:
 
 
 def _table(needs: dict[_Way, Memory], room: int) -> str:
+    from dist_ai.distributed.strategies.memory import unit_of
+
     width = max(14, *(len(way.name) + 2 for way in needs))
 
     def line(label: str, cells: list[str]) -> str:
         return f"{label:<16}" + "".join(f"{cell:>{width}}" for cell in cells)
 
-    rows = [line("GiB a GPU", [way.name for way in needs])]
-    rows += [line(row, [f"{getattr(need, row) / 2**30:.2f}" for need in needs.values()]) for row in _ROWS]
-    rows.append(line("all", [f"{need.total / 2**30:.2f}" for need in needs.values()]))
+    name, unit = unit_of(max(need.total for need in needs.values()))
+    rows = [line(f"{name} a GPU", [way.name for way in needs])]
+    for row in (*_ROWS, "total"):
+        sizes = [getattr(need, row) / unit for need in needs.values()]
+        rows.append(
+            line("all" if row == "total" else row, ["<0.01" if 0 < each < 0.005 else f"{each:.2f}" for each in sizes])
+        )
     rows.append(line("fits", ["yes" if need.total <= room else "no" for need in needs.values()]))
     tensor_parallel = ", tp: tensor parallel" if any(way.size > 1 for way in needs) else ""
     return "\n".join(rows) + f"\n(ac: activation checkpointing{tensor_parallel})"

@@ -12,6 +12,7 @@ from dist_ai.cli.control import SILENT_S, is_over, mailbox_of_run
 from dist_ai.distributed.mailbox import Status
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 __all__ = ["remark", "watch"]
@@ -35,31 +36,47 @@ def watch(
     console = Console()
     if once:
         console = Console(width=None if console.is_terminal else 200)  # a file has no edge
-        console.print(_table(run, mailbox.statuses()))
+        console.print(_view(run, mailbox.statuses(), console))
         return
-    with Live(_table(run, mailbox.statuses()), console=console, auto_refresh=False) as live:
+    with Live(_view(run, mailbox.statuses(), console), console=console, auto_refresh=False) as live:
         while True:
             statuses = mailbox.statuses()
-            live.update(_table(run, statuses), refresh=True)
+            live.update(_view(run, statuses, console), refresh=True)
             if statuses and all(each.stage == "outside" and is_over(each) for each in statuses):
                 return
             time.sleep(every)
 
 
-def _table(run: str, statuses: list[Status]) -> Table:
+def _view(run: str, statuses: list[Status], console: Console) -> RenderableType:
+    """Returns what to show: a row a rank with what is wrong at its end, or below all rows where a line has no room for it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    whole = _table(run, statuses)
+    if console.measure(whole, options=console.options.update_width(_ANY_WIDTH)).maximum <= console.width:
+        return whole
+    said = [f"rank {each.rank}: {what}" for each in statuses if (what := remark(each, statuses))]
+    return Group(_table(run, statuses, with_remarks=False), *(Text(f" {line}", style="red") for line in said))
+
+
+_ANY_WIDTH = 1000
+
+
+def _table(run: str, statuses: list[Status], *, with_remarks: bool = True) -> Table:
     from rich.table import Table
 
     table = Table(title=run, box=None, header_style="bold")
     several = len({status.host for status in statuses}) > 1
-    heads = ("rank", *(("host",) if several else ()), *_HEADS, "")
+    heads = ("rank", *(("host",) if several else ()), *_HEADS, *([""] if with_remarks else []))
     for head in heads:
         table.add_column(head, justify="left" if head in ("host", "stage", "") else "right", no_wrap=True)
     for status in statuses:
         said = remark(status, statuses)
         host = [status.host] if several else []
-        table.add_row(str(status.rank), *host, *_row(status), said, style="red" if said else None)
+        row = [str(status.rank), *host, *_row(status), *([said] if with_remarks else [])]
+        table.add_row(*row, style="red" if said else None)
     if not statuses:
-        table.add_row(*[""] * (len(heads) - 1), "no rank has told of itself yet")
+        table.caption = "no rank has told of itself yet"
     return table
 
 

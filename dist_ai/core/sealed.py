@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["MANIFEST", "open_sealed", "remove_sealed", "remove_unsealed", "seal", "sign", "unsign"]
+__all__ = ["MANIFEST", "check_replaceable", "open_sealed", "remove_sealed", "remove_unsealed", "seal", "sign", "unsign"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -29,30 +29,32 @@ _ATTEMPTS = 10
 
 
 @contextlib.contextmanager
-def seal(directory: str | Path, kind: str) -> Iterator[Path]:
+def seal(directory: str | Path, kind: str, files: Collection[str] | None = None) -> Iterator[Path]:
     """Gives a folder to write files into, and puts it in place of `directory` when the block ends without error.
 
     Args:
         directory: where it shall stand; an earlier one of the kind is replaced.
         kind: what it holds (``"checkpoint"``, ``"export"``), checked when it is opened.
+        files: names of what will be written, if that is known: then what is in the way is refused before the block.
 
     Raises:
         ConfigError: something else stands there, which replacing would delete.
     """
     directory = Path(directory)
+    check_replaceable(directory, kind, files)
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(directory)
     partial.mkdir()
     try:
         yield partial
-        files = {}
+        written = {}
         for path in sorted(partial.iterdir()):
             _sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        (partial / MANIFEST).write_text(sign({"format": _FORMAT, "kind": kind, "files": files}, indent=2))
+            written[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        (partial / MANIFEST).write_text(sign({"format": _FORMAT, "kind": kind, "files": written}, indent=2))
         _sync(partial / MANIFEST)
         _sync(partial)
-        _check_replaceable(directory, files, kind)
+        check_replaceable(directory, kind, written)  # again: a long write is time enough to put something there
         _put_in_place(partial, directory)
         _sync(directory.parent)
     finally:
@@ -85,6 +87,41 @@ def open_sealed(directory: str | Path, kind: str) -> Path:
                 "copy or make it again"
             )
     return directory
+
+
+def check_replaceable(directory: str | Path, kind: str, files: Collection[str] | None = None) -> None:
+    """Refuses to replace what is no earlier `kind`: a mistyped place must cost neither work nor a checkpoint.
+
+    Args:
+        directory: what would be replaced.
+        kind: what would stand there.
+        files: names of what would be in it; None if they are not known yet, for a look at what is there as a whole.
+
+    Raises:
+        ConfigError: something else stands there, or something beside it.
+    """
+    directory = Path(directory)
+    if not directory.exists():
+        return
+    manifest = unsign(sealed.read_bytes(), indent=2) if (sealed := directory / MANIFEST).is_file() else None
+    if manifest is not None and manifest.get("kind", kind) != kind:
+        raise ConfigError(
+            f"writing the {kind} to {directory} would delete the {manifest['kind']} there; choose another place or move "
+            "that away"
+        )
+    if not directory.is_dir():
+        foreign = [directory.name]
+    elif files is None:
+        return
+    else:
+        # Of a damaged one the manifest says nothing; it has the files of a new one.
+        known = {MANIFEST, *files, *(manifest or {}).get("files", ())}
+        foreign = sorted({each.name for each in directory.iterdir()} - known)
+    if foreign:
+        raise ConfigError(
+            f"writing the {kind} to {directory} would delete what is there and is none ({', '.join(foreign[:3])}); "
+            "choose another place or move that away"
+        )
 
 
 def remove_sealed(directory: str | Path) -> None:
@@ -139,26 +176,6 @@ def _partial(directory: Path) -> Path:
 def _aside(directory: Path) -> Path:
     whole = Path(os.path.abspath(directory))
     return whole.with_name(f".{whole.name}{_ASIDE}")
-
-
-def _check_replaceable(directory: Path, files: Iterable[str], kind: str) -> None:
-    """Refuses to replace what is no earlier `kind`: a mistyped place must cost neither work nor a checkpoint."""
-    if not directory.exists():
-        return
-    manifest = unsign(sealed.read_bytes(), indent=2) if (sealed := directory / MANIFEST).is_file() else None
-    if manifest is not None and manifest.get("kind", kind) != kind:
-        raise ConfigError(
-            f"writing the {kind} to {directory} would delete the {manifest['kind']} there; choose another place or move "
-            "that away"
-        )
-    # Of a damaged one the manifest says nothing; it has the files of a new one.
-    known = {MANIFEST, *files, *(manifest or {}).get("files", ())}
-    foreign = [directory.name] if directory.is_file() else sorted({each.name for each in directory.iterdir()} - known)
-    if foreign:
-        raise ConfigError(
-            f"writing the {kind} to {directory} would delete what is there and is none ({', '.join(foreign[:3])}); "
-            "choose another place or move that away"
-        )
 
 
 def _put_in_place(partial: Path, directory: Path) -> None:

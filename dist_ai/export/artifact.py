@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dist_ai.core.registry import Registry
-from dist_ai.core.sealed import open_sealed, seal
+from dist_ai.core.sealed import MANIFEST, open_sealed, seal
 from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError
 from dist_ai.losses import loss_from_plain, loss_to_plain
 
 __all__ = [
+    "EXPORT_FILES",
     "Artifact",
     "ModelSpec",
     "builders",
@@ -38,6 +39,9 @@ __all__ = [
     "save_export",
     "to_text",
 ]
+
+EXPORT_FILES = ("model.safetensors", "model.json")
+"""What an export has beside its manifest."""
 
 builders: Registry[Callable[..., nn.Module]] = Registry(
     "model builder", "decorate the function that makes the model with @dist_ai.export.register_builder before loading"
@@ -110,7 +114,7 @@ def save_export(
     held = model.state_dict() if state is None else state
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in held.items()}
     _check_builds(spec, tensors)
-    with seal(directory, "export") as folder:
+    with seal(directory, "export", EXPORT_FILES) as folder:
         save_file(tensors, folder / "model.safetensors")
         (folder / "model.json").write_text(to_text(description))
     return Path(directory)
@@ -151,6 +155,7 @@ def load_export(directory: str | Path) -> Artifact:
     Raises:
         ArtifactError: it is missing, damaged, incomplete, or names what this program does not have.
     """
+    _tell_apart(Path(directory))
     directory = open_sealed(directory, "export")
     try:
         description = json.loads((directory / "model.json").read_text())
@@ -174,6 +179,29 @@ def load_export(directory: str | Path) -> Artifact:
         artifact.model, tensors, f"export {directory}", "The builder makes another model now than when it was exported"
     )
     return artifact
+
+
+def _tell_apart(directory: Path) -> None:
+    """Says what stands there, if it is something else that dist_ai writes."""
+    if (directory / "checkpoints").is_dir():
+        export = directory / "export"
+        near = f"; did you mean {export}?" if export.is_dir() else "; learn.export(...) makes one of what was trained"
+        raise ArtifactError(f"{directory} is a run directory, and no export{near}")
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return
+    match manifest.get("kind") if isinstance(manifest, dict) else None:
+        case "checkpoint":
+            raise ArtifactError(
+                f"{directory} is a checkpoint, and no export; `dist-ai consolidate {directory} OUT` makes one of it"
+            )
+        case "weights":
+            raise ArtifactError(
+                f"{directory} holds the weights of a model alone, and no export, which also says how the model is built and what "
+                f"it reads; make its Learner with spec=ModelSpec(...), load {directory / 'model.safetensors'} into its model, "
+                "and call learn.export(...)"
+            )
 
 
 def to_text(description: Mapping[str, Any]) -> str:

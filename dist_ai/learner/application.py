@@ -14,7 +14,7 @@ def my_learner(dls, width=64, **options: Unpack[LearnerOptions]) -> Learner:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 import torch
@@ -23,7 +23,7 @@ from dist_ai.callbacks import Callback
 from dist_ai.checkpoint import KeepBest
 from dist_ai.data.loaders import DataLoaders
 from dist_ai.distributed.strategies import AnyConfig, PrecisionName
-from dist_ai.learner.arguments import listed
+from dist_ai.learner.arguments import Cbs, listed
 from dist_ai.learner.run_places import RunDir
 
 __all__ = ["LearnerOptions", "first_weights", "with_defaults"]
@@ -39,7 +39,7 @@ class LearnerOptions(TypedDict, total=False):
     wd: float | None
     moms: tuple[float, float, float]
     wd_bn_bias: bool
-    cbs: Callback | Iterable[Callback]
+    cbs: Cbs
     train_bn: bool
     sync_bn: bool
     strategy: AnyConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from dist_ai.data.loaders import DataLoaders
 from dist_ai.errors import ConfigError
 from dist_ai.losses import default_loss
 
-__all__ = ["as_dataloaders", "check_loss", "check_model", "check_opt_func", "listed", "loss_of"]
+__all__ = ["Cbs", "as_dataloaders", "check_loss", "check_model", "check_opt_func", "listed", "loss_of"]
 
 
 def as_dataloaders(given: Any) -> DataLoaders:
@@ -119,6 +119,20 @@ def check_opt(opt: Any) -> None:
         )
 
 
-def listed(cbs: Callback | Iterable[Callback]) -> list[Callback]:
-    """Returns one callback, or several, as a list; a class by mistake is refused where it is attached."""
-    return [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
+Cbs: TypeAlias = Callback | Iterable[Callback] | None
+"""What an argument `cbs` may be."""
+
+
+def listed(cbs: Cbs) -> list[Callback]:
+    """Returns one callback, or several, or None for none, as a list; a class by mistake is refused where it is attached.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if cbs is None:
+        return []
+    if isinstance(cbs, (Callback, type)):
+        return [cbs]
+    if isinstance(cbs, str) or not isinstance(cbs, Iterable):
+        raise ConfigError(f"cbs={cbs!r:.100} is no callback; give one, such as EarlyStopping(), or a list of them")
+    return list(cbs)

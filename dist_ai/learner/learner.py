@@ -38,6 +38,7 @@ from dist_ai.export import ModelSpec
 from dist_ai.learner import saving
 from dist_ai.learner.application import LearnerOptions
 from dist_ai.learner.arguments import (
+    Cbs,
     as_dataloaders,
     check_loss,
     check_model,
@@ -139,7 +140,7 @@ class Learner:
         opt_func: Callable[..., Any] = Adam,
         lr: float = 1e-3,
         splitter: Splitter = one_group,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
         metrics: Any = None,
         wd: float | None = None,
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
@@ -228,7 +229,7 @@ class Learner:
         samples: int | None = None,
         time: float | None = None,
         valid_every: int | None = None,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
         reset_opt: bool = False,
     ) -> None:
         """Trains at a constant learning rate, for so many epochs, steps, samples or seconds.
@@ -263,7 +264,7 @@ class Learner:
         samples: int | None = None,
         time: float | None = None,
         valid_every: int | None = None,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
         reset_opt: bool = False,
     ) -> None:
         """Trains with the 1cycle policy (Smith, arXiv:1803.09820).
@@ -297,7 +298,7 @@ class Learner:
         samples: int | None = None,
         time: float | None = None,
         valid_every: int | None = None,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
         reset_opt: bool = False,
     ) -> None:
         """Trains at a constant learning rate and then lets it fall along a cosine.
@@ -324,7 +325,7 @@ class Learner:
         cycle_mult: int = 2,
         wd: float | None = None,
         valid_every: int | None = None,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
         reset_opt: bool = False,
     ) -> None:
         """Trains in cycles, in each of which the learning rate falls along a cosine to 0 (SGDR, arXiv:1608.03983).
@@ -354,7 +355,7 @@ class Learner:
         pct_start: float = 0.3,
         div: float = 5.0,
         wd: float | None = None,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
     ) -> None:
         """Trains the new layers for `freeze_epochs`, then all layers for `epochs`, the early ones slower.
 
@@ -380,7 +381,7 @@ class Learner:
         num_it: int = 100,
         *,
         stop_div: bool = True,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
     ) -> LRFinding:
         """Returns what the loss does while the learning rate grows, with suggestions, and leaves everything as it was.
 
@@ -443,7 +444,7 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------ callbacks
 
-    def add_cbs(self, cbs: Callback | Iterable[Callback]) -> Learner:
+    def add_cbs(self, cbs: Cbs) -> Learner:
         """Attaches callbacks to all fits from now on; returns the Learner."""
         self.callbacks.add(listed(cbs))
         return self
@@ -482,7 +483,7 @@ class Learner:
         self.recorder.measure([*as_metrics(given), *loss_metrics(self.loss_func)])
 
     @contextlib.contextmanager
-    def added_cbs(self, cbs: Callback | Iterable[Callback]) -> Iterator[Learner]:
+    def added_cbs(self, cbs: Cbs) -> Iterator[Learner]:
         """Attaches callbacks for the block, and detaches them on every way out of it."""
         added = listed(cbs)
         self.callbacks.add(added)
@@ -533,7 +534,7 @@ class Learner:
         dl: AnyLoader | TorchDataLoader[Any] | None = None,
         *,
         ds_idx: int = 1,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
     ) -> list[float]:
         """Returns [loss, *metrics] over the validation data, or over `dl`; the same on every rank.
 
@@ -557,7 +558,7 @@ class Learner:
         with_decoded: bool = False,
         with_loss: bool = False,
         act: Callable[[Any], Any] | None = None,
-        cbs: Callback | Iterable[Callback] = (),
+        cbs: Cbs = (),
     ) -> tuple[Any, ...]:
         """Returns (predictions, targets) for the validation data or `dl`, in the order of the data, all on every rank.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 
-from dist_ai.callbacks import Callback, Recorder
+from dist_ai.callbacks import Recorder
 from dist_ai.callbacks.callback import Trainer
 from dist_ai.export import ModelSpec
+from dist_ai.learner.arguments import Cbs
 from dist_ai.learner.own_optimizer import OwnOptimizer
 
 __all__ = ["LearnerParts"]
@@ -25,6 +25,6 @@ class LearnerParts(Trainer, Protocol):
     device: torch.device
     spec: ModelSpec | None
 
-    def added_cbs(self, cbs: Callback | Iterable[Callback]) -> AbstractContextManager[Any]:
+    def added_cbs(self, cbs: Cbs) -> AbstractContextManager[Any]:
         """Attaches callbacks for the block."""
         ...

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dist_ai.checkpoint import Checkpoint, write_checkpoint
+from dist_ai.core.sealed import check_replaceable
 from dist_ai.distributed.collectives import on_main
 from dist_ai.distributed.sharded import gather, is_sharded
 from dist_ai.export import save_export
-from dist_ai.export.artifact import load_tensors
+from dist_ai.export.artifact import EXPORT_FILES, load_tensors
 from dist_ai.learner.fits import Fits
 from dist_ai.learner.keeper import layout_of_state
 from dist_ai.learner.parts import LearnerParts
@@ -47,6 +48,8 @@ def load(learn: LearnerParts, directory: Path, *, with_opt: bool) -> None:
 
 def export(learn: LearnerParts, fits: Fits, directory: Path) -> None:
     """Writes the model and all that is needed to predict with it, on rank 0; all wait, and fail if it fails. Collective."""
+    what = f"the export to {directory}"
+    on_main(learn.collectives, lambda: check_replaceable(directory, "export", EXPORT_FILES), what=what)
     learn.strategy.sync_buffers(learn.model)
     state = gather(learn.model.state_dict(), keep=learn.collectives.world.is_main)
 
@@ -61,4 +64,4 @@ def export(learn: LearnerParts, fits: Fits, directory: Path) -> None:
         )
 
     with fits.set_aside():  # in a fit too, with the weights to evaluate with
-        on_main(learn.collectives, write, what=f"the export to {directory}")
+        on_main(learn.collectives, write, what=what)

@@ -8,6 +8,7 @@ import sys
 from dist_ai.distributed.launchers import launch
 from dist_ai.distributed.launchers.worker import die_with
 from dist_ai.errors import DistAIError
+from dist_ai.tuning.trial import ERROR
 
 __all__ = ["main"]
 
@@ -19,7 +20,7 @@ def main() -> None:
     try:
         launch(**told)
     except DistAIError as error:
-        print(f"dist-ai: error: {error}", file=sys.stderr, flush=True)
+        print(f"{ERROR}{error}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dist_ai.distributed.launchers.ray import connected
 from dist_ai.errors import ConfigError, DistAIError, RendezvousError, WorkerError
 from dist_ai.tuning.results import Results, TrialResult
 from dist_ai.tuning.space import Draw
-from dist_ai.tuning.trial import Plan, read_rows, run_trial, state_of
+from dist_ai.tuning.trial import Plan, error_of, read_rows, run_trial, state_of
 
 __all__ = ["search"]
 
@@ -57,7 +57,7 @@ def search(
         WorkerError: all trials failed.
     """
     with connected(job):
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of a failed trial it logs 30 lines of its own frames
         os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the search, as it ends a launch
         tuner = _tuner(plan, space, _place(job), trials=trials, patience=patience, at_once=at_once, seed=seed)
         with contextlib.redirect_stdout(io.StringIO()):  # Ray's banner; what there is to say, `_told` says
@@ -143,12 +143,19 @@ def _told(plan: Plan) -> Any:
             self._say(trial, f"begins with {', '.join(f'{name}={value}' for name, value in trial.config.items())}")
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            result = trial.last_result or {}
-            epochs, value = result.get("training_iteration", 0), result.get(plan.metric, math.nan)
-            self._say(trial, f"is over after {epochs} epochs, {plan.metric} {value:.6g}")
+            folder = plan.run_dir / _name(trial.trial_id)
+            state, rows = state_of(folder), read_rows(folder)
+            # One that is stopped may come to further rows yet, before it hears of it.
+            verb = "has ended" if state == "ended" else "is stopped"
+            epochs = f"{len(rows)} epoch{'s' * (len(rows) != 1)}"
+            self._say(trial, f"{verb} after {epochs}, its best {plan.metric} {_best(plan, rows):.6g}")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self._say(trial, f"failed; its output is in {plan.run_dir / _name(trial.trial_id)}/logs/launch.log")
+            folder = plan.run_dir / _name(trial.trial_id)
+            why = error_of(folder).partition("\n")[0] or "its process ended"
+            told = why.removeprefix(f"{folder.name} ")
+            log = folder / "logs" / "launch.log"
+            self._say(trial, (told if told != why else f"failed: {why}") + (f"; see {log}" if log.exists() else ""))
 
         def _say(self, trial: Any, text: str) -> None:
             print(f"dist-ai: {_name(trial.trial_id)} {text}", file=sys.stderr, flush=True)
@@ -161,15 +168,19 @@ def _name(trial_id: str) -> str:
     return f"trial-{trial_id.rpartition('_')[2]}"
 
 
+def _best(plan: Plan, rows: Iterable[Mapping[str, float]]) -> float:
+    """Returns the best value of the metric in some rows; NaN if there is none."""
+    values = [row[plan.metric] for row in rows if not math.isnan(row.get(plan.metric, math.nan))]
+    return (min if plan.lower else max)(values, default=math.nan)
+
+
 def _results(plan: Plan, grid: Any) -> Results:
     found, errors = [], []
-    for result in grid:
+    for result in sorted(grid, key=lambda each: str(each.path)):  # as they were drawn
         error = None if result.error is None else _first(result.error)
         errors += [] if error is None else [error]
         name = f"trial-{Path(result.path).name.split('_')[2]}"
         rows = read_rows(plan.run_dir / name)
-        values = [row[plan.metric] for row in rows if not math.isnan(row.get(plan.metric, math.nan))]
-        best = (min if plan.lower else max)(values, default=math.nan)
         state = state_of(plan.run_dir / name) if error is None else "failed"
         found.append(
             TrialResult(
@@ -177,7 +188,7 @@ def _results(plan: Plan, grid: Any) -> Results:
                 config=dict(result.config),
                 state=state,
                 epochs=len(rows),
-                value=best,
+                value=_best(plan, rows),
                 run_dir=plan.run_dir / name,
                 error=str(error or ""),
             )
@@ -185,13 +196,14 @@ def _results(plan: Plan, grid: Any) -> Results:
     if errors and len(errors) == len(found):
         kind = ConfigError if isinstance(errors[0], ConfigError) else WorkerError
         raise kind(f"all {len(found)} trials failed; the first: {errors[0]}")
-    return Results(metric=plan.metric, lower=plan.lower, trials=sorted(found, key=lambda each: each.name))
+    return Results(metric=plan.metric, lower=plan.lower, trials=found)
 
 
 def _first(error: BaseException) -> BaseException:
     """Returns the error that a trial raised, out of what Ray put around it."""
-    while (
-        not isinstance(error, DistAIError) and (inner := getattr(error, "cause", None) or error.__cause__) is not None
-    ):
+    # Ray's own error is of the class of what it is about, too, and has its frames for a text.
+    while isinstance(error, ray.exceptions.RayError) or not isinstance(error, DistAIError):
+        if (inner := getattr(error, "cause", None) or error.__cause__) is None:
+            break
         error = inner
     return error

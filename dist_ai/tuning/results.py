@@ -53,7 +53,7 @@ class Results:
 
     @property
     def best(self) -> TrialResult:
-        """The trial with the best value of the metric in any of its epochs.
+        """The trial with the best value of the metric in any of its epochs; one that failed only if all did.
 
         Raises:
             ConfigError: no trial has a value.
@@ -64,9 +64,9 @@ class Results:
         return found[0]
 
     def ranked(self) -> list[TrialResult]:
-        """Returns the trials, the best first, those without a value last."""
+        """Returns the trials, the best first, then those that failed, and those without a value last."""
         sign = 1.0 if self.lower else -1.0
-        return sorted(self.trials, key=lambda each: (math.isnan(each.value), sign * each.value))
+        return sorted(self.trials, key=lambda each: (math.isnan(each.value), each.state == "failed", sign * each.value))
 
     def table(self) -> str:
         """Returns the trials as lines of text, the best first."""

@@ -21,7 +21,10 @@ from dist_ai.distributed.launchers.function import Parcel
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.errors import ConfigError, WorkerError, did_you_mean
 
-__all__ = ["Plan", "read_rows", "run_trial", "state_of"]
+__all__ = ["Plan", "error_of", "read_rows", "run_trial", "state_of"]
+
+ERROR = "dist-ai: error: "
+"""What the process of a trial says before why its launch failed."""
 
 POLL_S = 0.2
 # From the polite signal to SIGKILL: a trial that is stopped has no more to do.
@@ -96,7 +99,7 @@ def run_trial(
     log = folder / "logs" / "launch.log"
     private = tempfile.TemporaryDirectory(prefix="dist-ai-trial-")
     process = _start(plan, folder, log, config, private=Path(private.name))
-    state, told = "stopped", 0
+    state, failure, told = "stopped", "", 0
     try:
         code = None
         while code is None:
@@ -108,20 +111,20 @@ def run_trial(
                 tell(row)
             told = max(told, len(rows))
         if code != 0:
-            raise WorkerError(f"{name} ({_words(config)}) failed:\n{_end_of(log)}", exit_code=code)
+            raise WorkerError(f"{name} ({_words(config)}) failed: {_cause_in(log)}", exit_code=code)
         if told == 0:
             raise ConfigError(
                 f"{name} reported no {plan.metric!r}: no epoch of a fit ended in its run directory {folder}; the program must "
                 "train a Learner with run_dir='auto', the default"
             )
         state = "ended"
-    except Exception:
-        state = "failed"
+    except Exception as error:
+        state, failure = "failed", str(error)
         raise
     finally:
         _end(process)
         private.cleanup()
-        _note(folder, dict(config), state)
+        _note(folder, dict(config), state, failure)
 
 
 def read_rows(folder: Path) -> list[dict[str, float]]:
@@ -146,6 +149,12 @@ def state_of(folder: Path) -> str:
     return "stopped" if state == "running" else state
 
 
+def error_of(folder: Path) -> str:
+    """Returns why the trial in a folder failed; "" if it did not, or if its process could not say."""
+    error: str = _noted(folder).get("error", "")
+    return error
+
+
 def _begin(folder: Path, config: dict[str, Any], *, fresh: bool) -> None:
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -167,9 +176,9 @@ def _noted(folder: Path) -> dict[str, Any]:
     return noted
 
 
-def _note(folder: Path, config: dict[str, Any], state: str) -> None:
+def _note(folder: Path, config: dict[str, Any], state: str, error: str = "") -> None:
     draft = folder / ".trial.json"
-    draft.write_text(json.dumps({"config": config, "state": state}))
+    draft.write_text(json.dumps({"config": config, "state": state, **({"error": error} if error else {})}))
     draft.replace(folder / "trial.json")
 
 
@@ -215,8 +224,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _end_of(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-LINES_OF_LOG:])
+def _cause_in(log: Path) -> str:
+    """Returns what the launch said of its end, which is the last thing that it says; else the last lines of its log."""
+    text = log.read_text(errors="replace")
+    _, said, cause = text.rpartition(ERROR)
+    return cause.rstrip() if said else "\n" + "\n".join(text.splitlines()[-LINES_OF_LOG:])
 
 
 def _words(config: Mapping[str, Any]) -> str:

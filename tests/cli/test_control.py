@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from lab import wait_until
+from rich.console import Console
 
 from dist_ai.cli.main import main
+from dist_ai.cli.watch import _view
 from dist_ai.distributed.mailbox import Answer, FileMailbox, Status, mailbox_at
 
 
@@ -151,6 +154,20 @@ def test_a_table_shows_every_rank_and_what_is_wrong_with_it(run: Path, capsys: p
     mailbox.post(status(4, host="elsewhere"))
     _, out, _ = tell(capsys, "watch", str(run), "--once")
     assert " elsewhere  " in out
+
+
+@pytest.mark.parametrize(("width", "below"), [(80, True), (120, False)])
+def test_what_is_wrong_with_a_rank_is_read_whole_on_a_terminal_of_any_width(width: int, below: bool) -> None:
+    slow = status(1, own_ms=9.0, total_steps=1200, step=1100, loss=0.6043)
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    console.print(_view("runs/train", [status(0, own_ms=2.0), slow], console))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    remark = "straggler: the others wait for it"
+    assert lines[3].split()[:6] == ["1", "1", "0", "1100/1200", "data", "0.6043"]
+    assert (remark in lines[3]) is not below
+    assert [line.strip() for line in lines[4:]] == ([f"rank 1: {remark}"] if below else [])
 
 
 def test_watching_ends_with_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,18 @@ class Wide(nn.Module):
         return self.down(self.up(x).relu())
 
 
+class Looks(Wide):
+    def forward(self, x):
+        if x.sum().item() > 0:
+            x = -x
+        return super().forward(x)
+
+
+class Convs(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3))
+
+
 def nothing():
     return 3
 
@@ -96,6 +108,13 @@ def test_a_torchvision_model_on_eight_gpus(plan: Any) -> None:
     )
 
 
+def test_a_small_model_is_told_in_small_units(plan: Any) -> None:
+    _, out, _ = plan("small_cnn", "--input", "3,32,32", "--bs", 8)
+    assert out.splitlines()[1].startswith("MiB a GPU ")
+    assert cells(out)["parameters"] == ["0.29", "0.29"]
+    assert "take 1.2 MiB of the 16.0 GiB on each device" in out
+
+
 def test_a_model_of_ones_own_that_is_too_large_for_each_gpu_is_shared(plan: Any, tmp_path: Path) -> None:
     (tmp_path / "models.py").write_text(MODELS)
     arguments = [f"{tmp_path / 'models.py'}:language", "--input", "64", "--dtype", "int64", "--gpus", 4]
@@ -127,11 +146,12 @@ def test_gpus_that_compute_each_layer_together_hold_a_part_of_it(plan: Any, tmp_
     arguments = [f"{tmp_path / 'models.py'}:Wide", "--input", "128", "--bs", 8, "--gpus", 8]
     _, out, _ = plan(*arguments, "--tensor-parallel", 4, "--memory", 1)
     head = out.splitlines()[1]
+    assert head.startswith("MiB a GPU ")
     assert head.split("  ")[-1].strip() == "tp 4 + fsdp + ac"
     assert "(ac: activation checkpointing, tp: tensor parallel)" in out
     label, *rows = (line.split() for line in out.splitlines()[2:5])
     parameters = [float(each) for each in label[1:]]
-    assert parameters == pytest.approx([0.0157] * 2 + [0.002] * 2 + [0.004] * 2 + [0.002] * 2, abs=0.006)
+    assert parameters == pytest.approx([16.06] * 2 + [2.01] * 2 + [4.02] * 2 + [2.01] * 2, abs=0.01)
     assert all(len(row) == 9 for row in rows)
     _, out, _ = plan(*arguments, "--tensor-parallel", 8, "--memory", 0.02)
     assert out.endswith(
@@ -144,8 +164,23 @@ def test_gpus_that_compute_each_layer_together_hold_a_part_of_it(plan: Any, tmp_
     [
         (
             ["resnet18", "--gpus", "8", "--tensor-parallel", "2"],
-            "TensorParallel(size=2): ResNet states no plan; give one",
+            "TensorParallel(size=2): ResNet states no plan, and may divide fc (1 of 1000 x 512); give one, as TensorParallel("
+            "plan, size=2) or model.tensor_parallel_plan = plan, such as plan = {'fc': 'colwise_gather_output'}",
         ),
+        (
+            ["MODELS:Convs", "--gpus", "8", "--tensor-parallel", "2"],
+            "Convs states no plan, and has no Linear and no Embedding, which are what is divided; use FSDP(), which divides any",
+        ),
+        (
+            ["MODELS:Looks", "--input", "128"],
+            "Looks looks at the numbers that it computes, of which a plan has none: it follows shapes alone "
+            "(aten._local_scalar_dense.default; ",
+        ),
+        (
+            ["MODELS:Looks", "--input", "128"],
+            "if x.sum().item() > 0:). Plan it without what .item(), float(), `if` or a mask",
+        ),
+        (["torch.nn:Identity"], "nothing that Identity returns comes of parameters that learn"),
         (["MODELS:Wide", "--input", "128", "--gpus", "8", "--tensor-parallel", "3"], "needs a multiple of 3 processes"),
         (["resnet81"], "no architecture named 'resnet81'; did you mean 'resnet18'?"),
         (["nowhere.py:make"], "nowhere.py:make: no file at nowhere.py (looked from "),

@@ -141,6 +141,34 @@ def test_neither_another_kind_nor_what_was_put_beside_is_replaced(tmp_path: Path
     assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("there", ["another kind", "something beside it", "a file"])
+def test_what_is_in_the_way_is_refused_before_anything_is_written(tmp_path: Path, there: str):
+    place = tmp_path / "model"
+    if there == "a file":
+        place.write_text("text")
+    else:
+        with seal(place, "checkpoint" if there == "another kind" else "export") as folder:
+            (folder / "model.json").write_text("{}")
+        if there == "something beside it":
+            (place / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="would delete"), seal(place, "export", ["model.json"]):
+        raise AssertionError("nothing is to be written")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_came_while_it_was_written_is_not_replaced(tmp_path: Path):
+    def slowly() -> None:
+        with seal(tmp_path / "model", "export", ["model.json"]) as folder:
+            (folder / "model.json").write_text("{}")
+            (tmp_path / "model").mkdir()
+            (tmp_path / "model" / "notes.txt").write_text("mine")
+
+    with pytest.raises(ConfigError, match=r"would delete what is there and is none \(notes.txt\)"):
+        slowly()
+    assert [each.name for each in tmp_path.rglob("*")] == ["model", "notes.txt"]
+
+
 def test_an_empty_folder_and_a_damaged_seal_are_replaced(tmp_path: Path, export: Path):
     (tmp_path / "empty").mkdir()
     (export / MANIFEST).unlink()

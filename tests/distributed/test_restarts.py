@@ -202,9 +202,9 @@ def test_a_setting_that_cannot_work_is_told_once(lab: Lab) -> None:
     [
         (["--max-restarts", "-1"], "max_restarts=-1: expected a whole number of 0 or more"),
         (["--hang-timeout", "0"], "hang_s=0.0: expected a number of seconds above 0 (--hang-timeout)"),
-        (["--workers", "3:2"], "the first is the least: did you mean (2, 3)?"),
+        (["--workers", "3:2"], "--workers 2:4; the first is the least: did you mean (2, 3)?"),
         (["--workers", "two"], "--workers two: expected a number, or the least and the most, as in 2:16"),
-        (["--workers", "0:2"], "workers=(0, 2): expected a whole number of 1 or more"),
+        (["--workers", "0:2"], "workers=(0, 2): expected a whole number of 1 or more, or the least and the most"),
     ],
 )
 def test_options_that_cannot_be_are_refused(lab: Lab, options: list[str], message: str) -> None:

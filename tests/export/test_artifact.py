@@ -26,7 +26,7 @@ from dist_ai.data.recipe import SampleRecipe
 from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import ModelSpec, Predictor, load_export, register_builder, save_export
 from dist_ai.export.artifact import builders
-from dist_ai.learner import Learner, load_learner
+from dist_ai.learner import Learner, load_learner, saving
 from dist_ai.losses import CrossEntropyLoss
 from dist_ai.optimizer import SGD
 from dist_ai.vision import Flip, Resize, aug_transforms
@@ -247,10 +247,28 @@ def test_what_is_no_export_is_named(tmp_path: Path, loader: str) -> None:
         load(tmp_path / "file")
     with pytest.raises(ArtifactError, match=rf"^{tmp_path} is not a complete export: manifest\.json.* is missing"):
         load(tmp_path)
-    with seal(tmp_path / "other", "checkpoint"):
-        pass
-    with pytest.raises(ArtifactError, match=rf"^{tmp_path}/other is of the kind 'checkpoint', not 'export'"):
-        load(tmp_path / "other")
+    for kind, told in (
+        ("checkpoint", "is a checkpoint, and no export; `dist-ai consolidate {} OUT` makes one of it"),
+        (
+            "weights",
+            "holds the weights of a model alone, and no export, which also says how the model is built and what it reads; make "
+            "its Learner with spec=ModelSpec(...), load {}/model.safetensors into its model, and call learn.export(...)",
+        ),
+        ("strange", "is of the kind 'strange', not 'export'"),
+    ):
+        with seal(tmp_path / kind, kind):
+            pass
+        with pytest.raises(ArtifactError) as refused:
+            load(tmp_path / kind)
+        assert str(refused.value) == f"{tmp_path / kind} {told.format(tmp_path / kind)}"
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(
+        ArtifactError, match=r"/run is a run directory, and no export; learn\.export\(\.\.\.\) makes one"
+    ):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "export").mkdir()
+    with pytest.raises(ArtifactError, match=r"/run is a run directory, and no export; did you mean .*/run/export\?$"):
+        load(tmp_path / "run")
 
 
 # ------------------------------------------------------------------------------------------------ hand-made ones
@@ -377,8 +395,9 @@ def test_exporting_again_replaces_what_is_there(exported: Exported, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_of_something_else_is_never_replaced(exported: Exported) -> None:
+def test_a_folder_of_something_else_is_never_replaced(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(exported.images.rglob("*"))
+    monkeypatch.setattr(saving, "gather", None)  # it is refused before anything is gathered from the ranks
     with pytest.raises(ConfigError, match=rf"{exported.images} would delete what is there"):
         exported.learn.export(exported.images)
     assert sorted(exported.images.rglob("*")) == before

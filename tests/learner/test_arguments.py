@@ -34,7 +34,23 @@ def test_one_loader_trains_without_validation() -> None:
         learn.validate()
 
 
+def test_no_callbacks_may_be_none() -> None:
+    learn = make_learner(cbs=None)
+    before = [type(each) for each in learn.callbacks]
+    for fit in (learn.fit, learn.fit_one_cycle, learn.fit_flat_cos, learn.fine_tune):
+        fit(1, cbs=None)
+    with learn.added_cbs(None):
+        learn.validate(cbs=None)
+    assert [type(each) for each in learn.callbacks] == before
+
+
 wrong: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (
+        lambda: make_learner().fit(1, cbs="EarlyStopping"),
+        ConfigError,
+        "cbs='EarlyStopping' is no callback; give one, such as EarlyStopping(), or a list of them",
+    ),
+    (lambda: make_learner(cbs=3), ConfigError, "cbs=3 is no callback; give one"),
     (
         lambda: Learner(make_model(), loader()),
         ConfigError,

@@ -13,7 +13,7 @@ import pytest
 
 from dist_ai.distributed.launchers.job import Job
 from dist_ai.errors import ConfigError, WorkerError
-from dist_ai.tuning.trial import Plan, run_trial, state_of
+from dist_ai.tuning.trial import Plan, error_of, run_trial, state_of
 
 # What a run's table looks like, without torch: it starts at once.
 WRITES = """
@@ -92,13 +92,19 @@ def test_a_trial_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
             ConfigError,
             "trial-00000 reported no 'valid_loss': no epoch of a fit ended in its run directory ",
         ),
-        ("raise KeyError(1)", "valid_loss", WorkerError, "trial-00000 (lr=0.5) failed:\ndist-ai: error: rank 0 of 1"),
+        (
+            "print('lots of it\\n' * 50); raise KeyError('x')",
+            "valid_loss",
+            WorkerError,
+            "trial-00000 (lr=0.5) failed: rank 0 of 1 raised KeyError: 'x'\n\nTraceback (most recent call last):\n",
+        ),
     ],
 )
 def test_what_goes_wrong_is_told(tmp_path: Path, script: str, metric: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=re.escape(message)):
         run_trial(plan_of(tmp_path, script, metric=metric), "trial-00000", {"lr": 0.5}, lambda row: None)
     assert state_of(tmp_path / "search" / "trial-00000") == "failed"
+    assert error_of(tmp_path / "search" / "trial-00000").startswith(message)
 
 
 def test_a_folder_with_another_trial_is_refused_unless_it_is_to_be_fresh(tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def trial(number: int, value: float, state: str = "ended") -> TrialResult:
     )
 
 
+def test_a_trial_that_failed_is_the_best_only_where_all_did() -> None:
+    failed, ended = trial(0, 0.9, "failed"), trial(1, 0.5)
+    results = Results(metric="accuracy", lower=False, trials=[failed, ended])
+    assert (results.best, results.ranked()) == (ended, [ended, failed])
+    assert Results(metric="accuracy", lower=False, trials=[failed]).best is failed
+
+
 def test_trials_are_told_best_first_with_those_without_a_value_last() -> None:
     trials = [trial(0, 0.5), trial(1, math.nan, "failed"), trial(2, 0.75)]
     assert Results(metric="valid_loss", lower=True, trials=trials).best.name == "trial-00000"
@@ -177,6 +184,35 @@ def test_a_function_is_searched_and_hopeless_trials_are_stopped(lab: Lab) -> Non
     assert [row[4] for row in rows] == ["ended", "stopped", "stopped"]
     assert int(rows[0][3]) == 4
     assert max(int(row[3]) for row in rows[1:]) < 4
+
+
+FAILS = TRAINS.replace("        learn.fit(4, lr)", "        learn.fit(1, lr)\n        assert lr < 0.5, 'too large'")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_that_fails_is_a_line_and_what_is_told_agrees_with_the_table(lab: Lab) -> None:
+    lab.script("fails.py", FAILS)
+    search = ("--param", "lr=choice(0.1,0.9)", "--trials", "4", "--seed", "1", "--no-early-stopping")
+    process = lab.start("-m", "dist_ai.cli.main", "tune", "fails.py", *search)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    rows = [row.split() for row in out.splitlines()[1:-1]]
+    states = [row[4] for row in rows]
+    assert states == sorted(states)  # ended before failed
+    assert set(states) == {"ended", "failed"}
+    folder = lab.folder / "runs/fails-tune"
+    assert out.endswith(f"the best: {folder / rows[0][0]}\n")
+    told = err.splitlines()
+    assert len(told) == 1 + 2 * len(rows)
+    for name, rate, loss, epochs, state in rows:
+        assert f"dist-ai: {name} begins with lr={rate}" in told
+        assert epochs == "1"
+        if state == "ended":
+            assert f"dist-ai: {name} has ended after 1 epoch, its best valid_loss {loss}" in told
+        else:
+            cause = f"(lr={rate}) failed: rank 0 of 1 raised AssertionError: too large"
+            assert f"dist-ai: {name} {cause}; see {folder / name}/logs/launch.log" in told
 
 
 @pytest.mark.ray

@@ -103,7 +103,7 @@ def _is_text(given: Any) -> bool:
 
 
 def _is_path(given: Any) -> bool:
-    return _is_text(given) or isinstance(given, os.PathLike)
+    return isinstance(given, str | os.PathLike) and _is_text(os.fspath(given)) and "\0" not in os.fspath(given)
 
 
 def _are_arguments(given: Any) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import importlib.util
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +174,16 @@ def _words(args: Arguments) -> tuple[str, ...]:
         options = [word for name, value in args.items() for word in (f"--{name}", str(value))]
         raise ConfigError(f"args={dict(args)!r} are a function's; give a script words, as in {options!r}")
     words = tuple(str(argument) for argument in args)
+    told = [*words, *(f"{name}={value}" for name, value in os.environ.items())]
+    size, most = (
+        sum(len(os.fsencode(each)) + 16 for each in told) + 4096,
+        os.sysconf("SC_ARG_MAX"),
+    )  # and what a rank is told
+    if size > most:
+        raise ConfigError(
+            f"args and the environment have {size:,} bytes, and a process is started with {most:,} at most; write them to a file "
+            "and give the script its name, or launch a function"
+        )
     for word in words:
         if (size := len(os.fsencode(word))) > _LONGEST_WORD:
             raise ConfigError(
@@ -186,7 +195,7 @@ def _words(args: Arguments) -> tuple[str, ...]:
     return words
 
 
-_LONGEST_WORD = 128 * 1024 - 1  # Linux's own limit of one; macOS has a larger one of all
+_LONGEST_WORD = 128 * 1024 - 1  # Linux's limit
 
 
 def _usable_run_dir(run_dir: str | Path) -> Path:
@@ -195,21 +204,15 @@ def _usable_run_dir(run_dir: str | Path) -> Path:
             f"run_dir={given!r} is an address: what all ranks of a launch write must be in a folder that they share; give one, "
             "and have the checkpoints there by Learner(run_dir=...), which takes a store such as s3://bucket/run"
         )
-    made: list[Path] = []
+    path, nearest = Path(run_dir), Path()
     try:
-        path = Path(run_dir).expanduser().absolute()
-        # Only making it shows that it can be made: /proc says that it may be written to. What was made goes again.
-        made = [part for part in (path, *path.parents) if not part.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write", str(path))
-    except (OSError, RuntimeError, ValueError) as error:
-        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"run directory {given!r} cannot be: {why}; choose another --run-dir") from None
-    finally:
-        for part in made:
-            with contextlib.suppress(OSError, ValueError):  # it was not made, or somebody has put something there
-                part.rmdir()
+        path = path.expanduser().absolute()
+        nearest = next(part for part in (path, *path.parents) if part.exists())
+        with tempfile.TemporaryDirectory(prefix=".dist-ai-", dir=nearest):
+            pass  # only this shows that something can be made there: /proc says that it may be written to
+    except (OSError, RuntimeError) as error:
+        why = f"{str(nearest)!r} is a file" if nearest.is_file() else getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"run directory {str(path)!r} cannot be written ({why}); choose another --run-dir") from None
     return path
 
 

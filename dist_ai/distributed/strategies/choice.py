@@ -11,7 +11,7 @@ from torch import nn
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.distributed.strategies.ddp import DDP, DDPStrategy
 from dist_ai.distributed.strategies.fsdp import FSDP, FSDPStrategy
-from dist_ai.distributed.strategies.memory import device_memory, state_bytes
+from dist_ai.distributed.strategies.memory import device_memory, in_words, state_bytes
 from dist_ai.distributed.strategies.single import Single
 from dist_ai.distributed.strategies.strategy import Strategy
 from dist_ai.distributed.strategies.tensor_parallel import TensorParallel, TensorParallelStrategy
@@ -66,14 +66,14 @@ def choose_for(state: int, *, memory: int, world_size: int) -> Choice:
     >>> choose_for(3 * 2**30, memory=16 * 2**30, world_size=8).why
     'parameters, gradients and optimizer state take 3.0 GiB of the 16.0 GiB on each device, so each holds them all'
     """
-    room = f"{_gib(memory)} on each device"
+    room = f"{in_words(memory)} on each device"
     if world_size == 1 or state <= _STATE_SHARE * memory:
         so = "so each holds them all" if world_size > 1 else "and there is one"
-        return Choice(DDP(), f"parameters, gradients and optimizer state take {_gib(state)} of the {room}, {so}")
+        return Choice(DDP(), f"parameters, gradients and optimizer state take {in_words(state)} of the {room}, {so}")
     return Choice(
         FSDP(),
-        f"parameters, gradients and optimizer state take {_gib(state)}, more than {_STATE_SHARE:.0%} of the {room}, so "
-        f"{world_size} ranks hold {_gib(state // world_size)} each",
+        f"parameters, gradients and optimizer state take {in_words(state)}, more than {_STATE_SHARE:.0%} of the {room}, so "
+        f"{world_size} ranks hold {in_words(state // world_size)} each",
     )
 
 
@@ -100,7 +100,3 @@ def for_world(
     if isinstance(config, FSDP):
         return FSDPStrategy(collectives, config, sync_bn=sync_bn, why=why)
     return DDPStrategy(collectives, config, sync_bn=sync_bn, why=why)
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

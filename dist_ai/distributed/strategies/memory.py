@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,7 +22,36 @@ from dist_ai.distributed.strategies.fsdp import FSDP
 from dist_ai.distributed.strategies.tensor_plan import Plan, divide, plan_of
 from dist_ai.errors import ConfigError
 
-__all__ = ["Memory", "activation_bytes", "device_memory", "estimate", "part_of_one", "state_bytes"]
+__all__ = [
+    "Memory",
+    "activation_bytes",
+    "device_memory",
+    "estimate",
+    "in_words",
+    "part_of_one",
+    "state_bytes",
+    "unit_of",
+]
+
+
+def unit_of(size: float) -> tuple[str, int]:
+    """Returns the unit in which a number of bytes is told, and the bytes in it.
+
+    >>> unit_of(3 * 2**30), unit_of(50 * 2**20), unit_of(800)
+    (('GiB', 1073741824), ('MiB', 1048576), ('KiB', 1024))
+    """
+    units = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+    return next((unit for unit in units.items() if size >= unit[1] / 10), ("KiB", 2**10))
+
+
+def in_words(size: float) -> str:
+    """Returns a number of bytes for a message.
+
+    >>> in_words(3 * 2**30), in_words(50 * 2**20)
+    ('3.0 GiB', '50.0 MiB')
+    """
+    name, unit = unit_of(size)
+    return f"{size / unit:.1f} {name}"
 
 
 @dataclass(frozen=True)
@@ -156,7 +187,11 @@ def activation_bytes(
     Raises:
         ConfigError: the model does not take such inputs.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        FakeTensorMode,
+    )
     from torch.distributed._tools.mem_tracker import MemTracker
     from torch.utils._pytree import tree_leaves
 
@@ -174,16 +209,23 @@ def activation_bytes(
                 )
                 with _without_log("torch._subclasses.fake_tensor"), autocast:  # a page for what is one line below
                     outputs = tree_leaves(model(*inputs))
+            except (DataDependentOutputException, DynamicOutputShapeException) as error:
+                raise ConfigError(
+                    f"{type(model).__name__} looks at the numbers that it computes, of which a plan has none: it follows shapes "
+                    f"alone ({error.func}{_line_of(error)}). Plan it without what .item(), float(), `if` or a mask ask there"
+                ) from error
             except (RuntimeError, TypeError, ValueError, AssertionError) as error:
                 given = " and ".join(f"{dtype} {shape}" for shape in shapes)
                 raise ConfigError(
-                    f"this {type(model).__name__} does not take inputs of {given}: {str(error).splitlines()[0]}"
+                    f"this {type(model).__name__} does not take inputs of {given}: {str(error).splitlines()[0]}{_line_of(error)}"
                 ) from error
             # Gradients are counted by themselves, and would move the moment of the peak. After the tracker's own hooks.
             for p in model.parameters():
                 if p.requires_grad:
                     p.register_post_accumulate_grad_hook(_drop_gradient)
             floats = [out.float().sum() for out in outputs if isinstance(out, torch.Tensor) and out.requires_grad]
+            if not floats:
+                raise ConfigError(f"nothing that {type(model).__name__} returns comes of parameters that learn")
             torch.stack(floats).sum().backward()
         [at_peak] = tracker.get_tracker_snapshot("peak").values()
     kinds = {getattr(kind, "name", str(kind)): size for kind, size in at_peak.items()}
@@ -205,6 +247,19 @@ def _without_log(name: str) -> Iterator[None]:
         yield
     finally:
         log.disabled = before
+
+
+def _line_of(error: BaseException) -> str:
+    """Returns the line of the model's own code that led to an error of torch's; "" if there is none."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not Path(frame.filename).is_relative_to(_TORCH) and Path(frame.filename) != Path(__file__)
+    ]
+    return f"; {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
+
+
+_TORCH = Path(torch.__file__).parent
 
 
 def _drop_gradient(p: torch.Tensor) -> None:

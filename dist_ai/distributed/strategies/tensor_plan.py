@@ -7,6 +7,9 @@ inside it, so a model that is put together of others has the plans of all. Model
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -99,11 +102,7 @@ def plan_of(model: nn.Module, given: Plan | None, *, size: int) -> dict[str, Par
     if given is None:
         stated = stated_plan(model)
         if not stated:
-            raise ConfigError(
-                f"TensorParallel(size={size}): {type(model).__name__} states no plan; give one, such as TensorParallel("
-                '{"layers.*.mlp.0": "colwise", "layers.*.mlp.2": "rowwise"}, '
-                f"size={size}), or give the model a tensor_parallel_plan"
-            )
+            raise ConfigError(_what_to_plan(model, size))
     else:
         names = [name for name, _ in model.named_modules()]
         stated = {}
@@ -120,6 +119,39 @@ def plan_of(model: nn.Module, given: Plan | None, *, size: int) -> dict[str, Par
     for name, style in styles.items():
         _check(model, name, style, size)
     return styles
+
+
+def _what_to_plan(model: nn.Module, size: int) -> str:
+    """Returns, for a model without a plan, which of its layers may have one, and one to begin with."""
+    begin = f"TensorParallel(size={size}): {type(model).__name__} states no plan"
+    first: dict[str, nn.Linear | nn.Embedding] = {}
+    count: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear or type(module) is nn.Embedding:  # not what an attention has for one
+            pattern = _STACKED.sub(r"\1*\2", name, count=1)
+            first.setdefault(pattern, module)
+            count[pattern] += 1
+    if not first:
+        return f"{begin}, and has no Linear and no Embedding, which are what is divided; use FSDP(), which divides any layer"
+    largest = sorted(first, key=lambda pattern: -count[pattern] * first[pattern].weight.numel())[:_LAYERS_TOLD]
+    told = ", ".join(f"{each} ({count[each]} of {' x '.join(map(str, first[each].weight.shape))})" for each in largest)
+    plan: dict[str, str] = {}
+    for up, down in itertools.permutations(largest, 2):
+        # A Linear's weights are (outputs, inputs): one that widens, and one beside it that takes that and narrows.
+        wide, narrow = first[up].weight.shape, first[down].weight.shape
+        if up.rpartition(".")[0] == down.rpartition(".")[0] and wide[0] == narrow[1] > wide[1] == narrow[0]:
+            plan |= {up: "colwise", down: "rowwise"}
+    plan = plan or {largest[0]: "colwise_gather_output"}
+    return (
+        f"{begin}, and may divide {told}; give one, as TensorParallel(plan, size={size}) or model.tensor_parallel_plan = plan, "
+        f"such as plan = {plan}"
+    )
+
+
+_STACKED = re.compile(r"^(.*?)\d+(.*\..*)$")
+"""A name with a number before its last part, as layers of a stack have: the number is which of them."""
+
+_LAYERS_TOLD = 5
 
 
 def divide(model: nn.Module, styles: Mapping[str, ParallelStyle], mesh: DeviceMesh) -> None:

@@ -82,9 +82,10 @@ def test_plans_of_transformers_are_read() -> None:
 
 def test_a_model_without_a_plan_is_refused() -> None:
     refused(
-        "TensorParallel(size=2): Model states no plan; give one, such as "
-        'TensorParallel({"layers.*.mlp.0": "colwise", "layers.*.mlp.2": "rowwise"}, size=2), or give the model a '
-        "tensor_parallel_plan",
+        "TensorParallel(size=2): Model states no plan, and may divide layers.*.qkv (2 of 36 x 12), "
+        "layers.*.mlp.0 (2 of 24 x 12), "
+        "layers.*.mlp.2 (2 of 12 x 24), embedding (1 of 10 x 12); give one, as TensorParallel(plan, size=2) or "
+        "model.tensor_parallel_plan = plan, such as plan = {'layers.*.mlp.0': 'colwise', 'layers.*.mlp.2': 'rowwise'}",
         plan_of,
         Model(),
         None,
