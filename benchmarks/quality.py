@@ -341,8 +341,9 @@ def minilm_here(seed: int, epochs: int) -> float:
             reviews_as_others_part_them(), text_col="text", label_col="label", valid_col="valid", bs=32, seed=seed,
             max_length=128, tok_tfm=Tokenize.from_pretrained(folder), num_workers=0,
         )  # fmt: skip
-        learn = hf_learner(dls, folder, pooling="mean", metrics=accuracy, **QUIET)
-    learn.fit_one_cycle(epochs, 1e-4)
+        loss = CrossEntropyLoss(label_smoothing=0.1)
+        learn = hf_learner(dls, folder, pooling="mean", loss_func=loss, metrics=accuracy, precision="bf16", **QUIET)
+    learn.fit_one_cycle(epochs, 2e-4)
     return 1 - learn.recorder.final[1]
 
 

@@ -14,7 +14,7 @@ from dist_ai.callbacks.callback import Callback, Phase
 from dist_ai.callbacks.checkpointer import BY_COMMAND, TO_RESIZE, Checkpointer
 from dist_ai.callbacks.logs import RunLog
 from dist_ai.callbacks.recorder import Recorder
-from dist_ai.distributed.environment import launch_settings
+from dist_ai.distributed.environment import launch_settings, pulse_folder
 from dist_ai.distributed.mailbox import Answer, Command, Mailbox, MemoryMailbox, Status, mailbox_of
 from dist_ai.distributed.pulse import Pulse, Stage
 from dist_ai.distributed.reporter import Reporter
@@ -54,8 +54,9 @@ class RemoteControl(Callback):
         self._pulse = Pulse()
         self._began_before = self._held = False
         self._samples = self._batches = 0
-        self._own_s = self._mark = 0.0
-        self._last = (0.0, 0, 0, 0.0)
+        self._own_s = self._train_s = 0.0
+        self._marks = (0.0, 0.0)
+        self._last = (0.0, 0, 0, 0.0, 0.0)
 
     # ------------------------------------------------------------------------------------------------ the fit
 
@@ -74,9 +75,9 @@ class RemoteControl(Callback):
         told = self.learn.collectives.broadcast_json(told, what="commands before")
         self._replays = [(fit, step, Command(**command)) for fit, step, command in told]
         watched = world.source == "dist-ai launch"  # by our own launcher, which ends all ranks together
-        self._pulse = Pulse.of(world)
+        self._pulse = Pulse(pulse_folder(world), world.rank)
         self._samples = self._batches = 0
-        self._own_s, self._last = 0.0, (time.monotonic(), 0, 0, 0.0)
+        self._own_s, self._train_s, self._last = 0.0, 0.0, (time.monotonic(), 0, 0, 0.0, 0.0)
         self._beat(Stage.STARTING)
         self._reporter = Reporter(
             self.mailbox,
@@ -123,7 +124,7 @@ class RemoteControl(Callback):
 
     def before_train(self) -> None:
         """Begins to take the time that this rank spends by itself."""
-        self._mark = self._spent_alone()
+        self._marks = self._clocks()
 
     def before_batch(self) -> None:
         """Sets what a command has set, before what a schedule set can count."""
@@ -156,16 +157,22 @@ class RemoteControl(Callback):
         if state.training:
             self._samples += state.num_global if state.last_microbatch else 0
             self._batches += 1
-            self._own_s += self._spent_alone() - self._mark
-            self._mark = self._spent_alone()
+            marks, self._marks = self._marks, self._clocks()
+            self._own_s += max(0.0, self._marks[0] - marks[0])
+            self._train_s += self._marks[1] - marks[1]
             self._beat(Stage.DATA)
         if state.command > self.done and state.last_microbatch:
             self._do_all(state.command)
+            self._marks = self._clocks()  # a pause is no batch's time
 
-    def _spent_alone(self) -> float:
-        """Returns a clock, in seconds, that stands still while this rank may wait for others."""
-        groups = {id(each): each for each in (self.learn.collectives, self.learn.data_collectives)}
-        return time.perf_counter() - self.state.shared_s - sum(each.waited_s for each in groups.values())
+    def after_validate(self) -> None:
+        """Leaves a validation in the middle of an epoch out of the time of the next batch."""
+        self._marks = self._clocks()
+
+    def _clocks(self) -> tuple[float, float]:
+        """Returns two clocks, in seconds, of which the first stands still while this rank may wait for others."""
+        now, groups = time.perf_counter(), (self.learn.collectives, self.learn.data_collectives)
+        return now - sum(each.waited_s for each in {id(group): group for group in groups}.values()), now
 
     def _beat(self, stage: Stage) -> None:
         state = self.state
@@ -286,10 +293,11 @@ class RemoteControl(Callback):
     def _status(self) -> Status:
         """Returns this rank's status; called by the reporter's thread, which only reads."""
         world, beat = self.learn.collectives.world, self._pulse.read()
-        now, samples, batches, own_s = time.monotonic(), self._samples, self._batches, self._own_s
-        then, samples_then, batches_then, own_then = self._last
+        now, samples, batches = time.monotonic(), self._samples, self._batches
+        own_s, train_s = self._own_s, self._train_s
+        then, samples_then, batches_then, own_then, train_then = self._last
         if now - then > _RATE_S:
-            self._last = (now, samples, batches, own_s)
+            self._last = (now, samples, batches, own_s, train_s)
         losses = self._recorder.losses
         return Status(
             rank=world.rank,
@@ -304,7 +312,7 @@ class RemoteControl(Callback):
             loss=losses[-1] if losses else None,
             samples_per_s=(samples - samples_then) / max(1e-9, now - then),
             own_ms=1e3 * (own_s - own_then) / max(1, batches - batches_then),
-            batch_ms=1e3 * (now - then) / max(1, batches - batches_then),
+            batch_ms=1e3 * (train_s - train_then) / max(1, batches - batches_then),
             quiet_s=beat.quiet_s,
         )
 

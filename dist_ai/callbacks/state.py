@@ -58,8 +58,6 @@ class TrainState:
             samples that count, over all batches of the step and all ranks, is the step's loss; so in training a weighted mean
             is divided by the weight of the step, not by that of the share.
         loss_parts: what the loss is made of, if it is a weighted mean; otherwise None.
-        shared_s: seconds that this rank has spent so far in those parts of training batches in which it may wait for others: the
-            backward pass with its exchange, and where parameters are divided the forward pass.
         save: True if the ranks agreed to write a checkpoint at the end of this step.
         leave: why all ranks leave at the end of this step: the number of a signal, `BY_COMMAND`, `TO_RESIZE`, or 0 for no
             reason.
@@ -90,7 +88,6 @@ class TrainState:
     pred: Any = None
     loss: torch.Tensor | None = None
     loss_parts: LossParts | None = None
-    shared_s: float = 0.0
     save: bool = False
     leave: int = 0
     workers: int = 0

@@ -57,9 +57,10 @@ class Subset(Sequence[Any]):
         """Returns the untransformed item, such as its file, for messages."""
         return self.source[self.indices[index]]
 
-    def at_hand(self, index: int) -> Any:
-        """Returns the untransformed item; None where it would have to be read."""
-        return self.item(index) if in_memory(self.source) else None
+    @property
+    def at_hand(self) -> Callable[[int], Any] | None:
+        """Returns untransformed items by number; None where they would have to be read."""
+        return self.item if in_memory(self.source) else None
 
     @property
     def items(self) -> Subset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -19,9 +18,9 @@ __all__ = ["facts_of_loader"]
 def facts_of_loader(loader: Any, name: str) -> dict[str, Any]:
     """Returns what a loader must have in common with that of the same name on other ranks, as plain data by name.
 
-    Of the data itself that is its first, its middle and its last sample, where they are held in memory: paths by their last two
-    parts, for machines may keep the same files in other places; arrays and tensors by a digest. A data set of your own is not
-    asked, for what it returns may cost much, or be drawn at random.
+    Of the data itself that is its first, its middle and its last sample, where they are held in memory: of paths the name of the
+    file, for machines may keep the same files in other places. A data set of your own is not asked, for what it returns may
+    cost much, or be drawn at random.
 
     Args:
         loader: any of ours.
@@ -33,44 +32,62 @@ def facts_of_loader(loader: Any, name: str) -> dict[str, Any]:
         f"the {name} seed": loader.seed,
     }
     order = getattr(loader, "order", None)
-    facts[f"the {name} order"] = (
-        type(order).__name__ if order is not None else f"shuffle={getattr(loader, 'shuffle', False)}"
-    )
+    shuffle = f"shuffle={getattr(loader, 'shuffle', False)}"
+    facts[f"the {name} order"] = shuffle if order is None else type(order).__name__
     facts[f"the last {name} batch"] = f"drop_last={getattr(loader, 'drop_last', False)}"
-    for place, sample in _some(getattr(loader, "dataset", None)):
-        facts[f"{name} sample {place}"] = _in_short(sample)
+    dataset: Any = getattr(loader, "dataset", None)
+    at_hand = dataset.__getitem__ if in_memory(dataset) else getattr(dataset, "at_hand", None)
+    if at_hand is not None and len(dataset):
+        for place in sorted({0, len(dataset) // 2, len(dataset) - 1}):
+            facts[f"{name} sample {place}"] = _in_short(at_hand(place))
     return facts
 
 
-def _some(dataset: Any) -> Iterator[tuple[int, Any]]:
-    """Yields a few samples with their places; none of what would have to be read."""
-    at_hand = dataset.__getitem__ if in_memory(dataset) else getattr(dataset, "at_hand", None)
-    if at_hand is not None and len(dataset):
-        yield from ((place, at_hand(place)) for place in sorted({0, len(dataset) // 2, len(dataset) - 1}))
-
-
 def _in_short(sample: Any) -> str:
-    """Returns what tells a sample from others, at most a line long."""
+    """Returns what tells a sample from others, at most a line long, and is the same wherever it was read or computed."""
     if isinstance(sample, PurePath):
-        return "/".join(sample.parts[-2:])
+        return sample.name
     if isinstance(sample, torch.Tensor):
-        plain = sample.detach().cpu().as_subclass(torch.Tensor)
-        if plain.dim() == 0:
-            return repr(plain.item())
-        content = plain.reshape(-1).contiguous().view(torch.uint8)  # 16-bit floats are none of numpy's
-        return f"{str(plain.dtype).removeprefix('torch.')} {tuple(plain.shape)} {_digest(content.numpy().tobytes())}"
-    if isinstance(sample, np.ndarray) and sample.dtype != object:
-        return f"{sample.dtype} {sample.shape} {_digest(sample.tobytes())}"
+        return f"{str(sample.dtype).removeprefix('torch.')} {tuple(sample.shape)}{_content(sample)}"
+    if isinstance(sample, np.ndarray) and sample.dtype.kind in "biuf":
+        return _in_short(
+            torch.as_tensor(sample.astype(np.float64) if sample.dtype.kind == "f" else sample.astype(np.int64))
+        )
     if isinstance(sample, bytes):
         return f"{len(sample)} bytes {_digest(sample)}"
     if is_container(sample):
         return f"({', '.join(map(_in_short, parts(sample)))})"
     if isinstance(sample, str):
+        if "/" in sample and (sample.startswith("/") or not any(map(str.isspace, sample))):
+            return PurePath(sample).name
         return sample if len(sample) <= 60 else f"{sample[:40]}… {_digest(sample.encode())}"
-    if sample is None or isinstance(sample, bool | int | float | np.generic):
-        return repr(sample)
+    if isinstance(sample, float | np.floating):
+        return f"{sample:.4g}"
+    if sample is None or isinstance(sample, bool | int | np.generic):
+        return str(sample)
     return type(sample).__name__
+
+
+def _content(tensor: torch.Tensor) -> str:
+    """Returns what tells a tensor's values from others', though another machine may have computed them in another last digit.
+
+    Of whole numbers that is a digest; of others, and of pixels, which decoders round as they like, mean and deviation. Of a
+    large tensor the first values count.
+    """
+    try:
+        values = tensor.detach().as_subclass(torch.Tensor).reshape(-1)[:_MOST].cpu()
+        if values.is_floating_point() or values.dtype == torch.uint8:
+            values = values.double()
+            spread = f", deviation {values.std(correction=0).item():.3g}" if tensor.dim() else ""
+            return f" of mean {values.mean().item():.3g}{spread}" if len(values) else ""
+        return f" {values.item()}" if not tensor.dim() else f" {_digest(values.numpy().tobytes())}"
+    except (RuntimeError, TypeError, NotImplementedError):  # sparse, nested, on no device: there are no values at hand
+        return ""
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
+
+
+_MOST = 65_536
+"""Values of a sample that are looked at."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from dist_ai.distributed.environment import World, current_world, launch_settings
+from dist_ai.distributed.environment import World, current_world, launch_settings, pulse_folder
 from dist_ai.distributed.pulse import Pulse, Stage
 from dist_ai.errors import CollectiveError, ConfigError, RendezvousError, WorldError
 
@@ -53,11 +53,15 @@ class Collectives(Protocol):
     """Exchanges between all ranks. Every rank makes the same calls in the same order.
 
     Attributes:
-        waited_s: seconds that this rank has spent in them so far, most of which it waits for others.
+        waited_s: seconds that this rank has spent so far in them, and in what else is `waiting`: most of that, for others.
     """
 
     world: World
     waited_s: float
+
+    def waiting(self) -> contextlib.AbstractContextManager[Any]:
+        """Counts the time of the block as that in which this rank may wait for others."""
+        ...
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns the element-wise `op` over ranks, on the CPU; shapes and dtypes are equal on all ranks."""
@@ -86,6 +90,10 @@ class SoloCollectives:
     def __init__(self, world: World) -> None:
         self.world = world
         self.waited_s = 0.0
+
+    def waiting(self) -> contextlib.AbstractContextManager[Any]:
+        """Counts nothing."""
+        return contextlib.nullcontext()
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns `tensor` on the CPU."""
@@ -137,6 +145,20 @@ class GroupCollectives:
         self.timeout_s = timeout_s
         self._calls = 0
         self.waited_s = 0.0
+        self._is_waiting = False
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time of the block, once where there is another in it; see `Collectives`."""
+        if self._is_waiting:
+            yield
+            return
+        self._is_waiting, began = True, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._is_waiting = False
+            self.waited_s += time.perf_counter() - began
 
     def all_reduce(self, tensor: torch.Tensor, op: ReduceOp = "sum", *, what: str = "") -> torch.Tensor:
         """Returns the element-wise `op` over ranks; see `Collectives`."""
@@ -198,7 +220,8 @@ class GroupCollectives:
         self._calls += 1
         started = time.monotonic()
         try:
-            yield
+            with self.waiting():
+                yield
         except RuntimeError as error:
             label = f"{call} number {self._calls}" + (f" ({what})" if what else "")
             seconds = time.monotonic() - started
@@ -206,8 +229,6 @@ class GroupCollectives:
                 f"rank {self._ranks[self.world.rank]}: {label} failed after {seconds:.1f} s: {self._missing_peers()}. "
                 f"Look at the first error of that rank. The exchange itself said: {str(error).splitlines()[0]}"
             ) from error
-        finally:
-            self.waited_s += time.monotonic() - started
 
     def _missing_peers(self) -> str:
         # Roll call after a failure: every rank that is still alive fails too and signs here; who does not is gone
@@ -444,7 +465,7 @@ def _connect(world: World) -> GroupCollectives:
     timeout = timedelta(seconds=timeout_s)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    pulse = Pulse.of(world)
+    pulse = Pulse(pulse_folder(world), world.rank)
     pulse.beat(0, 0, 0, Stage.MEETING)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"

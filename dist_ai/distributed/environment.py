@@ -225,6 +225,17 @@ def launcher_pid() -> int | None:
     return _integer(LAUNCHER) if os.environ.get(LAUNCHER) else None
 
 
+def is_a_rank() -> bool:
+    """Returns whether this process itself is one of several ranks, and not what a rank has started, as far as can be told."""
+    launcher = launcher_pid()
+    return launched_world_size() > 1 and (launcher is None or os.getppid() == launcher)
+
+
+def pulse_folder(world: World) -> Path | None:
+    """Returns where our own launcher reads this rank's pulse, which ends all ranks together; None if there is none."""
+    return launch_settings().failure_dir if world.source == "dist-ai launch" else None
+
+
 def begin_attempt(number: int) -> None:
     """Notes in this process how often its run was restarted: only the first attempt begins anew where that was asked for."""
     os.environ[ATTEMPT] = str(number)

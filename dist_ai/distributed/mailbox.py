@@ -109,6 +109,10 @@ class Command:
         Raises:
             ConfigError: there is no such verb, or its arguments are not of that kind.
         """
+        if not (isinstance(self.verb, str) and isinstance(self.args, Mapping)):
+            raise ConfigError(
+                f"a command is a verb and its arguments by name; it was given {self.verb!r:.40}, {self.args!r:.40}"
+            )
         if self.verb not in VERBS:
             raise ConfigError(
                 f"{self.verb!r} is not a command to a run: {', '.join(VERBS)}{did_you_mean(self.verb, VERBS)}"
@@ -150,7 +154,10 @@ _BELOW = {"lr": math.inf, "wd": math.inf, "eps": math.inf, "mom": 1.0, "sqr_mom"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number larger than any float
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,12 +309,11 @@ class FileMailbox:
 
     def statuses(self) -> list[Status]:
         """Returns what each rank told last, by rank."""
-        found = self._read("ranks", self._numbers("ranks"))
+        found = dict(self._read("ranks", self._numbers("ranks")))
         # While a file is replaced, a listing may be without it.
-        listed = {each["rank"] for each in found}
-        size = max((each["world_size"] for each in found), default=0)
-        found += self._read("ranks", (rank for rank in range(size) if rank not in listed))
-        return sorted((Status(**each) for each in found), key=lambda status: status.rank)
+        size = max((each["world_size"] for each in found.values()), default=0)
+        found |= dict(self._read("ranks", (rank for rank in range(size) if rank not in found)))
+        return [Status(**found[rank]) for rank in sorted(found)]
 
     def send(self, verb: str, args: Mapping[str, Any] | None = None) -> Command:
         """Adds a command, under the next number."""
@@ -323,7 +329,9 @@ class FileMailbox:
         """Returns the commands with larger numbers than `after`, in order."""
         # All up to the last, for a listing may be without one that is being added; there are no gaps.
         last = max(self._numbers("commands"), default=0)
-        return [Command(**each) for each in self._read("commands", range(after + 1, last + 1))]
+        found = self._read("commands", range(after + 1, last + 1))
+        # Whoever wrote them: `Command.check` tells what is wrong with one.
+        return [Command(number=number, verb=each.get("verb", ""), args=each.get("args", {})) for number, each in found]
 
     def answer(self, answer: Answer) -> None:
         """Tells what became of a command."""
@@ -331,7 +339,7 @@ class FileMailbox:
 
     def answers(self) -> dict[int, Answer]:
         """Returns what became of the commands that were answered, by number."""
-        return {each["number"]: Answer(**each) for each in self._read("answers", self._numbers("answers"))}
+        return {number: Answer(**each) for number, each in self._read("answers", self._numbers("answers"))}
 
     def keep_ranks(self, world_size: int) -> None:
         """Forgets the statuses of ranks that a world of this size does not have."""
@@ -362,11 +370,12 @@ class FileMailbox:
             return []
         return sorted(int(stem) for name in names if (stem := name.removesuffix(".json")).isdigit())
 
-    def _read(self, kind: str, numbers: Iterable[int]) -> list[dict[str, Any]]:
+    def _read(self, kind: str, numbers: Iterable[int]) -> list[tuple[int, dict[str, Any]]]:
         found = []
         for number in numbers:
             with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads((self.folder / kind / f"{number}.json").read_text()))
+                content = json.loads((self.folder / kind / f"{number}.json").read_text())
+                found.append((number, content if isinstance(content, dict) else {}))
         return found
 
 

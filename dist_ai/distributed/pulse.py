@@ -15,8 +15,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from dist_ai.distributed.environment import World, launch_settings
-
 __all__ = ["EXIT_HUNG", "Beat", "Pulse", "Stage", "read_beat"]
 
 EXIT_HUNG = 75
@@ -95,11 +93,6 @@ class Pulse:
             finally:
                 os.close(descriptor)
         self._write: Callable[..., None] = _LAYOUT.pack_into
-
-    @classmethod
-    def of(cls, world: World) -> Pulse:
-        """Returns the pulse of this process, read by our own launcher where there is one: it ends all ranks together."""
-        return cls(launch_settings().failure_dir if world.source == "dist-ai launch" else None, world.rank)
 
     def beat(self, fit: int, epoch: int, step: int, stage: Stage) -> None:
         """Takes down that the rank has come so far."""

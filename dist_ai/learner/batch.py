@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +82,7 @@ class BatchRunner:
         self._went_back = self._own_backward = False  # in this batch: any backward; a callback's instead of ours
         self._to_come: list[str] = []  # events between backward and step that this batch has not come to
         self._checked = False  # whether a backward of this fit showed gradients for all parameters
+        self._waiting = given.strategy.collectives.waiting
         votes.on_cancel_backward = self._cancel_backward
         votes.on_error = self._run_out
 
@@ -125,7 +125,7 @@ class BatchRunner:
             if self.microbatches.auto is not None and (decision := votes.decide()):
                 self._step(decision)
                 return
-            with self._shared():
+            with self._waiting():
                 self.strategy.exchange_gradients(self.given.model)
         parameters = (p for group in self.given.opt.groups for p in group.params)
         if state.last_microbatch and not self.precision.unscale(parameters):
@@ -161,7 +161,7 @@ class BatchRunner:
         self.weighing.begin_batch(state)
         module = self.module if state.training else self.given.model
         try:
-            with self._shared() if self.strategy.forward_is_collective else contextlib.nullcontext():
+            with self._waiting() if self.strategy.forward_waits else contextlib.nullcontext():
                 state.pred = self._output = self.precision.forward(module, state.xb)
         except Exception as error:
             _add_note(error, "in the model", self.given.model, given=state.xb)
@@ -190,7 +190,7 @@ class BatchRunner:
     def _backward(self) -> None:
         """Back-propagates this rank's part of the step's mean loss."""
         if not self._own_backward:
-            with self._shared():
+            with self._waiting():
                 self.votes.attempt(self._back_propagate)
             if self.votes.pending and not self.votes.alone:
                 self._take_part()
@@ -204,15 +204,6 @@ class BatchRunner:
         if not self._checked:
             self._checked = True
             self.strategy.check_gradients(self.given.model)
-
-    @contextlib.contextmanager
-    def _shared(self) -> Iterator[None]:
-        """Counts the time of the block as that in which this rank may wait for others."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.state.shared_s += time.perf_counter() - began
 
     def _take_part(self) -> None:
         """Gives the others, on a rank that cancelled or ran out of memory, what they wait for: it takes part with zeros."""

@@ -86,7 +86,7 @@ class Fits:
             steps = self.steps()
             n_epoch = fit.length.in_epochs(steps)[0]
             facts = self._facts_of(fit, steps)
-            self.require_same(**facts, metrics=[metric.name for metric in learn.recorder.metrics])
+            self._require_same_fit(facts)
             self.num_fits += 1
             learn.recorder.fit = self.num_fits
             begin = Beginning(Cursor()) if self.keeper is None else self.keeper.begin(facts)
@@ -181,12 +181,22 @@ class Fits:
         own = {"method": fit.method, **fit.length.plain(), "lr": fit.rates, **fit.policy.facts}
         return {**own, **self.facts(steps), **({"valid_every": fit.valid_every} if fit.valid_every else {})}
 
-    def require_same(self, **fit: Any) -> None:
-        """Checks that all ranks have the same data and do the same: else they would wait for each other. Collective."""
-        remedy = "every rank runs the same program on the same files, and it is the loaders that give each its share"
-        require_same(self.learn.collectives, self.learn.dls.facts(), what="the data", remedy=remedy)
-        if fit:
-            require_same(self.learn.collectives, fit, what="the fit", remedy=remedy)
+    def require_same_data(self) -> None:
+        """Checks that all ranks have the same data: else they would wait for each other, or learn as one does not. Collective."""
+        ranks = self.learn.collectives
+        if ranks.world.world_size > 1:
+            require_same(ranks, self.learn.dls.facts(), what="the data", remedy=_SAME_PROGRAM)
+
+    def _require_same_fit(self, facts: dict[str, Any]) -> None:
+        """Checks that all ranks do the same, on the same data. Collective."""
+        self.require_same_data()
+        train, metrics = self.learn.dls.train, [metric.name for metric in self.learn.recorder.metrics]
+        # Of transforms their names: what else their `repr` says, a file's place or a set's order, may differ between processes.
+        pipelines = {"item_tfms": train.fetcher.item_tfms, "batch_tfms": train.stage.pipeline}
+        names = {each: [type(tfm).__name__ for tfm in pipeline.tfms] for each, pipeline in pipelines.items()}
+        require_same(
+            self.learn.collectives, {**facts, **names, "metrics": metrics}, what="the fit", remedy=_SAME_PROGRAM
+        )
 
     # ------------------------------------------------------------------------------------------------ beside one
 
@@ -244,6 +254,9 @@ class Fits:
         voted = torch.tensor([int(self.learn.decisions.voted)])
         decision = Decision(int(self.learn.collectives.all_reduce(voted, "max", what="cancels")))
         return decision if decision > Decision.CANCEL_BATCH else Decision.NOTHING
+
+
+_SAME_PROGRAM = "every rank runs the same program on the same files, and it is the loaders that give each its share"
 
 
 def _without_address(text: str) -> str:

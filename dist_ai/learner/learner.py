@@ -195,7 +195,7 @@ class Learner:
             self._fits = Fits(self, keeper)
             self._evaluation = Evaluation(self, self._fits)
 
-            self._fits.require_same()
+            self._fits.require_same_data()
             if isinstance(self.loss_func, nn.Module):
                 self.loss_func.to(self.device)  # its class weights
             self.strategy.prepare(model, self.device)

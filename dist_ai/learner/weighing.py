@@ -63,7 +63,8 @@ class Weighing:
         if self._weighted is not None:
             found = [(self._weigh(self._targets_of(batch)), share.num_local) for share, batch in batches]
             weights = [weight.double() * (num_local > 0) for weight, num_local in found if weight is not None]
-            self._of_step = self._strategy.begin_total(torch.stack(weights).sum(0))() if weights else None
+            with self._strategy.collectives.waiting():
+                self._of_step = self._strategy.begin_total(torch.stack(weights).sum(0))() if weights else None
 
     def _weigh(self, targets: Sequence[Any]) -> torch.Tensor | None:
         assert self._weighted is not None
@@ -105,7 +106,10 @@ class Weighing:
         """Returns what the batch's totals are divided by; None where the loss is no weighted mean."""
         if self._weights is None or not state.training:
             return self._weights
-        of_step = self._of_step if self._sum is None else self._sum()
+        of_step = self._of_step
+        if self._sum is not None:
+            with self._strategy.collectives.waiting():
+                of_step = self._sum()
         assert of_step is not None
         # What this share would weigh if all samples weighed alike. Divided by that, the shares' losses are such that their
         # mean over the samples is the weighted mean of the whole step; so all that follows counts samples.

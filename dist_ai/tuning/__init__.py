@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dist_ai.distributed.launchers.arguments import LAUNCH, check_arguments, or_none, whole
-from dist_ai.distributed.launchers.function import FILE, check_call, name_of, reference, refuse_while_reading
+from dist_ai.distributed.launchers.arguments import LAUNCH, TRUE_OR_FALSE, check_arguments, or_none, whole
+from dist_ai.distributed.launchers.function import FILE, check_call, name_of, reference, refuse_in_its_processes
 from dist_ai.distributed.launchers.job import Device, Job
 from dist_ai.errors import ConfigError
 from dist_ai.tuning.results import Results, TrialResult
@@ -101,8 +101,8 @@ def tune(
             f"nothing in the space varies, so {trials} trials would all be the same; use trials=1 or a range"
         )
     function = program if callable(program) else None
+    refuse_in_its_processes("tune")
     if function is not None:
-        refuse_while_reading("tune")
         check_call(function, draws)
     script = FILE if callable(program) else Path(program)
     name = script.stem if function is None else name_of(function)
@@ -141,7 +141,7 @@ _EXPECTED = {
     "program": LAUNCH["program"],
     "trials": whole(1),
     "workers": whole(1),
-    "early_stopping": LAUNCH["fresh"],
+    "early_stopping": TRUE_OR_FALSE,
     "patience": whole(1),
     "at_once": or_none(whole(1), "for as many as the cluster has place for"),
     "seed": whole(0),

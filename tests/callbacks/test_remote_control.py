@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import Stop, StopAt, give_back_run_directories, make_learner, weights_of
+from toy import Stop, StopAt, give_back_run_directories, make_learner, make_model, weights_of
 
 from dist_ai.callbacks import Callback, RemoteControl
 from dist_ai.checkpoint import Run
 from dist_ai.distributed import join
 from dist_ai.distributed.mailbox import Answer, mailbox_at
 from dist_ai.learner import Learner
+from dist_ai.losses import CrossEntropyLoss
 
 
 class Sends(Callback):
@@ -237,7 +238,7 @@ def test_a_run_pauses_is_told_what_to_do_and_goes_on(spawn: Any, tmp_path: Path,
 
 
 class SlowIn(Callback):
-    """Takes 20 ms in one event of each training batch, on rank 1 alone."""
+    """Takes 20 ms in one event of each training batch, on rank 1 alone; and in validation on all."""
 
     def __init__(self, event: str) -> None:
         setattr(self, event, self._sleep)
@@ -246,14 +247,22 @@ class SlowIn(Callback):
         if self.state.training and self.learn.collectives.world.rank == 1:
             time.sleep(0.02)
 
+    def before_validate(self) -> None:
+        time.sleep(0.1)
 
-def time_alone(folder: str, events: list[str]) -> list[float]:
+
+def time_alone(folder: str, cases: list[tuple[str, str]]) -> list[tuple[float, float]]:
     measured = []
-    for event in events:
-        learn = learner(Path(folder, event), SlowIn(event))
-        learn.fit(4)
+    for event, kind in cases:
+        options: dict[str, Any] = {}
+        if kind == "weights":
+            options["loss_func"] = CrossEntropyLoss(weight=[1.0, 2.0, 3.0])
+        if kind == "BatchNorm":
+            options["model"] = make_model(batch_norm=True)
+        learn = learner(Path(folder, event + kind), SlowIn(event), **options)
+        learn.fit(4, valid_every=2)
         control = learn.callbacks.find(RemoteControl)
-        measured.append(1e3 * control._own_s / control._batches)
+        measured.append((1e3 * control._own_s / control._batches, 1e3 * control._train_s / control._batches))
     return measured
 
 
@@ -267,6 +276,9 @@ def test_whatever_a_rank_is_slow_in_it_is_the_one_with_more_time_of_its_own(spaw
         "after_step",
         "after_batch",
     ]
-    fast, slow = spawn(2, time_alone, folder=str(tmp_path), events=events)
-    for event, less, more in zip(events, fast, slow, strict=True):
-        assert more > less + 10, event
+    cases = [*((event, "plain") for event in events), ("before_batch", "weights"), ("before_batch", "BatchNorm")]
+    ranks = spawn(2, time_alone, folder=str(tmp_path), cases=cases)
+    for case, (fast, together), (slow, _) in zip(cases, *ranks, strict=True):
+        assert slow > fast + 10, case
+        assert slow > 20, case
+        assert together < 60, case  # without the validations

@@ -28,6 +28,7 @@ from dist_ai.distributed.environment import (
 from dist_ai.distributed.launchers import launch, machine
 from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, worker_error
 from dist_ai.errors import BadSampleError, ConfigError, MissingDependencyError, RendezvousError, WorkerError
+from dist_ai.tuning import tune
 
 
 @pytest.fixture
@@ -191,16 +192,41 @@ def test_a_launch_inside_a_launch_starts_a_world_of_its_own(monkeypatch: pytest.
     assert launch_settings() == LaunchSettings()
 
 
-def test_launch_in_a_rank_of_a_run_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("launcher", [None, os.getppid()])
+def test_launch_and_tune_in_a_rank_of_a_run_are_refused(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, launcher: int | None
+) -> None:
     script = lab.script("twice.py", "raise AssertionError('started')")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError) as refused:
-        launch(script, workers=2)
-    assert str(refused.value) == (
-        "launch(...) in rank 1 of 2: this program was started 2 times already, and each would start its own; start it once "
-        "(`python program.py`), or call here what launch would, which joins the others"
+    if launcher is not None:
+        monkeypatch.setenv("DIST_AI_LAUNCHER_PID", str(launcher))
+    for what, call in (
+        ("launch", lambda: launch(script, workers=2)),
+        ("tune", lambda: tune(script, {"lr": 0.1}, trials=1)),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            call()
+        assert str(refused.value).startswith(
+            f"{what} was called in rank 1 of 2, and each of the 2 would start its own; start the program once (`python "
+            f"program.py`), or call here what {what} would, which joins the others."
+        )
+
+
+def test_a_program_that_one_rank_starts_may_launch(lab: Lab) -> None:
+    lab.script("inner.py", "print('inner')")
+    lab.script(
+        "outer.py",
+        """
+        import os, subprocess, sys
+
+        if os.environ["RANK"] == "0":
+            command = [sys.executable, "-m", "dist_ai.cli.main", "launch", "inner.py", "--run-dir", "inner"]
+            print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    """,
     )
+    done = lab.launch("outer.py", "--workers", "2")
+    assert (done.returncode, "inner" in done.stdout) == (0, True), done.stderr
 
 
 def test_exit_handlers_run_and_the_end_of_the_interpreter_does_not(lab: Lab) -> None:
@@ -407,9 +433,10 @@ def test_a_rank_that_leaves_before_it_met_the_others_is_named_at_once(lab: Lab) 
     """,
     )
     began = time.monotonic()
-    done = lab.launch("early.py", "--workers", "2", "--timeout", "300")
+    done = lab.launch("early.py", "--workers", "1:2", "--timeout", "300", "--max-restarts", "3")
     assert time.monotonic() - began < 100
     assert done.returncode == 1
+    assert "restart" not in done.stderr
     assert (
         "rank 1 of 2 ended, with code 0, before it met the others, and rank 0 waited for it: every rank runs the same "
         "program, so none may leave before the first Learner is made"

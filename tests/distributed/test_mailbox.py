@@ -193,3 +193,23 @@ def test_without_a_launcher_a_rank_that_hangs_writes_its_stack_and_ends(tmp_path
     said = rf"no progress for \d s at step 8 of fit 1, in epoch 0 \(backward\); its stack is in {stacks}\n"
     assert re.fullmatch(f"dist-ai: this rank made {said}", done.stderr)
     assert " in waits_for_nobody\n" in stacks.read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1]",
+        '{"verb": ["x"]}',
+        '{"verb": "stop", "args": [1]}',
+        '{"verb": "set", "args": {"lr": 1' + 400 * "0" + "}}",
+        '{"extra": 1}',
+    ],
+)
+def test_a_command_that_was_written_by_hand_is_answered_whatever_it_is(tmp_path: Path, content: str) -> None:
+    mailbox = mailbox_at(tmp_path)
+    (mailbox.folder / "commands").mkdir(parents=True)
+    (mailbox.folder / "commands" / "1.json").write_text(content)
+    [command] = mailbox.commands()
+    assert command.number == 1
+    with pytest.raises(ConfigError):
+        command.check()

@@ -491,7 +491,7 @@ def test_ranks_with_different_data_or_fits_are_told_the_first_difference_at_set_
             DataLoader(TensorData(x, y), 8, shuffle=rank == 0),
             'the training order is "shuffle=False" there and "shuffle=True"',
         ),
-        (DataLoader(TensorData(one_other, y), 8), f'training sample {len(x) - 1} is "(float64 (4,) '),
+        (DataLoader(TensorData(one_other, y), 8), f'training sample {len(x) - 1} is "(float64 (4,) of mean '),
         (DataLoader([(f"{rank}.jpg", 0)] * 3, 3), 'training sample 0 is "(1.jpg, 0)" there and "(0.jpg, 0)" on rank 0'),
     ):
         with pytest.raises(ConfigError) as refused:

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dist_ai.distributed.environment import launch_settings, launched_rank, launched_world_size
+from dist_ai.distributed.environment import launch_settings
 from dist_ai.distributed.launchers import function
 from dist_ai.distributed.launchers.function import Arguments
 from dist_ai.distributed.launchers.job import Device, Engine, Job
-from dist_ai.errors import ConfigError
 
 __all__ = ["launch"]
 
@@ -81,13 +80,7 @@ def launch(
     launch(train, {"epochs": 3}, workers=2)  # a function
     ```
     """
-    if callable(program):
-        function.refuse_while_reading("launch")
-    if (world_size := launched_world_size()) > 1:
-        raise ConfigError(
-            f"launch(...) in rank {launched_rank()} of {world_size}: this program was started {world_size} times already, and each "
-            "would start its own; start it once (`python program.py`), or call here what launch would, which joins the others"
-        )
+    function.refuse_in_its_processes("launch")
     job = Job.checked(
         program,
         args,

@@ -12,15 +12,7 @@ from typing import Any
 
 from dist_ai.errors import ConfigError, did_you_mean
 
-__all__ = ["LAUNCH", "Expected", "check_arguments", "or_none", "whole"]
-
-
-def _as_written(given: Any) -> str:
-    """Returns the value that stands between quotes, as a suggestion; "" if there is none."""
-    try:
-        return f"; did you mean {ast.literal_eval(given)!r}, without quotes?" if isinstance(given, str) else ""
-    except (SyntaxError, ValueError):
-        return ""
+__all__ = ["LAUNCH", "TRUE_OR_FALSE", "Expected", "check_arguments", "or_none", "whole"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +22,23 @@ class Expected:
     Attributes:
         words: for the message: ``"a whole number of 1 or more"``.
         holds: tells whether a value is that.
-        hint: returns what may have been meant by one that is not, as an ending of the message; or "".
+        hint: returns what may have been meant by one that is not, as an ending of the message; or "". By default the value that
+            stands between quotes, if that is one.
     """
 
     words: str
     holds: Callable[[Any], bool]
-    hint: Callable[[Any], str] = _as_written
+    hint: Callable[[Any], str] | None = None
+
+    def meant(self, given: Any) -> str:
+        """Returns the hint."""
+        if self.hint is not None:
+            return self.hint(given)
+        try:
+            written = ast.literal_eval(given) if isinstance(given, str) else None
+        except (SyntaxError, ValueError):
+            return ""
+        return f"; did you mean {written!r}, without quotes?" if written is not None and self.holds(written) else ""
 
 
 def check_arguments(given: Mapping[str, Any], expected: Mapping[str, Expected]) -> None:
@@ -51,7 +54,7 @@ def check_arguments(given: Mapping[str, Any], expected: Mapping[str, Expected]) 
     for name, value in given.items():
         what = expected[name]
         if not what.holds(value):
-            raise ConfigError(f"{name}={value!r:.200}: expected {what.words}{what.hint(value)}")
+            raise ConfigError(f"{name}={value!r:.200}: expected {what.words}{what.meant(value)}")
 
 
 def whole(least: int) -> Expected:
@@ -95,7 +98,7 @@ def _range_of_workers(given: Any) -> bool:
 def _workers_meant(given: Any) -> str:
     if isinstance(given, tuple) and len(given) == 2 and _range_of_workers(given[::-1]):
         return f"; the first is the least: did you mean {given[::-1]}?"
-    return _as_written(given)
+    return whole(1).meant(given)
 
 
 def _is_text(given: Any) -> bool:
@@ -109,6 +112,8 @@ def _is_path(given: Any) -> bool:
 def _are_arguments(given: Any) -> bool:
     return isinstance(given, Sequence | Mapping) and not isinstance(given, str | bytes | bytearray)
 
+
+TRUE_OR_FALSE = Expected("True or False", lambda given: isinstance(given, bool))
 
 LAUNCH = {
     "program": Expected("a Python file, or a function", lambda given: _is_path(given) or callable(given)),
@@ -124,7 +129,7 @@ LAUNCH = {
     ),
     "engine": _one_of("local", "ray", "slurm"),
     "run_dir": or_none(Expected("a folder", _is_path), "for one by the program's name"),
-    "fresh": Expected("True or False", lambda given: isinstance(given, bool)),
+    "fresh": TRUE_OR_FALSE,
     # Its hint would be of what is near in letters, and by "gpu" nobody means "cpu".
     "device": or_none(replace(_one_of("cpu", "cuda"), hint=lambda given: ""), "for GPUs where there are some"),
     "timeout_s": or_none(_seconds("--timeout"), "for 600"),

@@ -57,6 +57,7 @@ class Failure:
             dist_ai raised on purpose it holds the lines of the user's own code alone: the message says the rest.
         ours: True if dist_ai raised it on purpose, so that its message says what is wrong and how to fix it.
         waited_for_peer: True if it complains of a peer that did not answer, and so may be another rank's consequence.
+        again: whether it may go well when it is started again; an error says by its kind that it will not.
         workers: on how many workers all ranks are to be started again, where they left for that; otherwise 0.
     """
 
@@ -68,6 +69,7 @@ class Failure:
     traceback: str = ""
     ours: bool = False
     waited_for_peer: bool = False
+    again: bool = True
     workers: int = 0
 
 

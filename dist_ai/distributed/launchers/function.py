@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dist_ai.distributed.environment import is_a_rank, launched_rank, launched_world_size
 from dist_ai.errors import ConfigError, MissingDependencyError, did_you_mean
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
     "main",
     "name_of",
     "reference",
-    "refuse_while_reading",
+    "refuse_in_its_processes",
 ]
 
 Arguments: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -84,7 +85,8 @@ def check_call(function: Callable[..., Any], args: Arguments) -> None:
             f"through what it yields: for each in {name}(...)"
         )
     try:
-        signature = inspect.signature(function)
+        # Not that of what it wraps: a decorator may give arguments itself, as configuration libraries' do.
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):  # of what is built in, Python does not always tell
         return
     try:
@@ -152,12 +154,22 @@ def find(told: str) -> Callable[..., Any]:
     return found
 
 
-def refuse_while_reading(what: str) -> None:
-    """Refuses to start processes from the top of a program that its own processes are reading, each of which would start more.
+def refuse_in_its_processes(what: str) -> None:
+    """Refuses to start processes in one of several that were started to share the work, each of which would start more.
+
+    Args:
+        what: what was called.
 
     Raises:
-        ConfigError: this process is reading one.
+        ConfigError: this process is a rank of several, or reads a program to find its function.
     """
+    if is_a_rank():
+        world_size = launched_world_size()
+        raise ConfigError(
+            f"{what} was called in rank {launched_rank()} of {world_size}, and each of the {world_size} would start its own; "
+            f"start the program once (`python program.py`), or call here what {what} would, which joins the others. A "
+            "program that one rank alone starts needs an environment without RANK and WORLD_SIZE"
+        )
     if _reading is not None:
         raise ConfigError(
             f"{what} was called again by a process that it had started, which reads {_reading} to find its function; put "
@@ -304,7 +316,7 @@ def _first_refused(
 def _by_name(function: Callable[..., Any], args: Arguments) -> dict[str, Any]:
     """Returns arguments by what messages call them."""
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return {"args": args}
     bound = signature.bind(**args) if isinstance(args, Mapping) else signature.bind(*args)

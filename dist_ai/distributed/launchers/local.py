@@ -185,6 +185,7 @@ class _Ranks:
             rank=gone[0],
             time=time.time(),
             exit_code=1,  # what the launch ends with
+            again=False,
             message=f"ended, with code 0, before it met the others, and rank{'s' * (len(waiting) > 1)} "
             f"{', '.join(map(str, waiting))} waited for it: every rank runs the same program, so none may leave before the first "
             "Learner is made (look for what only some ranks do, such as an early return where the rank is not 0)",

@@ -71,7 +71,7 @@ class Restarts:
             return Verdict(cause.workers)
         if was_asked_to_leave(cause):
             return Verdict(0)
-        if cause.kind in NEVER_AGAIN:
+        if cause.kind in NEVER_AGAIN or not cause.again:
             return Verdict(0, "starting it again would not help" if self.limit else "")
         died = not cause.kind
         this = (cause.kind, cause.message, cause.exit_code, place.fit, place.step)

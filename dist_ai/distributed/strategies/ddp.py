@@ -123,6 +123,11 @@ class DDPStrategy:
         self._wrapped: Any = None  # torch's DDP, in a fit
         self._exchanges_late = False
 
+    @property
+    def forward_waits(self) -> bool:
+        """Whether BatchNorm layers exchange what they normalise by."""
+        return bool(self._replaced)
+
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Puts rank 0's model on every rank; see `Strategy`.
 

@@ -88,7 +88,7 @@ class FSDPStrategy:
         ConfigError: the mesh does not fit the world.
     """
 
-    forward_is_collective = True
+    forward_is_collective = forward_waits = True
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ class Single:
         recompute: compute the activations of these blocks again in backward; none by default.
     """
 
-    forward_is_collective = False
+    forward_is_collective = forward_waits = False
     why = "one process holds the whole model"
 
     def __init__(self, collectives: Collectives, *, recompute: Blocks | None = None) -> None:

@@ -27,12 +27,16 @@ class Strategy(Protocol):
             group: those at this rank's place in theirs. What is summed over samples is summed over these.
         why: why this strategy was chosen, in a sentence.
         forward_is_collective: all ranks must call the model together, in evaluation too.
+        forward_waits: ranks may wait for each other in a training batch's forward pass.
     """
 
     collectives: Collectives
     data_collectives: Collectives
     why: str
     forward_is_collective: bool
+
+    @property
+    def forward_waits(self) -> bool: ...  # noqa: D102  # told above
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Puts the model on this rank's device, with rank 0's parameters and buffers. Collective.

@@ -101,7 +101,7 @@ class TensorParallelStrategy:
         ConfigError: the groups do not fit the world.
     """
 
-    forward_is_collective = True
+    forward_is_collective = forward_waits = True
 
     def __init__(
         self, collectives: Collectives, config: TensorParallel, *, sync_bn: bool = True, why: str = ""
