@@ -320,6 +320,14 @@ def main() -> None:
     if device.type == "cpu" and not args.quick:
         parser.error("torch sees no GPU here; --quick runs without one")
     rounds = 2 if args.quick else 7
+    report = Report(
+        name="gpu-compiled" if args.compiled else "gpu",
+        about=f"Times of a step in bf16, medians of {rounds} interleaved rounds"
+        + (", compiled." if args.compiled else "."),
+        versions=versions("dist_ai", "torch", "torchvision", "pillow"),
+        results=[],
+        only="-".join(args.only) if args.only else None,
+    )
     for name in args.only or tasks:
         make, options, small = tasks[name]
         if args.quick:
@@ -329,17 +337,14 @@ def main() -> None:
         measured = make(device, **options)
         with terminal():
             times = take_turns(measured.contenders, rounds=rounds)
-        Report(
-            name=f"gpu-{name}-compiled" if args.compiled else f"gpu-{name}",
-            about=f"Times of a step in bf16, medians of {rounds} interleaved rounds"
-            + (", compiled." if args.compiled else "."),
-            versions=versions("dist_ai", "torch", "torchvision", "pillow"),
-            results=lines(name, measured, times, device),
-        ).publish(save=args.save)
+        report.results += lines(name, measured, times, device)
+        if args.save:
+            report.keep()
         if args.profile:
             profile(name, measured, args.profile)
         del measured
         torch.cuda.empty_cache()
+    report.publish(save=args.save)
 
 
 def lines(

@@ -92,15 +92,18 @@ class Report:
 
     def publish(self, *, save: bool) -> None:
         """Prints the table and, as the last line, the JSON object; with `save` keeps both in `results/`."""
-        table = self.table()
-        print(table)
+        print(self.table())
         if save:
-            name = f"{self.name}-{_slug(self.only)}" if self.only else self.name
-            path = RESULTS / f"{name}_{_slug(hardware())}_{datetime.date.today().isoformat()}.md"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(f"# {self.name}\n\n{table}\n\n```json\n{self.json()}\n```\n")
-            print(f"kept in {path.relative_to(Path(__file__).parent.parent)}")
+            print(f"kept in {self.keep().relative_to(Path(__file__).parent.parent)}")
         print(self.json())
+
+    def keep(self) -> Path:
+        """Writes both to `results/`, also in the middle of a long measurement, and returns the file."""
+        name = f"{self.name}-{_slug(self.only)}" if self.only else self.name
+        path = RESULTS / f"{name}_{_slug(hardware())}_{datetime.date.today().isoformat()}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"# {self.name}\n\n{self.table()}\n\n```json\n{self.json()}\n```\n")
+        return path
 
     def table(self) -> str:
         """Returns the results as a Markdown table with what is needed to judge them."""
