@@ -47,12 +47,10 @@ def _in_short(sample: Any) -> str:
     """Returns what tells a sample from others, at most a line long, and is the same wherever it was read or computed."""
     if isinstance(sample, PurePath):
         return sample.name
+    if isinstance(sample, np.ndarray) and sample.dtype.kind in "biuf" and sample.dtype.itemsize <= 8:
+        sample = torch.as_tensor(np.ascontiguousarray(sample))
     if isinstance(sample, torch.Tensor):
         return f"{str(sample.dtype).removeprefix('torch.')} {tuple(sample.shape)}{_content(sample)}"
-    if isinstance(sample, np.ndarray) and sample.dtype.kind in "biuf":
-        return _in_short(
-            torch.as_tensor(sample.astype(np.float64) if sample.dtype.kind == "f" else sample.astype(np.int64))
-        )
     if isinstance(sample, bytes):
         return f"{len(sample)} bytes {_digest(sample)}"
     if is_container(sample):
@@ -77,9 +75,12 @@ def _content(tensor: torch.Tensor) -> str:
     try:
         values = tensor.detach().as_subclass(torch.Tensor).reshape(-1)[:_MOST].cpu()
         if values.is_floating_point() or values.dtype == torch.uint8:
-            values = values.double()
-            spread = f", deviation {values.std(correction=0).item():.3g}" if tensor.dim() else ""
-            return f" of mean {values.mean().item():.3g}{spread}" if len(values) else ""
+            if not len(values):
+                return ""
+            deviation, mean = (each.item() for each in torch.std_mean(values.double(), correction=0))
+            if abs(mean) < 1e-3 * deviation:  # what is left of a mean of 0 is rounding
+                mean = 0.0
+            return f" of mean {mean:.3g}, deviation {deviation:.3g}" if tensor.dim() else f" {mean:.3g}"
         return f" {values.item()}" if not tensor.dim() else f" {_digest(values.numpy().tobytes())}"
     except (RuntimeError, TypeError, NotImplementedError):  # sparse, nested, on no device: there are no values at hand
         return ""
