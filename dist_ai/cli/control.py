@@ -87,6 +87,11 @@ def require_alive(run: str, statuses: list[Status]) -> None:
     if not statuses:
         raise WorldError(f"the run in {run} has not told of itself yet")
     freshest = min(statuses, key=lambda status: status.age_s)
+    if all(map(is_over, statuses)) and freshest.stage != "outside":
+        raise WorldError(
+            f"the run in {run} is not alive: the processes of its ranks are gone. Started again, it goes on from its last "
+            "checkpoint"
+        )
     if freshest.stage == "outside" and is_over(freshest):
         raise WorldError(
             f"the run in {run} has ended; it last told of itself {freshest.age_s:.0f} s ago. If it is being started again, "

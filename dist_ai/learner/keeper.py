@@ -85,7 +85,7 @@ class Keeper:
         else:
             start = Beginning(Cursor())
             if number == 0 and self._begun:
-                self._say("a fit began here before and came to no checkpoint; it begins anew")
+                self._say("a fit began here before, and there is no checkpoint to go on from; it begins anew")
         self._fits.append(facts)
         return start
 

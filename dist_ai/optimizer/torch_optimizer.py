@@ -54,7 +54,8 @@ class TorchOptimizer:
                     torch_groups.append({"params": some, "_decays": decays})
                     self._owner.append(number)
         self.torch = make(torch_groups)
-        if inspect.signature(type(self.torch).step).parameters["closure"].default is inspect.Parameter.empty:
+        closure = inspect.signature(type(self.torch).step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
             raise ConfigError(
                 f"{self.kind} computes the loss several times a step, by a function that a training loop has not to give; "
                 "take another optimizer"

@@ -238,17 +238,17 @@ def test_a_run_pauses_is_told_what_to_do_and_goes_on(spawn: Any, tmp_path: Path,
 
 
 class SlowIn(Callback):
-    """Takes 20 ms in one event of each training batch, on rank 1 alone; and in validation on all."""
+    """Takes 0.1 s in one event of each training batch, on rank 1 alone; and a second in validation on all."""
 
     def __init__(self, event: str) -> None:
         setattr(self, event, self._sleep)
 
     def _sleep(self) -> None:
         if self.state.training and self.learn.collectives.world.rank == 1:
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def before_validate(self) -> None:
-        time.sleep(0.1)
+        time.sleep(1.0)
 
 
 def time_alone(folder: str, cases: list[tuple[str, str]]) -> list[tuple[float, float]]:
@@ -260,7 +260,7 @@ def time_alone(folder: str, cases: list[tuple[str, str]]) -> list[tuple[float, f
         if kind == "BatchNorm":
             options["model"] = make_model(batch_norm=True)
         learn = learner(Path(folder, event + kind), SlowIn(event), **options)
-        learn.fit(4, valid_every=2)
+        learn.fit(1, valid_every=2)
         control = learn.callbacks.find(RemoteControl)
         measured.append((1e3 * control._own_s / control._batches, 1e3 * control._train_s / control._batches))
     return measured
@@ -279,6 +279,6 @@ def test_whatever_a_rank_is_slow_in_it_is_the_one_with_more_time_of_its_own(spaw
     cases = [*((event, "plain") for event in events), ("before_batch", "weights"), ("before_batch", "BatchNorm")]
     ranks = spawn(2, time_alone, folder=str(tmp_path), cases=cases)
     for case, (fast, together), (slow, _) in zip(cases, *ranks, strict=True):
-        assert slow > fast + 10, case
-        assert slow > 20, case
-        assert together < 60, case  # without the validations
+        assert slow > fast + 50, case
+        assert slow > 100, case
+        assert together < 400, case  # without the validation, a second for 3 batches

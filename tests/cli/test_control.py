@@ -221,3 +221,11 @@ def test_a_run_on_two_processes_is_watched_told_a_learning_rate_and_stopped(
     assert (
         errors == "dist-ai: error: rank 0 of 2 ended because it was told to, with code 143\n"
     )  # and was not started again
+
+
+def test_a_run_whose_processes_are_gone_is_told_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mailbox_at(run).post(status(0, pid=ended()))
+    code, _, err = tell(capsys, "control", str(run), "stop")
+    assert code == 1
+    assert f"the run in {run} is not alive: the processes of its ranks are gone. Started again, it goes on from" in err
+    assert mailbox_at(run).commands() == []

@@ -17,7 +17,7 @@ import pytest
 from lab import Lab
 
 from dist_ai.distributed.launchers import function, launch
-from dist_ai.distributed.launchers.function import Parcel, find, main, name_of, reference, refuse_while_reading
+from dist_ai.distributed.launchers.function import Parcel, find, main, name_of, reference, refuse_in_its_processes
 from dist_ai.errors import ConfigError, MissingDependencyError
 
 TRAIN = """
@@ -360,5 +360,5 @@ def test_a_function_that_is_not_at_the_top_of_its_program_is_named(tmp_path: Pat
         ConfigError, match=r"program\.py has no train where another process reads it; put the function at its"
     ):
         find(told)
-    refuse_while_reading("launch")
+    refuse_in_its_processes("launch")
     assert function._reading is None

@@ -438,9 +438,16 @@ def test_a_rank_that_leaves_before_it_met_the_others_is_named_at_once(lab: Lab) 
     assert done.returncode == 1
     assert "restart" not in done.stderr
     assert (
-        "rank 1 of 2 ended, with code 0, before it met the others, and rank 0 waited for it: every rank runs the same "
-        "program, so none may leave before the first Learner is made"
+        "rank 1 of 2 ended, with code 0, before it met the others, and rank 0 waited for it: every rank runs the same program"
     ) in done.stderr
+
+
+def test_a_rank_that_leaves_after_it_met_the_others_is_the_cause_and_not_who_waited(lab: Lab) -> None:
+    lab.script("early.py", WAITING.format(rank_1="sys.exit()"))
+    done = lab.launch("early.py", "--workers", "2", "--max-restarts", "3")
+    assert done.returncode == 1
+    assert "rank 1 of 2 ended, with code 0, while others still worked with it, and rank 0 waited for it" in done.stderr
+    assert "restart" not in done.stderr
 
 
 def test_a_failing_rank_does_not_leave_its_children(lab: Lab) -> None:

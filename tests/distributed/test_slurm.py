@@ -126,7 +126,7 @@ TRAIN = """
     from dist_ai.learner import Learner
     from dist_ai.losses import MSELoss
 
-    x = torch.randn(16, 3)
+    x = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
     dls = DataLoaders(DataLoader(TensorData(x, x.sum(1)), 4), None)
     learn = Learner(dls, nn.Linear(3, 1), MSELoss(), run_dir=None, progress=False)
     learn.fit(1)

@@ -144,7 +144,10 @@ def test_a_fit_that_came_to_no_checkpoint_begins_anew_and_says_so(
         make_learner(run_dir=tmp_path, cbs=StopAt(2)).fit(1)
     give_back_run_directories()
     make_learner(run_dir=tmp_path).fit(1)
-    assert capsys.readouterr().out == f"{tmp_path}: a fit began here before and came to no checkpoint; it begins anew\n"
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path}: a fit began here before, and there is no checkpoint to go on from; it begins anew\n"
+    )
 
 
 def test_it_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

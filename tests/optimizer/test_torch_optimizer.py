@@ -227,6 +227,17 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
         TorchOptimizer.around(opt, torch.nn.Linear(2, 3).named_parameters())
 
 
+def test_an_optimizer_whose_step_takes_anything_trains() -> None:
+    class Own(torch.optim.SGD):
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            return super().step(*args, **kwargs)
+
+    one, other = (make_learner(opt_func=kind, lr=0.1) for kind in (Own, torch.optim.SGD))
+    for learn in (one, other):
+        learn.fit(1)
+    assert torch.equal(weights_of(one.model), weights_of(other.model))
+
+
 def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"torch\.optim\.LBFGS computes the loss several times a step, by a function that"

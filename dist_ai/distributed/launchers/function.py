@@ -163,17 +163,17 @@ def refuse_in_its_processes(what: str) -> None:
     Raises:
         ConfigError: this process is a rank of several, or reads a program to find its function.
     """
+    if _reading is not None:
+        raise ConfigError(
+            f"{what} was called again by a process that it had started, which reads {_reading} to find its function; put "
+            'the call there under `if __name__ == "__main__":`'
+        )
     if is_a_rank():
         world_size = launched_world_size()
         raise ConfigError(
             f"{what} was called in rank {launched_rank()} of {world_size}, and each of the {world_size} would start its own; "
             f"start the program once (`python program.py`), or call here what {what} would, which joins the others. A "
             "program that one rank alone starts needs an environment without RANK and WORLD_SIZE"
-        )
-    if _reading is not None:
-        raise ConfigError(
-            f"{what} was called again by a process that it had started, which reads {_reading} to find its function; put "
-            'the call there under `if __name__ == "__main__":`'
         )
 
 

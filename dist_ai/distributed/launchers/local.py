@@ -181,14 +181,18 @@ class _Ranks:
         waiting = [rank for rank, code in enumerate(codes) if code is None and beats[rank].stage is Stage.MEETING]
         if not gone or not waiting:
             return None
+        return self._left(gone[0], "before it met the others", waiting)
+
+    def _left(self, rank: int, when: str, waiting: list[int]) -> Failure:
+        """Returns the report on a rank that ended well, but too early."""
         return Failure(
-            rank=gone[0],
+            rank=rank,
             time=time.time(),
             exit_code=1,  # what the launch ends with
             again=False,
-            message=f"ended, with code 0, before it met the others, and rank{'s' * (len(waiting) > 1)} "
-            f"{', '.join(map(str, waiting))} waited for it: every rank runs the same program, so none may leave before the first "
-            "Learner is made (look for what only some ranks do, such as an early return where the rank is not 0)",
+            message=f"ended, with code 0, {when}, and rank{'s' * (len(waiting) > 1)} {', '.join(map(str, waiting))} waited "
+            "for it: every rank runs the same program to its end (look for what only some ranks do, such as an early return "
+            "where the rank is not 0)",
         )
 
     def _hung(self) -> Failure | None:
@@ -254,7 +258,11 @@ class _Ranks:
             time.sleep(POLL_S)
         # What a rank says of itself says more than how it ended.
         reports = {failure.rank: failure for failure in read_failures(self._folder)}
-        return list({**deaths, **reports}.values())
+        failures = list({**deaths, **reports}.values())
+        gone = [rank for rank, process in enumerate(self._processes) if process.poll() == 0]
+        if gone and failures and all(failure.waited_for_peer for failure in failures):
+            return [self._left(gone[0], "while others still worked with it", sorted(each.rank for each in failures))]
+        return failures
 
     def _kill(self) -> None:
         for process in self._processes:
