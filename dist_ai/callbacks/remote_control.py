@@ -74,8 +74,8 @@ class RemoteControl(Callback):
                 told = []  # statuses and commands are not worth a training
         told = self.learn.collectives.broadcast_json(told, what="commands before")
         self._replays = [(fit, step, Command(**command)) for fit, step, command in told]
-        watched = world.source == "dist-ai launch"  # by our own launcher, which ends all ranks together
-        self._pulse = Pulse(pulse_folder(world), world.rank)
+        folder = pulse_folder(world)
+        self._pulse = Pulse(folder, world.rank)
         self._samples = self._batches = 0
         self._own_s, self._train_s, self._last = 0.0, 0.0, (time.monotonic(), 0, 0, 0.0, 0.0)
         self._beat(Stage.STARTING)
@@ -85,7 +85,7 @@ class RemoteControl(Callback):
             self._pulse,
             is_main=world.is_main,
             stacks=(run_dir or Path()) / "logs" / f"stacks-rank{world.rank}.txt",
-            hang_s=None if watched else settings.hang_limit_s(world.world_size),
+            hang_s=settings.hang_limit_s(world.world_size) if folder is None else None,  # else the launcher watches
             every_s=self._every_s,
         )
         self._reporter.start()
@@ -285,7 +285,7 @@ class RemoteControl(Callback):
             self.mailbox.answer(Answer(number=command.number, ok=ok, fit=self._recorder.fit, step=step, text=text))
         log: RunLog | None = self.learn.callbacks.find(RunLog)
         if log is not None:
-            facts = {"number": command.number, "verb": command.verb, "args": dict(command.args), "ok": ok}
+            facts = {"number": command.number, "verb": command.verb, "args": command.args, "ok": ok}
             log.write_command(len(self._recorder.sizes), facts)
 
     # ------------------------------------------------------------------------------------------------ the status

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toy import Stop, StopAt, give_back_run_directories, make_learner, make_model, weights_of
 
-from dist_ai.callbacks import Callback, RemoteControl
+from dist_ai.callbacks import EVENTS, Callback, RemoteControl
 from dist_ai.checkpoint import Run
 from dist_ai.distributed import join
 from dist_ai.distributed.mailbox import Answer, mailbox_at
@@ -237,6 +237,44 @@ def test_a_run_pauses_is_told_what_to_do_and_goes_on(spawn: Any, tmp_path: Path,
     assert [(each.ok, each.step) for each in answers(tmp_path)] == [(True, 3)] * 4
 
 
+class WritesByHand(Callback):
+    """Puts files into the mailbox that no `send` would have written, and waits until its rank has heard of each."""
+
+    may_cancel = True  # so that the ranks exchange at every step
+
+    def __init__(self, *contents: str) -> None:
+        self.left = list(contents)
+
+    def before_batch(self) -> None:
+        if self.left and self.state.training and self.learn.collectives.world.is_main:
+            commands = mailbox_at(self.learn.run_dir or Path()).folder / "commands"
+            commands.mkdir(exist_ok=True)
+            number = len(list(commands.iterdir())) + 1
+            (commands / f"{number}.json").write_text(self.left.pop(0))
+            hear(self.learn, number)
+
+
+def obey_nothing(folder: str) -> list[float]:
+    by_hand = WritesByHand(
+        "[1]", '{"verb": ["x"]}', '{"verb": "stop", "args": [1]}', '{"verb": "set", "args": {"lr": -1}}'
+    )
+    learn = learner(Path(folder), by_hand)
+    learn.fit(2)
+    return weights_of(learn.model).tolist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_what_nobody_should_have_written_is_refused_and_trained_past(
+    spawn: Any, tmp_path: Path, world_size: int
+) -> None:
+    undisturbed = make_learner()
+    undisturbed.fit(2)
+    for weights in spawn(world_size, obey_nothing, folder=str(tmp_path)):
+        assert weights == pytest.approx(weights_of(undisturbed.model).tolist(), abs=1e-9)
+    assert [each.ok for each in answers(tmp_path)] == [False] * 4
+    assert answers(tmp_path)[3].text == "set lr=-1: lr is 0 or more"
+
+
 class SlowIn(Callback):
     """Takes 0.1 s in one event of each training batch, on rank 1 alone; and a second in validation on all."""
 
@@ -266,16 +304,11 @@ def time_alone(folder: str, cases: list[tuple[str, str]]) -> list[tuple[float, f
     return measured
 
 
+_IN_A_BATCH = ("batch", "pred", "loss", "backward", "step")
+
+
 def test_whatever_a_rank_is_slow_in_it_is_the_one_with_more_time_of_its_own(spawn: Any, tmp_path: Path) -> None:
-    events = [
-        "before_batch",
-        "after_loss",
-        "before_backward",
-        "after_backward",
-        "before_step",
-        "after_step",
-        "after_batch",
-    ]
+    events = [each for each in EVENTS if each.endswith(_IN_A_BATCH) and "cancel" not in each]
     cases = [*((event, "plain") for event in events), ("before_batch", "weights"), ("before_batch", "BatchNorm")]
     ranks = spawn(2, time_alone, folder=str(tmp_path), cases=cases)
     for case, (fast, together), (slow, _) in zip(cases, *ranks, strict=True):

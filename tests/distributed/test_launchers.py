@@ -27,6 +27,7 @@ from dist_ai.distributed.environment import (
 )
 from dist_ai.distributed.launchers import launch, machine
 from dist_ai.distributed.launchers.failures import Failure, failure_of, first_cause, worker_error
+from dist_ai.distributed.launchers.job import Job
 from dist_ai.errors import BadSampleError, ConfigError, MissingDependencyError, RendezvousError, WorkerError
 from dist_ai.tuning import tune
 
@@ -651,6 +652,13 @@ def test_what_cannot_work_is_refused(
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "sub", "sub/b.py", "sub/train.py", "train.py"
     ]  # fmt: skip
+
+
+def test_on_ray_words_are_as_long_as_they_like_for_they_are_on_no_command_line(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    told = {"workers": 1, "run_dir": tmp_path, "fresh": False, "device": None, "timeout_s": None, "address": None}
+    job = Job.checked(tmp_path / "train.py", ["x" * 200_000], engine="ray", **told)
+    assert [len(word) for word in job.args] == [200_000]
 
 
 @pytest.mark.parametrize(

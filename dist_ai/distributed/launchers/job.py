@@ -106,7 +106,7 @@ class Job:
         name = script.stem if function is None else name_of(function)
         job = cls(
             script=os.fspath(script),
-            args=_words(args) if function is None else (),
+            args=_words(args, engine) if function is None else (),
             workers=int(most),
             min_workers=int(least),
             max_workers=int(most),
@@ -168,18 +168,26 @@ def _existing_script(script: str | Path) -> Path:
     raise ConfigError(f"script {os.fspath(script)!r} does not exist in {Path.cwd()}{hint}")
 
 
-def _words(args: Arguments) -> tuple[str, ...]:
+def _words(args: Arguments, engine: str) -> tuple[str, ...]:
     """Returns what a script finds in ``sys.argv[1:]``."""
     if isinstance(args, Mapping):
         options = [word for name, value in args.items() for word in (f"--{name}", str(value))]
         raise ConfigError(f"args={dict(args)!r} are a function's; give a script words, as in {options!r}")
     words = tuple(str(argument) for argument in args)
+    if engine != "ray":  # where they come with the run's configuration
+        _require_command_line(words)
+    return words
+
+
+def _require_command_line(words: tuple[str, ...]) -> None:
+    """Refuses what the system takes on no command line.
+
+    Raises:
+        ConfigError: a word is too long or holds a zero byte, or all of them and the environment together are too long.
+    """
     told = [*words, *(f"{name}={value}" for name, value in os.environ.items())]
-    size, most = (
-        sum(len(os.fsencode(each)) + 16 for each in told) + 4096,
-        os.sysconf("SC_ARG_MAX"),
-    )  # and what a rank is told
-    if size > most:
+    size = sum(len(os.fsencode(each)) + 16 for each in told) + 4096  # and what a rank is told
+    if size > (most := os.sysconf("SC_ARG_MAX")):
         raise ConfigError(
             f"args and the environment have {size:,} bytes, and a process is started with {most:,} at most; write them to a file "
             "and give the script its name, or launch a function"
@@ -192,7 +200,6 @@ def _words(args: Arguments) -> tuple[str, ...]:
             )
         if "\0" in word:
             raise ConfigError(f"args has {word!r:.100}, and a command line takes no \\0")
-    return words
 
 
 _LONGEST_WORD = 128 * 1024 - 1  # Linux's limit
