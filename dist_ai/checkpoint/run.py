@@ -39,7 +39,7 @@ from dist_ai.checkpoint.manifest import Manifest
 from dist_ai.checkpoint.storage import Storage, open_storage, read
 from dist_ai.core.sealed import MANIFEST
 from dist_ai.distributed.collectives import Collectives, SoloCollectives, gather_json, on_main
-from dist_ai.distributed.environment import World
+from dist_ai.distributed.environment import World, how_to_begin_anew
 from dist_ai.errors import ArtifactError, ConfigError, StorageError, did_you_mean
 from dist_ai.metrics import lower_is_better
 
@@ -112,11 +112,13 @@ class Run:
             fresh: remove what an earlier run left: its checkpoints, logs and events.
 
         Raises:
-            ConfigError: another process of this machine trains in it, or what is to be removed was pinned.
+            ConfigError: another process of this machine trains in it, it has another program's logs, or what is to be removed
+                was pinned.
             StorageError: the checkpoints' storage cannot be reached.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        self._refuse_strangers()
         if fresh:
             self._remove_all()
         self._remove_half_written()
@@ -172,22 +174,19 @@ class Run:
             self.storage.remove(f"{name}/{PIN}")
 
     def latest(self, collectives: Collectives | None = None) -> Checkpoint | None:
-        """Returns the newest checkpoint that is sound, or None. A damaged one is named in a warning. Collective.
+        """Returns the newest checkpoint that is sound, or None if there is none. A damaged one is named in a warning. Collective.
 
         Args:
             collectives: the ranks, which share the verification; by default this process does it all.
 
         Raises:
+            ArtifactError: there are checkpoints, and all are damaged: what they hold is not thrown away unasked.
             StorageError: the storage cannot be reached.
         """
         ranks = _alone() if collectives is None else collectives
         names: list[str] = on_main(ranks, self.names, what="looking for checkpoints")
         for name, before in zip(reversed(names), [*reversed(names[:-1]), ""], strict=False):
-            then = (
-                f"Going on from the checkpoint before it, {before}"
-                if before
-                else "There is none before it to go on from"
-            )
+            then = f"Going on from the checkpoint before it, {before}" if before else ""
             if (found := self._sound(name, ranks, otherwise=then)) is not None:
                 return found
         return None
@@ -278,7 +277,12 @@ class Run:
         return {name: f"{name}/{MANIFEST}" in files for name in sorted(filter(_NAME.fullmatch, taken), key=_order)}
 
     def _sound(self, name: str, ranks: Collectives, *, otherwise: str) -> Checkpoint | None:
-        """Returns a checkpoint; None if it is damaged, with a warning that says so, and what is done `otherwise`."""
+        """Returns a checkpoint; None if it is damaged, with a warning that says so, and what is done `otherwise`.
+
+        Raises:
+            ArtifactError: it is damaged and there is nothing to be done otherwise.
+            StorageError: the storage cannot be reached.
+        """
         checkpoint, problem, unreachable = None, "", False
         try:
             checkpoint = self.checkpoint(name)
@@ -295,6 +299,8 @@ class Run:
         problem, unreachable = next(iter(problems.items()))
         if unreachable:  # it may be whole: going on from an older one would be wrong
             raise StorageError(problem)
+        if not otherwise:
+            raise ArtifactError(f"{problem}. There is none before it to go on from. {how_to_begin_anew()}")
         if ranks.world.is_main:
             warnings.warn(f"{problem}. {otherwise}.", stacklevel=5)
         return None
@@ -346,8 +352,21 @@ class Run:
         self.storage.remove_folder(HISTORY.rstrip("/"))
         for folder in ("tensorboard", "control"):
             shutil.rmtree(self.directory / folder, ignore_errors=True)
-        for name in ("log.jsonl", "metrics.csv", _RESULTS):
+        for name in (*_LOGS, _RESULTS):
             (self.directory / name).unlink(missing_ok=True)
+
+    def _refuse_strangers(self) -> None:
+        """Raises ConfigError if a log would be written over, or removed, that no run of ours wrote."""
+        for name, ours in _LOGS.items():
+            if not (path := self.directory / name).is_file():
+                continue
+            with path.open("rb") as file:
+                begins = file.read(len(ours))
+            if not ours.startswith(begins):  # a kill may have cut the first line short
+                raise ConfigError(
+                    f"{path} is there, and no run of dist_ai wrote it: it begins with {begins.decode(errors='replace')!r}, "
+                    f"expected {ours.decode()!r}; use another run directory, or move the file away"
+                )
 
     def _remove_half_written(self) -> None:
         found = self._found()
@@ -429,6 +448,8 @@ _NAME = re.compile(r"fit-(\d+)(?:-done|-epoch-(\d+)-step-(\d+))")
 _OURS = re.compile(r"rank-\d+-of-\d+\..*\.safetensors|\..*\.partial-[0-9a-f]+")
 _DONE = "-done"
 _RESULTS = "results.json"
+_LOGS = {"log.jsonl": b'{"kind": "', "metrics.csv": b"fit,"}
+"""The logs of a run, which `RunLog` writes, and how they begin."""
 _LOCK_WAIT_S = 5.0  # a process that was just killed may need a moment to be gone
 _SHARED_WAIT_S = 5.0
 

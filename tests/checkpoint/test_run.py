@@ -20,7 +20,7 @@ from saving import DAMAGES, damage
 from dist_ai.checkpoint import Checkpoint, Growing, KeepBest, Run, Saver
 from dist_ai.checkpoint import run as run_module
 from dist_ai.distributed import join
-from dist_ai.errors import ConfigError, StorageError, WorldError
+from dist_ai.errors import ArtifactError, ConfigError, StorageError, WorldError
 
 
 @pytest.fixture
@@ -267,14 +267,40 @@ def test_one_whose_file_is_missing_counts_as_damaged(run: Run) -> None:
         assert name_of(run.latest()) == first.name
 
 
-def test_if_all_are_damaged_there_is_none(run: Run) -> None:
+def test_if_all_are_damaged_the_run_does_not_begin_anew_unasked(run: Run) -> None:
     for step in (1, 2):
         damage(save(run, fit=0, step=step))
-    with pytest.warns(UserWarning, match="is damaged") as warned:
-        assert name_of(run.latest()) is None
-    newest, oldest = (str(each.message) for each in warned)
-    assert newest.endswith("Going on from the checkpoint before it, fit-0001-epoch-0000-step-00000001.")
-    assert oldest.endswith("There is none before it to go on from.")
+    oldest = (
+        r"step-00000001 is damaged: .*There is none before it to go on from\. To begin anew there use DIST_AI_FRESH=1"
+    )
+    with (
+        pytest.warns(UserWarning, match=r"Going on from the checkpoint before it, fit-0001-epoch-0000-step-00000001\."),
+        pytest.raises(ArtifactError, match=oldest),
+    ):
+        run.latest()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("log.jsonl", '{"event": 1}\n'), ("log.jsonl", "[1]\n"), ("metrics.csv", "epoch,loss\n")]
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_another_programs_logs_are_neither_written_over_nor_removed(
+    run: Run, name: str, content: str, fresh: bool
+) -> None:
+    run.directory.mkdir(exist_ok=True)
+    (run.directory / name).write_text(content)
+    said = (
+        rf"{name} is there, and no run of dist_ai wrote it: it begins with .*, expected .*; use another run directory"
+    )
+    with pytest.raises(ConfigError, match=said):
+        run.open(fresh=fresh)
+    assert (run.directory / name).read_text() == content
+
+
+def test_a_log_whose_first_line_was_cut_short_is_ours(run: Run) -> None:
+    run.directory.mkdir(exist_ok=True)
+    (run.directory / "log.jsonl").write_text('{"ki')
+    run.open()
 
 
 @pytest.mark.parametrize("what", DAMAGES)
