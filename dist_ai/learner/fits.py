@@ -18,6 +18,7 @@ from dist_ai.distributed.coordination import Decision
 from dist_ai.errors import ConfigError
 from dist_ai.learner.batch import Collaborators
 from dist_ai.learner.dealing import deal_out
+from dist_ai.learner.host_memory import kept_memory
 from dist_ai.learner.keeper import Beginning, Keeper
 from dist_ai.learner.length import Length, Steps
 from dist_ai.learner.loop import Cursor, Loop
@@ -82,7 +83,7 @@ class Fits:
         if (decay := learn.wd if fit.wd is None else fit.wd) is not None:
             learn.opt.set_hyper("wd", decay)
         scheduled = [ParamScheduler(fit.policy.schedules)] if fit.policy.schedules else []
-        with learn.added_cbs([*scheduled, *fit.cbs]):
+        with learn.added_cbs([*scheduled, *fit.cbs]), kept_memory(learn.device):
             steps = self.steps()
             n_epoch = fit.length.in_epochs(steps)[0]
             facts = self._facts_of(fit, steps)
