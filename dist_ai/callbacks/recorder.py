@@ -77,7 +77,7 @@ class Recorder(Callback):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(
                 f"two columns of the epoch's row are called {twice!r}: {', '.join(names)}; "
-                "give one metric another name, as in Mean(function, 'name')"
+                "give one metric another name, as in metrics={'name': metric, ...}"
             )
         self.metrics = metrics
 

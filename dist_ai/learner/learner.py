@@ -92,8 +92,8 @@ class Learner:
         lr: learning rate where a fit is given none.
         splitter: makes the parameter groups, for freezing and for learning rates by group.
         cbs: callbacks for every fit.
-        metrics: functions of (prediction, target), or `Metric`s, computed in validation; the parts of a `CompositeLoss`
-            come after them.
+        metrics: functions of (prediction, target), or `Metric`s, computed in validation; or a dict of them by the names of
+            their columns. The parts of a `CompositeLoss` come after them.
         wd: weight decay; by default the optimizer's.
         moms: momentum at the start, the peak and the end of a one-cycle fit.
         wd_bn_bias: whether normalisation layers and biases decay too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,11 +21,23 @@ __all__ = ["as_metrics", "reduce_metrics"]
 def as_metrics(metrics: Any) -> list[Metric | GatheredMetric]:
     """Returns a list of metrics from a function, a `Metric`, a metric of torchmetrics, or several.
 
+    Args:
+        metrics: one, a list, or a dict of names and metrics: their columns in the epoch's row.
+
     Raises:
         ConfigError: something in it is none of these.
+
+    >>> from dist_ai.metrics import F1Score
+    >>> [metric.name for metric in as_metrics({"f1": F1Score(), "f1_macro": F1Score(average="macro")})]
+    ['f1', 'f1_macro']
     """
     if metrics is None:
         return []
+    if isinstance(metrics, Mapping):
+        named = dict(zip(metrics, as_metrics([*metrics.values()]), strict=True))
+        for name, metric in named.items():
+            metric.name = str(name)
+        return [*named.values()]
     if not isinstance(metrics, list | tuple):
         metrics = [metrics]
     return [_as_metric(metric) for metric in metrics]

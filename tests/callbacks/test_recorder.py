@@ -211,7 +211,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
         make_learner(metrics=[accuracy, accuracy])
     assert str(refused.value) == (
         "two columns of the epoch's row are called 'accuracy': epoch, train_loss, valid_loss, accuracy, accuracy, "
-        "samples_per_s, time; give one metric another name, as in Mean(function, 'name')"
+        "samples_per_s, time; give one metric another name, as in metrics={'name': metric, ...}"
     )
     with pytest.raises(ConfigError, match="two columns of the epoch's row are called 'time'"):
         make_learner(metrics=Mean(accuracy, "time"))

@@ -145,6 +145,17 @@ def nothing_counted() -> list[float]:
     return reduce_metrics(metrics, ranks)
 
 
+def test_metrics_by_name_have_columns_of_those_names() -> None:
+    given = {"f1": F1Score(), "f1_macro": F1Score(average="macro"), "right": accuracy, "mine": lambda p, t: p.mean()}
+    assert [metric.name for metric in as_metrics(given)] == [*given]
+    assert accuracy.name == "accuracy"  # which others have too
+    learn = make_learner(metrics={"f1": F1Score(average="micro"), "f1_macro": F1Score(average="macro")})
+    learn.fit(1, 0.1)
+    assert learn.recorder.names[3:5] == ["f1", "f1_macro"]
+    f1, f1_macro = learn.recorder.final[1:]
+    assert 0 < f1 != f1_macro
+
+
 def test_nothing_counted_is_nan_for_every_kind(spawn: Any) -> None:
     assert all(math.isnan(value) for value in nothing_counted())
     for rank in spawn(2, nothing_counted):
