@@ -122,9 +122,13 @@ def table(rows: Sequence[Mapping[str, str]], colors: Sequence[Mapping[str, str]]
     colors = colors or [{} for _ in rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(names) > _MAX_COLUMNS:
-        left_out = len(names) - _MAX_COLUMNS + 1
-        names = [*names[: _MAX_COLUMNS - 3], f"… {left_out} more", *names[-2:]]
-    widths = [_width_of([name, *(row.get(name, "") for row in rows)], len(names)) for name in names]
+        left_out, half = len(names) - _MAX_COLUMNS + 1, _MAX_COLUMNS // 2
+        names = [*names[: half - 1], f"… {left_out} more", *names[-half:]]
+    # A header is bold, and by a seventh wider.
+    widths = [
+        _width_of([name + " " * (len(name) // 7 + 1), *(row.get(name, "") for row in rows)], len(names))
+        for name in names
+    ]
     header = [shortened(name, width=width, lines=3) for name, width in zip(names, widths, strict=True)]
     wrapped = [
         [shortened(row.get(name, ""), width=width, lines=5) for name, width in zip(names, widths, strict=True)]

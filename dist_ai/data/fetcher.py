@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -244,7 +245,8 @@ class Fetcher:
         if item is None:
             return f"sample {index}"
         said = " ".join(str(item).split())  # an array's, or a text's, has lines
-        return f"sample {index} ({said if len(said) <= _LONGEST else said[:_LONGEST] + ' ...'})"
+        longest = _LONGEST if isinstance(item, str | Path) else _LONGEST // 4  # a path says which it is by its end
+        return f"sample {index} ({said if len(said) <= longest else said[:longest] + ' ...'})"
 
 
 _FEW = 5
