@@ -193,7 +193,7 @@ class Categorify(TabularProc):
         """Learns the categories of each column."""
         for name in to.cat_names:
             if name not in self.classes:
-                self.classes[name] = [NA, *sorted_classes(to[name], name)]
+                self.classes[name] = [NA, *(each for each in sorted_classes(to[name], name) if each != NA)]
 
     def encodes(self, to: TabularFrame) -> None:
         """Numbers the categories, int64."""

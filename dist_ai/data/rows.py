@@ -179,8 +179,15 @@ class ReadRows(Transform):
         Args:
             frame: the rows.
             y_names: the columns to predict.
-            numbers: which of all training rows they are, int64 (n,); of a reader that `fitted` returned.
+            numbers: which of all training rows they are, int64 (n,).
+
+        Raises:
+            ConfigError: the reader is not the one that `fitted` returned: what is for training alone is in no file.
         """
+        if len(self._learned) < len(self.procs):
+            raise ConfigError(
+                "training rows are prepared by the reader that learned from them, and this one is another"
+            )
         to = TabularFrame(frame, self.cat_names, self.cont_names, y_names, numbers)
         for proc in self._learned:
             proc.encodes_training(to)

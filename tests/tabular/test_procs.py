@@ -214,6 +214,9 @@ def test_an_argument_of_a_proc_that_cannot_work_is_named() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             Categorify({"a": classes})
+    to = TabularPandas([{"a": "#na#", "y": 0.5}, {"a": None, "y": 1.5}, {"a": "z", "y": 1.5}], Categorify, "a", (), "y")
+    assert to.classes == {"a": ["#na#", "z"]}
+    assert to.train.rows.cats.tolist() == [[0], [0], [1]]
     to = TabularPandas([{"a": "x", "y": 0.5}, {"a": "z", "y": 1.5}], Categorify({"a": ["x", "y"]}), "a", (), "y")
     assert to.classes == {"a": ["#na#", "x", "y"]}
     assert to.train.rows.cats.tolist() == [[1], [0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,12 @@ def test_a_streamed_row_s_own_target_does_not_encode_its_category(tmp_path: Path
             overall = y.mean()
             pairs = y[:200].reshape(100, 2).sum(1)
             np.testing.assert_allclose(valid, (pairs + 0.01 * overall) / 2.01, rtol=1e-5)
-            assert not any("out_of_fold" in proc for proc in dls.recipe.reads_tables.procs)
+            reader = dls.recipe.reads_tables
+            assert not any("out_of_fold" in proc for proc in reader.procs)
+            with pytest.raises(ConfigError, match="training rows are prepared by the reader that learned from them"):
+                dataclasses.replace(reader).process_training(frame[:400], ["y"], np.arange(400))
+            sent = pickle.loads(pickle.dumps(rows))  # as to a loader's worker
+            assert torch.equal(sent.fetch(torch.arange(400))[0].conts, at_once)
 
 
 def test_a_row_is_prepared_alike_whatever_other_rows_are_in_its_batch(tmp_path: Path) -> None:
