@@ -10,15 +10,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dist_ai.data.table import Row, Table, is_row, no_column
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["RowError", "TabularFrame", "as_frame", "numbers_of", "read_csv", "require_finite", "rows_of"]
+__all__ = [
+    "RowError",
+    "TabularFrame",
+    "as_frame",
+    "frame_of",
+    "numbers_of",
+    "read_csv",
+    "require_finite",
+    "rows_of",
+]
 
 
 def as_frame(source: Any) -> Any:
     """Returns rows of any kind as a pandas data frame; its index is not looked at, and the source is never changed.
+
+    A data frame's columns stay as they are; of other tables whole numbers stay whole where some are missing (see `frame_of`).
 
     Args:
         source: a data frame (also polars'), an Arrow table, a `Table`, a list of dicts or rows, or one dict or row.
@@ -36,13 +48,15 @@ def as_frame(source: Any) -> Any:
     elif isinstance(source, pd.Series):
         frame = pd.DataFrame([source]).infer_objects().reset_index(drop=True)
     elif isinstance(source, Table):
-        frame = pd.DataFrame({name: _values(source, name) for name in source.names})
+        frame = frame_of(source.columns)
+    elif hasattr(source, "__arrow_c_stream__"):  # Arrow's own tables, polars' and others
+        frame = _of_arrow_table(source)
     elif hasattr(source, "to_pandas"):
         frame = source.to_pandas().reset_index(drop=True)
     elif isinstance(source, Row | Mapping) or (is_row(source) and hasattr(source, "_asdict")):
         frame = pd.DataFrame([_as_dict(source)])
     elif _has_rows(source):
-        frame = pd.DataFrame([_as_dict(source[i]) for i in range(len(source))])
+        frame = _of_dicts([_as_dict(source[i]) for i in range(len(source))])
     else:
         raise DataError(
             f"{type(source).__name__} is no table; expected a data frame, an Arrow table, a list of dicts, or one dict for a row"
@@ -51,6 +65,22 @@ def as_frame(source: Any) -> Any:
     if twice:
         raise DataError(f"the table has several columns named {twice[0]!r}; rename them")
     return frame.set_axis([str(name) for name in frame.columns], axis=1)
+
+
+def frame_of(columns: Mapping[str, Any]) -> Any:
+    """Returns columns as a pandas data frame, in which whole numbers stay whole where some are missing.
+
+    pandas would make floats of them: 3 would read 3.0, and of large numbers, as ids are, several would become one.
+
+    Args:
+        columns: by name; arrays, lists with None for what is missing, or Arrow columns.
+
+    >>> frame_of({"id": [2**53 + 1, None]})["id"].tolist()
+    [9007199254740993, <NA>]
+    """
+    import pandas as pd
+
+    return pd.DataFrame({name: _whole(values) for name, values in columns.items()})
 
 
 def read_csv(file: Any, *, delimiter: str = ",", encoding: str = "utf-8", text: Iterable[str] = ()) -> Any:
@@ -86,7 +116,7 @@ class RowError(DataError):
 
 
 @contextmanager
-def rows_of(indices: Sequence[int]) -> Iterator[None]:
+def rows_of(indices: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[None]:
     """Has a `RowError` about rows that were taken from a table, as for training, name the row of the table.
 
     >>> with rows_of([7, 9]):
@@ -108,6 +138,8 @@ class TabularFrame:
         cat_names: columns that hold categories.
         cont_names: columns that hold numbers.
         y_names: columns that are to be predicted; new rows may lack them.
+        numbers: which of all training rows these are, int64 (n,): of a stream a batch, or what is learned from. By default
+            0, 1, ...
 
     >>> to = TabularFrame(as_frame([{"age": 3}, {"age": 5}]), cont_names=["age"])
     >>> to["age"] = to["age"] * 2
@@ -116,9 +148,15 @@ class TabularFrame:
     """
 
     def __init__(
-        self, frame: Any, cat_names: Iterable[str] = (), cont_names: Iterable[str] = (), y_names: Iterable[str] = ()
+        self,
+        frame: Any,
+        cat_names: Iterable[str] = (),
+        cont_names: Iterable[str] = (),
+        y_names: Iterable[str] = (),
+        numbers: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.frame = frame.copy(deep=False)
+        self.numbers = np.arange(len(frame), dtype=np.int64) if numbers is None else numbers
         self._given = list(frame.columns)
         self.cat_names, self.cont_names, self.y_names = list(cat_names), list(cont_names), list(y_names)
 
@@ -140,6 +178,14 @@ class TabularFrame:
 
     def __setitem__(self, name: str, values: Any) -> None:
         self.frame[name] = values
+
+    def require_free(self, name: str, proc: object, what: str) -> None:
+        """Raises `ConfigError` if a column that a proc is about to make is one already that is named; `what` it is."""
+        if name in (*self.cat_names, *self.cont_names, *self.y_names):
+            raise ConfigError(
+                f"{type(proc).__name__} makes a column {name!r}, {what}, and there is one already among cat_names, cont_names "
+                "and y_names; rename it, or leave it out"
+            )
 
     def add_cat(self, name: str, values: Any) -> None:
         """Sets a column of categories, and has it be an input."""
@@ -202,9 +248,49 @@ def require_finite(name: str, values: Any) -> None:
         )
 
 
-def _values(table: Table, name: str) -> Any:
-    column = table.columns[name]
-    return column.to_pandas().to_numpy() if hasattr(column, "to_pandas") else column
+def _whole(values: Any) -> Any:
+    """Returns a column, of pandas' nullable type where it has whole numbers and misses some."""
+    import pandas as pd
+    import pyarrow
+
+    if hasattr(values, "to_pandas"):
+        return _of_arrow(values)
+    values = values.to_pylist() if hasattr(values, "to_pylist") else values
+    if not isinstance(values, list) and getattr(getattr(values, "dtype", None), "kind", "") != "O":
+        return values
+    if pd.api.types.infer_dtype(values, skipna=True) != "integer":
+        return values
+    try:
+        return _of_arrow(pyarrow.array(values, from_pandas=True))
+    except (OverflowError, pyarrow.ArrowException):  # beyond 64 bits
+        return pd.Series(values, dtype=object)
+
+
+def _of_arrow(column: Any) -> Any:
+    import pandas as pd
+    from pyarrow import types
+
+    if not types.is_integer(column.type) or not column.null_count:
+        return column.to_pandas()
+    dtype = pd.UInt64Dtype() if types.is_unsigned_integer(column.type) else pd.Int64Dtype()
+    return column.to_pandas(types_mapper=lambda kind: dtype)
+
+
+def _of_arrow_table(source: Any) -> Any:
+    import pyarrow
+
+    table = source if isinstance(source, pyarrow.Table) else pyarrow.table(source)
+    frame = table.to_pandas().reset_index(drop=True)
+    gaps = [name for name in frame.columns if table.column_names.count(name) == 1 and table.column(name).null_count]
+    return frame.assign(**{name: _of_arrow(table.column(name)) for name in gaps})
+
+
+def _of_dicts(rows: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    gaps = [name for name, column in frame.items() if column.dtype.kind == "f" and column.isna().any()]
+    return frame.assign(**frame_of({name: [row.get(name) for row in rows] for name in gaps}))
 
 
 def _as_dict(row: Any) -> dict[str, Any]:
@@ -214,7 +300,7 @@ def _as_dict(row: Any) -> dict[str, Any]:
                 f"a data frame of {len(row)} rows where one row is expected; give one (df.iloc[0]), or predict them all: "
                 "learn.get_preds(learn.dls.test_dl(df)), and of an export Predictor.predict_many(df)"
             )
-        row = row.iloc[0]
+        return {str(name): row[name].iloc[0] for name in row.columns}  # as a series all would be of one type
     if hasattr(row, "_asdict"):
         return row._asdict()
     if not isinstance(row, Mapping) and not is_row(row):

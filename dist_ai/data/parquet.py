@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import get_worker_info
 
+from dist_ai.core.randomness import sample_keys
 from dist_ai.data.collate import collate
 from dist_ai.data.orders import GroupOrder, RearrangedOrder
 from dist_ai.data.parquet_files import ParquetFiles
@@ -169,16 +170,30 @@ class ParquetData(Sequence[Row]):
         """
         return {name: _side_by_side(len(indices), parts) for name, parts in self._parts(indices).items()}
 
-    def sample(self, num_rows: int) -> dict[str, Any]:
-        """Returns about so many rows as `take` does: whole row groups from all over the files; all rows if there are fewer."""
-        sizes, begins = self._groups.num_rows, np.asarray(self._ends) - self._groups.num_rows
-        num_groups = (
-            len(sizes) if num_rows >= len(self) else max(1, min(len(sizes), num_rows // int(max(1, sizes.mean()))))
-        )
-        chosen = np.arange(num_groups) * len(sizes) // num_groups
-        return self.take(
-            np.concatenate([np.arange(begins[g], begins[g] + sizes[g]) for g in chosen.tolist()])[:num_rows]
-        )
+    def rows_all_over(self, num_rows: int) -> Indices:
+        """Returns the indices of so many rows, in order, from row groups all over the files; of all rows if there are fewer.
+
+        Each of 32 equal parts of the rows gives a share, from the row group in its middle, so that large row groups give more;
+        where these have too few rows there are more parts. The rows are drawn by a hash, so that no regularity of theirs is
+        met. Whoever takes them holds them and, as always, `buffer_bytes`.
+        """
+        sizes, total, num_parts = self._groups.num_rows, len(self), _PARTS_LOOKED_INTO
+        if num_rows >= total:
+            return np.arange(total)
+        while True:
+            middles = (2 * np.arange(num_parts) + 1) * total // (2 * num_parts)
+            chosen = np.bincount(np.searchsorted(self._ends, middles, side="right"), minlength=len(sizes))
+            if sizes[chosen > 0].sum() >= num_rows:
+                break
+            num_parts *= 2
+        nums = np.minimum(_shares(num_rows, chosen), sizes)
+        nums += _shares(num_rows - int(nums.sum()), np.where(chosen > 0, sizes - nums, 0))  # what small ones lack
+        begins = np.asarray(self._ends) - sizes
+        return np.concatenate([_drawn(begins[g], sizes[g], nums[g]) for g in np.flatnonzero(nums)])
+
+    def files_shared_with(self, other: ParquetData) -> list[str]:
+        """Returns the paths of files that are another data set's too."""
+        return self._groups.shared_with(other._groups)
 
     def _parts(self, rows: Indices) -> dict[str, list[tuple[Indices, Any]]]:
         """Returns the columns of rows in parts, one a row group: (places among the rows, values)."""
@@ -309,7 +324,21 @@ class ParquetData(Sequence[Row]):
 
 
 _LANES, _TRACKS, _MOST_LANES = 8, 4, 1 << 20
+_PARTS_LOOKED_INTO = 32
 _COLLATED = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float32}
+
+
+def _shares(num: int, weights: Indices) -> Indices:
+    """Divides a number in proportion to weights, none to a weight of 0; none gets more than its weight if the sum is enough."""
+    ends = np.cumsum(weights)
+    return np.diff(ends * num // max(1, int(ends[-1])), prepend=0)
+
+
+def _drawn(begin: int, size: int, num: int) -> Indices:
+    """Returns one number of each of `num` equal parts of begin, ..., begin + size - 1."""
+    edges = begin + np.arange(num + 1) * size // num
+    keys = sample_keys(seed=0, epoch=0, samples=edges[:-1])
+    return edges[:-1] + (keys % np.diff(edges).astype(np.uint64)).astype(np.int64)
 
 
 def _megabytes(size: float) -> str:

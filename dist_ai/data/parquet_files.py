@@ -118,6 +118,11 @@ class ParquetFiles:
         file = int(self.file_of[group])
         return f"row group {group - self._first_group[file]} of {self.paths[file]}"
 
+    def shared_with(self, other: ParquetFiles) -> list[str]:
+        """Returns the paths that are among another's too, of the same file system."""
+        theirs = set(other.paths) if self._here() == other._here() else set()
+        return [path for path in self.paths if path in theirs]
+
     def matching(self, pattern: str) -> npt.NDArray[np.bool_]:
         """Returns which row groups are in files whose name, or the end of whose path, matches a pattern such as ``valid-*``.
 

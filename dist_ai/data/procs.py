@@ -14,24 +14,31 @@ class Log1p(TabularProc):
             to[name] = np.expm1(to[name])
 ```
 
-They are dataclasses: their fields are their state, which an export holds and which is found again by the class's name.
+They are dataclasses: their fields are their state, which an export holds and which is found again by the class's name. A field
+with ``init=False`` is learned; one with ``metadata={"exported": False}`` is for training alone. Procs that are given to a table
+are not changed: it has its own, made of their other fields, which learn from its training rows.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
 from dist_ai.core.registry import Registry
+from dist_ai.data.categories import Categories, sorted_classes
 from dist_ai.data.frames import TabularFrame
 from dist_ai.data.transforms import NA
-from dist_ai.errors import ArtifactError, ConfigError, DataError
+from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["Categorify", "Proc", "TabularProc", "as_procs", "procs", "procs_from_plain", "sorted_classes"]
+__all__ = ["Categorify", "Proc", "TabularProc", "as_procs", "procs", "procs_from_plain"]
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 procs: Registry[type[TabularProc]] = Registry(
     "tabular proc",
@@ -64,7 +71,10 @@ class TabularProc:
         """Changes rows, of training or new ones, which may lack `y_names`."""
 
     def encodes_training(self, to: TabularFrame) -> None:
-        """Changes the training rows, after `setups` saw them; by default as any others."""
+        """Changes training rows, after `setups` saw them or some of them; by default as any others.
+
+        All of them at once, or a batch of a stream: `to.numbers` says which of all training rows they are.
+        """
         self.encodes(to)
 
     def decodes(self, to: TabularFrame) -> None:
@@ -86,8 +96,19 @@ class TabularProc:
             return {"proc": procs.name_of(type(self))}
         return {
             "proc": procs.name_of(type(self)),
-            **{each.name: getattr(self, each.name) for each in dataclasses.fields(self)},
+            **{
+                each.name: getattr(self, each.name)
+                for each in dataclasses.fields(self)
+                if each.metadata.get("exported", True)
+            },
         }
+
+    def _once(self, name: str, state: S, make: Callable[[S], T]) -> T:
+        """Returns what `make` makes of a column's state, made once: in a stream of batches it would cost more than its use."""
+        made: dict[str, tuple[S, T]] = self.__dict__.setdefault("_made", {})
+        if name not in made or made[name][0] is not state:
+            made[name] = state, make(state)
+        return made[name][1]
 
 
 Proc: TypeAlias = TabularProc | type[TabularProc]
@@ -95,7 +116,7 @@ Proc: TypeAlias = TabularProc | type[TabularProc]
 
 
 def as_procs(given: Iterable[Proc] | Proc) -> list[TabularProc]:
-    """Returns procs in the order in which they run; classes are made.
+    """Returns procs in the order in which they run: new ones, which have what those given were made with and learned nothing.
 
     Raises:
         ConfigError: something is no proc.
@@ -105,7 +126,14 @@ def as_procs(given: Iterable[Proc] | Proc) -> list[TabularProc]:
     for each in made:
         if not isinstance(each, TabularProc):
             raise ConfigError(f"{each!r:.100} is no proc: expected a TabularProc such as Categorify, or its class")
-    return sorted(made, key=lambda proc: proc.order)
+    return sorted(map(_anew, made), key=lambda proc: proc.order)
+
+
+def _anew(proc: TabularProc) -> TabularProc:
+    if not dataclasses.is_dataclass(proc):
+        return copy.deepcopy(proc)
+    given = {each.name: copy.deepcopy(getattr(proc, each.name)) for each in dataclasses.fields(proc) if each.init}
+    return type(proc)(**given)
 
 
 def procs_from_plain(data: Iterable[Mapping[str, Any]]) -> list[TabularProc]:
@@ -138,9 +166,13 @@ class Categorify(TabularProc):
     """Categories to numbers, 0 for what is missing and for what training did not see.
 
     Args:
-        classes: of each column, by name: `NA` first, then the categories; learned where a column has none here.
+        classes: of each column, by name, `NA` first, which is put there where it is not; learned where a column has none here.
 
     The categories are those of the training rows, sorted; of an ordered categorical of pandas, in its order.
+    In new rows 3, 3.0 and "3" are one category, as `Categories` says.
+
+    Raises:
+        ConfigError: `classes` has a category twice, or what is none.
 
     >>> from dist_ai.data.frames import as_frame
     >>> to = TabularFrame(as_frame({"a": "x"}), ["a"])
@@ -154,33 +186,26 @@ class Categorify(TabularProc):
 
     order: ClassVar[int] = 50
 
+    def __post_init__(self) -> None:
+        self.classes = {name: _with_na(name, classes) for name, classes in self.classes.items()}
+
     def setups(self, to: TabularFrame) -> None:
         """Learns the categories of each column."""
         for name in to.cat_names:
             if name not in self.classes:
-                self.classes[name] = [NA, *sorted_classes(to[name], name)]
+                self.classes[name] = [NA, *(each for each in sorted_classes(to[name], name) if each != NA)]
 
     def encodes(self, to: TabularFrame) -> None:
         """Numbers the categories, int64."""
         for name in to.cat_names:
-            to[name] = codes_of(to[name], self._index_of(name))
+            classes = self._of(name)
+            to[name] = self._once(name, classes, lambda listed: Categories(listed[1:])).codes(to[name])
 
     def decodes(self, to: TabularFrame) -> None:
         """Returns the categories of numbers, None for 0."""
         for name in to.cat_names:
             classes = np.array([None, *self._of(name)[1:]], dtype=object)
             to[name] = classes[to[name].to_numpy()]
-
-    def _index_of(self, name: str) -> Any:
-        """Returns the categories as an index, made once: in a stream of batches it would cost more than the look-up."""
-        import pandas as pd
-
-        known: dict[str, tuple[list[Any], Any]] = self.__dict__.setdefault("_indexes", {})
-        classes = self._of(name)
-        if name not in known or known[name][0] is not classes:
-            whole = len(classes) > 1 and all(type(each) is int for each in classes[1:])
-            known[name] = classes, pd.Index(classes[1:], dtype="int64" if whole else object)
-        return known[name][1]
 
     def _of(self, name: str) -> list[Any]:
         if name not in self.classes:
@@ -190,44 +215,17 @@ class Categorify(TabularProc):
         return self.classes[name]
 
 
-def codes_of(column: Any, known: Any) -> Any:
-    """Returns the place of each value of a column in the index `known`, from 1, int64; 0 where it is missing or not there."""
-    import pandas as pd
-
-    values = column.astype(object).where(column.notna(), None) if hasattr(column.dtype, "categories") else column
-    # Whole numbers are looked up as such, at a tenth of the cost of Python's.
-    are_numbers = getattr(values.dtype, "kind", "O") in "iu" and known.dtype != object
-    found = known.get_indexer(pd.Index(values if are_numbers else values.astype(object)))
-    return np.where(column.isna(), -1, found).astype(np.int64) + 1
-
-
-def sorted_classes(column: Any, name: str) -> list[Any]:
-    """Returns the categories of a column in their order, as Python's values.
-
-    Raises:
-        DataError: they are of several types, or of one that no file can hold; names the column.
-    """
-    try:
-        seen = column.dropna().unique()
-    except TypeError as error:  # lists, dicts and the like
-        one = type(column.dropna().iloc[0]).__name__
-        raise DataError(
-            f"column {name!r} holds values of type {one}, which are no categories; expected text, whole numbers, or yes and no"
-        ) from error
-    values = [value.item() if isinstance(value, np.generic) else value for value in list(seen)]
-    kinds = {bool: "yes or no", str: "text", int: "numbers", float: "numbers"}
-    found = {kinds.get(type(value), type(value).__name__) for value in values}
-    if len(found) > 1:
-        examples = {kinds.get(type(value), type(value).__name__): value for value in values}
-        shown = ", ".join(f"{kind} ({examples[kind]!r:.40})" for kind in sorted(found))
-        raise DataError(
-            f"column {name!r} holds values of several types: {shown}; make them one, such as text with .astype(str)"
-        )
-    if found - set(kinds.values()):
-        raise DataError(
-            f"column {name!r} holds values of type {found.pop()} ({values[0]!r:.40}), which are no categories; expected text, "
-            "whole numbers, or yes and no. Dates become them with add_datepart"
-        )
-    if hasattr(column.dtype, "categories") and column.dtype.ordered:
-        return [value for value in column.dtype.categories.tolist() if value in set(values)]
-    return sorted(values)
+def _with_na(name: str, classes: Iterable[Any]) -> list[Any]:
+    listed = [each.item() if isinstance(each, np.generic) else each for each in classes]
+    where = f"Categorify: the classes of column {name!r}"
+    for each in listed:
+        if not isinstance(each, bool | int | float | str) or each != each:
+            raise ConfigError(f"{where} have {each!r:.60}; expected text, numbers, or yes and no")
+    listed = listed if listed[:1] == [NA] else [NA, *listed]
+    seen: set[Any] = set()
+    for each in listed:
+        if each in seen:
+            hint = ", which stands for what is missing and comes first" if each == NA else "; each is there once"
+            raise ConfigError(f"{where} have {each!r} twice{hint}")
+        seen.add(each)
+    return listed

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dist_ai.core.transform import Pipeline, Transform
@@ -146,6 +147,7 @@ class ReadRows(Transform):
 
     def __post_init__(self) -> None:
         self._procs: list[TabularProc] = procs_from_plain(self.procs)
+        self._learned: list[TabularProc] = []
 
     @classmethod
     def fitted(cls, to: TabularFrame, procs: Sequence[TabularProc]) -> tuple[ReadRows, TabularFrame]:
@@ -156,17 +158,42 @@ class ReadRows(Transform):
             procs: in their order; they learn in place.
         """
         given = list(to.cat_names), list(to.cont_names)
-        to = TabularFrame(to.frame, *given, to.y_names)
+        to = TabularFrame(to.frame, *given, to.y_names, to.numbers)
         for proc in procs:
             proc.setups(to)
             proc.encodes_training(to)
-        return cls(*given, [proc.to_plain() for proc in procs], to.cat_names, to.cont_names), to
+        reader = cls(*given, [proc.to_plain() for proc in procs], to.cat_names, to.cont_names)
+        reader._learned = list(procs)
+        return reader, to
 
     def process(self, frame: Any) -> TabularFrame:
         """Returns rows as the procs make them."""
         to = TabularFrame(frame, self.cat_names, self.cont_names)
         for proc in self._procs:
             proc.encodes(to)
+        return self._checked(to)
+
+    def process_training(self, frame: Any, y_names: Sequence[str], numbers: npt.NDArray[np.int64]) -> TabularFrame:
+        """Returns rows of those that the procs learned from, or learned from some of, as the procs make them.
+
+        Args:
+            frame: the rows.
+            y_names: the columns to predict.
+            numbers: which of all training rows they are, int64 (n,).
+
+        Raises:
+            ConfigError: the reader is not the one that `fitted` returned: what is for training alone is in no file.
+        """
+        if len(self._learned) < len(self.procs):
+            raise ConfigError(
+                "training rows are prepared by the reader that learned from them, and this one is another"
+            )
+        to = TabularFrame(frame, self.cat_names, self.cont_names, y_names, numbers)
+        for proc in self._learned:
+            proc.encodes_training(to)
+        return self._checked(to)
+
+    def _checked(self, to: TabularFrame) -> TabularFrame:
         if (to.cat_names, to.cont_names) != (self.seen_cats, self.seen_conts):
             raise ConfigError(
                 f"the procs make {to!r} of new rows and made others of the training rows: cat_names={self.seen_cats}, "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -175,7 +176,8 @@ class Table(Sequence[Row]):
             text: columns whose values stay text: "007" is 7 otherwise.
             filesystem: a `pyarrow.fs.FileSystem` on which `file` is a path.
 
-        An empty field is missing in a column of numbers and "" in one of text; "NA" and "null" are text like any other.
+        An empty field is missing in a column of numbers and "" in one of text; "NA" and "null" are text like any other. Whole
+        numbers have up to 64 bits; larger ones become floats, of which several are one: as ids, name their column in `text`.
 
         Raises:
             ConfigError: there is no such encoding.
@@ -186,20 +188,25 @@ class Table(Sequence[Row]):
 
         require_encoding(encoding)
 
-        options = {
-            "parse_options": csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            "read_options": csv.ReadOptions(autogenerate_column_names=not header, encoding=encoding),
-            "convert_options": csv.ConvertOptions(
-                null_values=[""],
-                include_columns=list(columns) if columns is not None else None,
-                column_types=dict.fromkeys(text, pyarrow.string()),
-            ),
-        }
+        wanted = list(columns) if columns is not None else None
+        types = dict.fromkeys(text, pyarrow.string())
 
-        def read() -> Any:
+        def read_as(types: dict[str, Any]) -> Any:
             files, path = _existing(file, filesystem)
             with files.open_input_stream(path) as stream:
-                return csv.read_csv(stream, **options)
+                return csv.read_csv(
+                    stream,
+                    parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                    read_options=csv.ReadOptions(autogenerate_column_names=not header, encoding=encoding),
+                    convert_options=csv.ConvertOptions(null_values=[""], include_columns=wanted, column_types=types),
+                )
+
+        def read() -> Any:
+            table, found = read_as(types), dict(types)
+            for name in _floats_from(2.0**63, table):  # pyarrow takes no number for one of 64 bits without a sign
+                with suppress(pyarrow.ArrowInvalid):  # they are fractions, or larger still
+                    table, found = read_as({**found, name: pyarrow.uint64()}), {**found, name: pyarrow.uint64()}
+            return table
 
         try:
             table = _read(read, file, "CSV", hint=_of_encoding)
@@ -440,6 +447,14 @@ def _existing(file: str | Path, filesystem: Any) -> tuple[Any, str]:
     if files.get_file_info(path).type == fs.FileType.NotFound:
         raise DataError(f"no file at {file}")
     return files, path
+
+
+def _floats_from(least: float, table: Any) -> list[str]:
+    """Returns the names of the columns of floats of which one is as large."""
+    from pyarrow import compute, types
+
+    floats = [(field.name, table.column(i)) for i, field in enumerate(table.schema) if types.is_floating(field.type)]
+    return [name for name, column in floats if (compute.max(column).as_py() or 0.0) >= least]
 
 
 def _read(read: Any, file: str | Path, kind: str, *, hint: Callable[[str], str] = lambda _: "") -> Any:

@@ -21,7 +21,7 @@ from dist_ai.data.targets import target_pipeline, target_tensor
 from dist_ai.distributed.environment import current_world
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["TabularPandas", "names_of", "splits_of"]
+__all__ = ["TabularPandas", "names_of", "require_apart", "splits_of"]
 
 L = TypeVar("L", bound=DataLoaders)
 
@@ -31,7 +31,8 @@ class TabularPandas:
 
     Args:
         df: a data frame, an Arrow table, a `Table` or a list of dicts. It is not changed.
-        procs: what prepares the columns, such as ``[Categorify, FillMissing, Normalize]``, in whatever order.
+        procs: what prepares the columns, such as ``[Categorify, FillMissing, Normalize]``, in whatever order; those given are
+            not changed.
         cat_names: columns that hold categories.
         cont_names: columns that hold numbers.
         y_names: the column, or columns, to predict; without, there are no targets.
@@ -64,7 +65,7 @@ class TabularPandas:
         self.frame = as_frame(df)
         self.y_names = names_of(y_names)
         given = names_of(cat_names), names_of(cont_names)
-        _require_apart(*given, self.y_names)
+        require_apart(*given, self.y_names)
         if not len(self.frame):
             raise DataError("no rows: the table is empty, and there is nothing to learn from")
         self.splits = (
@@ -226,7 +227,8 @@ def splits_of(
     return RandomSplitter(share, seed)(range(len(frame)))
 
 
-def _require_apart(cat_names: list[str], cont_names: list[str], y_names: list[str]) -> None:
+def require_apart(cat_names: list[str], cont_names: list[str], y_names: list[str]) -> None:
+    """Raises `ConfigError` if a column is named twice, as of what and of what else, or if there are no inputs."""
     listed = [*cat_names, *cont_names, *y_names]
     if twice := sorted({name for name in listed if listed.count(name) > 1}):
         where = [

@@ -21,7 +21,7 @@ from dist_ai.data.frames import read_csv
 from dist_ai.data.loaders import check_options
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
-from dist_ai.data.tabular import names_of, splits_of
+from dist_ai.data.tabular import names_of, require_apart, splits_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split
 from dist_ai.tabular.procs import FillMissing, Normalize
@@ -125,14 +125,17 @@ class TabularDataLoaders(DataLoaders):
         return cls.from_df(read_csv(csv, delimiter=delimiter, encoding=encoding, text=text), **options)
 
     @classmethod
-    def from_parquet(cls, path: str | Path, **options: Unpack[TabularOptions]) -> Self:
+    def from_parquet(
+        cls, path: str | Path, *, columns: Iterable[str] | None = None, **options: Unpack[TabularOptions]
+    ) -> Self:
         """Returns loaders of a Parquet file, or a folder of them, that fits into memory.
 
         Args:
-            path: the file or folder, or its address; only the columns that are named are read.
+            path: the file or folder, or its address.
+            columns: read only these; by default all, since procs may look at columns that are not named.
             options: see `TabularOptions`.
         """
-        return cls.from_df(Table.from_parquet(path), **options)
+        return cls.from_df(Table.from_parquet(path, columns=columns), **options)
 
     @classmethod
     def from_parquet_stream(
@@ -151,28 +154,37 @@ class TabularDataLoaders(DataLoaders):
             train, valid: the files for training and for validation, which must be others: a file, a folder, or several, or
                 their addresses; see `ParquetData`, which also says how rows are shuffled. Without `valid` nothing is validated.
             other_names: further columns that procs look at, such as that of `DateParts`.
-            fit_rows: about so many training rows, of row groups all over the files, are what the procs learn from; they have to
+            fit_rows: so many training rows, of row groups all over the files, are what the procs learn from; they have to
                 fit into memory. A category that these do not have counts as unknown.
             buffer_bytes: decoded rows that each process holds.
             options: see `RowOptions`; here `cat_names` and `cont_names` are not guessed.
+
+        Raises:
+            ConfigError: there are no inputs, a column is named twice, or a file is for training and for validation.
+            DataError: no `y_names`, or what `ParquetData` raises and, of the rows that are learned from, `from_df`.
         """
         check_options(options, RowOptions)
         rest = dict[str, Any](options)
         names = _targets(rest.pop("y_names", ()))
         cats, conts = names_of(rest.pop("cat_names", ())), names_of(rest.pop("cont_names", ()))
-        if not cats and not conts:
-            raise ConfigError("neither cat_names nor cont_names are given: there is nothing to predict from")
-        columns = [*cats, *conts, *names_of(other_names), *names]
+        require_apart(cats, conts, names)
+        fit_rows = _rows_to_learn_from(fit_rows)
+        columns = list(dict.fromkeys([*cats, *conts, *names_of(other_names), *names]))
         data = ParquetData(train, columns=columns, buffer_bytes=buffer_bytes)
         procs, y_block = rest.pop("procs", _PROCS), rest.pop("y_block", None)
-        if fit_rows < 1:
-            raise ConfigError(f"fit_rows={fit_rows}: expected a number of rows to learn from, at least 1")
         rows = RowStream.fitted(data, procs, cats, conts, names, y_block, fit_rows=fit_rows)
         held_out = None if valid is None else rows.new(ParquetData(valid, columns=columns, buffer_bytes=buffer_bytes))
         return cls.from_dsets(rows, held_out, n_inp=1, **rest)
 
 
 _PROCS = (Categorify, FillMissing, Normalize)
+
+
+def _rows_to_learn_from(fit_rows: Any) -> int:
+    is_number = isinstance(fit_rows, int | float) and not isinstance(fit_rows, bool)
+    if not is_number or not fit_rows >= 1 or not float(fit_rows).is_integer():  # 1e6 is one
+        raise ConfigError(f"fit_rows={fit_rows!r}: expected a number of rows to learn from, at least 1")
+    return int(fit_rows)
 
 
 def _targets(y_names: Sequence[str] | str) -> list[str]:

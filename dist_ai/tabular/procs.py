@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from dist_ai.core.randomness import sample_keys
+from dist_ai.data.categories import Categories
 from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
 from dist_ai.data.procs import TabularProc
 from dist_ai.errors import ConfigError, DataError, did_you_mean
@@ -35,6 +36,7 @@ class FillMissing(TabularProc):
     New rows may lack numbers where no training row did: they are filled alike, without a mark, which the model does not know.
 
     Raises:
+        ConfigError: there is a column ``<name>_na`` already.
         DataError: a column has no number in any training row, or an infinite one.
     """
 
@@ -67,6 +69,7 @@ class FillMissing(TabularProc):
                 raise DataError(f"column {name!r} has no number in any training row; leave it out of cont_names")
             self.fills[name] = self._fill(name, there)
             if len(there) < len(numbers) and self.add_col:
+                to.require_free(f"{name}_na", self, f"where {name!r} has no number (not with add_col=False)")
                 self.marked.append(name)
 
     def encodes(self, to: TabularFrame) -> None:
@@ -81,8 +84,9 @@ class FillMissing(TabularProc):
     def decodes(self, to: TabularFrame) -> None:
         """Takes out what was filled in, where it was marked."""
         for name in self.marked:
-            to[name] = to[name].where(to[f"{name}_na"] != True)  # noqa: E712  # an unknown mark is None
-            to.drop(f"{name}_na")
+            if f"{name}_na" in to:  # or else a proc that came later has replaced it
+                to[name] = to[name].where(to[f"{name}_na"] != True)  # noqa: E712  # an unknown mark is None
+                to.drop(f"{name}_na")
 
     def _fill(self, name: str, there: Any) -> float:
         if self.fill_strategy == "constant":
@@ -114,8 +118,11 @@ class Normalize(TabularProc):
             numbers = numbers[~np.isnan(numbers)]
             if not len(numbers):
                 raise DataError(f"column {name!r} has no number in any training row; leave it out of cont_names")
-            self.means[name] = float(numbers.mean())
-            self.stds[name] = float(numbers.std()) + 1e-7
+            low, high = float(numbers.min()), float(numbers.max())
+            # Such as 0.3 and 0.1 + 0.2: they are the same, but for how they were computed.
+            same = high - low <= 8 * np.finfo(np.float64).eps * max(abs(low), abs(high))
+            self.means[name] = low if same else float(numbers.mean())
+            self.stds[name] = 1.0 if same else float(numbers.std()) or 1.0
 
     def encodes(self, to: TabularFrame) -> None:
         """Scales the numbers."""
@@ -133,6 +140,8 @@ class Normalize(TabularProc):
 @dataclass
 class RareCategories(TabularProc):
     """Folds categories that few training rows have into one, which categories that come later join too.
+
+    What stays is text afterwards, as the column has it that was learned from: 3 as "3".
 
     Args:
         min_count: rows that a category needs to stay.
@@ -160,9 +169,12 @@ class RareCategories(TabularProc):
     def encodes(self, to: TabularFrame) -> None:
         """Folds the rare ones; their column becomes one of text."""
         for column, kept in self.kept.items():
-            values = to[column].astype(object)
-            text = values.map(str, na_action="ignore")
-            to[column] = text.where(values.isin(kept) | values.isna(), self.name)
+            known, text = self._once(column, kept, self._known)
+            lacking = to[column].isna().to_numpy()
+            to[column] = np.where(lacking, None, text[known.codes(to[column])])
+
+    def _known(self, kept: list[Any]) -> tuple[Categories, Any]:
+        return Categories(kept), np.array([self.name, *map(str, kept)], dtype=object)
 
 
 @dataclass
@@ -171,17 +183,20 @@ class TargetEncode(TabularProc):
 
     Args:
         columns: which columns; by default all of `cat_names`.
-        folds: a training row's number is the mean over the rows of the other folds, so it never knows its own target.
+        folds: a training row's number is the mean over the rows of the other folds, so it never knows its own target. The fold
+            is a hash of the row's place among the training rows: of a stream, of its number in the files.
         smooth: rows of the overall mean that are added to each category, so that a rare one does not stand for its few rows.
         replace: whether the category itself is no longer an input.
         seed: of the folds.
         means: of each category, by column; learned. Missing ones are under "", and others have the overall mean.
         overall: the mean of all training rows; learned.
+        out_of_fold: of each column, the mean of each category without each fold, (folds, categories + 1); the first is that of
+            all the rows of the other folds. For training alone, and not exported.
 
     Numbers, or two classes of which the one that is sorted last counts 1. The new columns are ``<name>_mean``.
 
     Raises:
-        ConfigError: there is no target, several, or one of more than two classes.
+        ConfigError: there is no target, several, or one of more than two classes, or a column ``<name>_mean`` already.
     """
 
     columns: list[str] | None = None
@@ -191,6 +206,9 @@ class TargetEncode(TabularProc):
     seed: int = 0
     means: dict[str, list[tuple[Any, float]]] = field(default_factory=dict, init=False)
     overall: float = field(default=0.0, init=False)
+    out_of_fold: dict[str, Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False, metadata={"exported": False}
+    )
 
     order: ClassVar[int] = 40
 
@@ -205,36 +223,50 @@ class TargetEncode(TabularProc):
         target = _as_numbers(to)
         self.overall = float(target.mean())
         self.columns = list(to.cat_names) if self.columns is None else self.columns
+        fold = self._folds_of(to)
         for name in self.columns:
-            self.means[name] = list(self._means(_keys(to, name), target).items())
+            to.require_free(f"{name}_mean", self, f"the mean of the target in each category of {name!r}")
+            codes, categories = _keys(to, name).factorize()
+            places, size = fold * len(categories) + codes, (self.folds, len(categories))
+            sums = np.bincount(places, target, self.folds * len(categories)).reshape(size)
+            counts = np.bincount(places, minlength=self.folds * len(categories)).reshape(size)
+            means = self._means(sums.sum(0), counts.sum(0), self.overall)[1:]
+            self.means[name] = list(zip(categories.tolist(), means.tolist(), strict=True))
+            # Added up without the fold, and not subtracted from the whole: what is left of rounding would tell the target.
+            self.out_of_fold[name] = np.stack(
+                [
+                    self._means(np.delete(sums, k, 0).sum(0), np.delete(counts, k, 0).sum(0), self.overall)
+                    for k in range(self.folds)
+                ]
+            )
 
     def encodes(self, to: TabularFrame) -> None:
         """Adds the mean of each row's category."""
         for name, pairs in self.means.items():
-            known = dict(pairs)
-            self._add(to, name, _keys(to, name).map(known).fillna(self.overall).to_numpy(dtype=np.float64))
+            categories, means = self._once(name, pairs, self._known)
+            self._add(to, name, means[categories.codes(_keys(to, name))])
 
     def encodes_training(self, to: TabularFrame) -> None:
         """Adds for each training row the mean over the rows of the other folds."""
-        target = _as_numbers(to)
-        keys = sample_keys(seed=self.seed, epoch=0, samples=np.arange(len(to), dtype=np.int64))
-        fold = (np.asarray(keys).astype(np.uint64) % np.uint64(self.folds)).astype(np.int64)
-        for name in self.means:
-            categories, values = _keys(to, name), np.full(len(to), self.overall)
-            for k in range(self.folds):
-                others, own = fold != k, fold == k
-                if others.any() and own.any():
-                    means = self._means(categories[others], target[others])
-                    values[own] = categories[own].map(means).fillna(float(target[others].mean())).to_numpy()
-            self._add(to, name, values)
+        fold = self._folds_of(to)
+        for name, pairs in self.means.items():
+            categories, _ = self._once(name, pairs, self._known)
+            self._add(to, name, self.out_of_fold[name][fold, categories.codes(_keys(to, name))])
 
-    def _means(self, categories: Any, target: Any) -> dict[Any, float]:
-        import pandas as pd
+    def _folds_of(self, to: TabularFrame) -> Any:
+        keys = sample_keys(seed=self.seed, epoch=0, samples=to.numbers)
+        return (keys % np.uint64(self.folds)).astype(np.int64)
 
-        grouped = pd.Series(target, index=categories.index).groupby(categories, sort=False)
-        sums, counts = grouped.sum(), grouped.count()
-        means = (sums + self.smooth * float(target.mean())) / (counts + self.smooth)
-        return {key: float(mean) for key, mean in zip(means.index.tolist(), means, strict=True)}
+    def _known(self, pairs: list[tuple[Any, float]]) -> tuple[Categories, Any]:
+        """Returns the categories of a column, and the mean of all rows and then of each."""
+        return Categories([key for key, _ in pairs]), np.array([self.overall, *(mean for _, mean in pairs)])
+
+    def _means(self, sums: Any, counts: Any, without: float) -> Any:
+        """Returns the mean of all rows and then those of the categories; `without` where there is no row at all."""
+        overall = sums.sum() / counts.sum() if counts.sum() else without
+        weights = counts + self.smooth
+        means = (sums + self.smooth * overall) / np.where(weights > 0, weights, 1)
+        return np.r_[overall, np.where(counts > 0, means, overall)]
 
     def _add(self, to: TabularFrame, name: str, values: Any) -> None:
         to.add_cont(f"{name}_mean", values)
@@ -257,12 +289,22 @@ class DateParts(TabularProc):
         time: also hour, minute and second.
 
     ``Elapsed`` (seconds since 1970) becomes a number, the others categories. A missing date has no parts.
+
+    Raises:
+        ConfigError: there is a column of a part's name already.
     """
 
     columns: list[str]
     time: bool = False
 
     order: ClassVar[int] = 10
+
+    def setups(self, to: TabularFrame) -> None:
+        """Learns nothing; raises if there is a column of a part's name already."""
+        for name in self.columns:
+            prefix, parts = date_parts(name, time=self.time)
+            for part in parts:
+                to.require_free(f"{prefix}{part}", self, f"a part of {name!r}")
 
     def encodes(self, to: TabularFrame) -> None:
         """Adds the parts."""

@@ -130,6 +130,27 @@ def test_rows_read_as_those_of_a_table_in_memory(folder: Path):
     assert data.column("number") == list(range(NUM_ROWS))
 
 
+def test_rows_to_learn_from_come_from_row_groups_all_over_the_files(tmp_path: Path, reads: list[Any]):
+    numbers = np.arange(5000)
+    parquet.write_table(pa.table({"n": numbers, "hour": numbers % 10}), tmp_path / "1.parquet", row_group_size=25)
+    parquet.write_table(pa.table({"n": numbers + 5000, "hour": numbers % 10}), tmp_path / "2.parquet")
+    data = ParquetData(tmp_path)  # 200 row groups of 25 rows, and one of 5000
+    for num_rows in (1, 10, 31, 500, 2000, 5300, 9990, 10_000, 20_000):
+        rows = data.rows_all_over(num_rows)
+        assert len(np.unique(rows)) == len(rows) == min(num_rows, 10_000)
+        assert (np.sort(rows) == rows).all()
+        assert rows[0] >= 0
+        assert rows[-1] < 10_000
+    few = data.rows_all_over(320)
+    assert np.mean(few < 5000) == 0.5
+    assert (np.bincount(few % 10, minlength=10) > 15).all()  # though every tenth row has the same hour
+    assert data.take(few)["n"].tolist() == few.tolist()
+    assert len({group for group, _ in reads}) == 17
+    assert (data.rows_all_over(20_000) == np.arange(10_000)).all()
+    one = ParquetData(tmp_path / "2.parquet")
+    assert one.rows_all_over(1000) == pytest.approx(np.arange(1000) * 5 + 2, abs=2)
+
+
 def test_it_says_where_a_row_is_and_how_it_is_read(folder: Path):
     data = ParquetData(folder, columns=["number"])
     assert repr(data[95]) == f"Row(4 in row group 0 of {folder}/part-2.parquet)"

@@ -147,6 +147,17 @@ def test_csv_keeps_text_that_pandas_would_take_for_a_missing_value(tmp_path: Pat
     assert Table.from_csv(tmp_path / "t.csv", header=False).names == ["f0", "f1", "f2", "f3"]
 
 
+def test_whole_numbers_of_a_csv_file_have_64_bits_with_or_without_a_sign(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(
+        f"id,x,y,n\n{2**63 + 1},1e20,{2**64 + 1},-1\n{2**63 + 2},0.5,1,\n,,,9007199254740993\n"
+    )
+    table = Table.from_csv(tmp_path / "t.csv")
+    assert table.column("id") == [2**63 + 1, 2**63 + 2, None]
+    assert table.column("x") == [1e20, 0.5, None]
+    assert table.column("y") == [2.0**64, 1.0, None]
+    assert table.column("n") == [-1, None, 2**53 + 1]
+
+
 def test_a_file_that_is_no_table_is_named(tmp_path: Path):
     (tmp_path / "t").write_text("a,b\n1\n")
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / 't'} cannot be read as CSV: ")):

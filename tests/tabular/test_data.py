@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow
 import pytest
 import torch
+from pyarrow import csv, parquet
 from tables import CATS, CONTS, people, people_learner, people_loaders
 
 from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
@@ -115,6 +116,41 @@ def test_any_kind_of_table_gives_the_same_batches(tmp_path: Path) -> None:
         assert row.cats.tolist() == expected[0].cats.tolist()
         torch.testing.assert_close(row.conts, expected[0].conts)
         assert y.tolist() == expected[1].tolist()
+
+
+def test_only_the_columns_that_are_asked_for_are_read_of_a_parquet_file(tmp_path: Path) -> None:
+    people().assign(note=[["any"]] * 120).to_parquet(tmp_path / "rows.parquet")
+    dls = TabularDataLoaders.from_parquet(tmp_path / "rows.parquet", columns=["job", "hours", "rich"], y_names="rich")
+    assert list(dls.train_ds.frame.columns) == ["job", "hours", "rich"]
+    assert dls.recipe.reads_tables.seen_cats == ["job"]
+
+
+def test_large_ids_stay_apart_where_one_is_missing_and_show_as_whole_numbers(tmp_path: Path) -> None:
+    ids = pyarrow.table({"id": [2**53, 2**53 + 1, None, 3, 3], "y": [0.5, 1.5, 2.5, 3.5, 4.5]})
+    parquet.write_table(ids, tmp_path / "rows.parquet", row_group_size=2)
+    csv.write_csv(ids, tmp_path / "rows.csv")
+    names = {"cat_names": "id", "cont_names": (), "y_names": "y", "procs": Categorify, "bs": 5}
+    for dls in (
+        TabularDataLoaders.from_df(ids, valid_pct=0, **names),
+        TabularDataLoaders.from_df(ids.to_pylist(), valid_pct=0, **names),
+        TabularDataLoaders.from_csv(tmp_path / "rows.csv", valid_pct=0, **names),
+        TabularDataLoaders.from_parquet(tmp_path / "rows.parquet", valid_pct=0, **names),
+        TabularDataLoaders.from_parquet_stream(tmp_path / "rows.parquet", num_workers=0, **names),
+    ):
+        reader = dls.recipe.reads_tables
+        assert list(map(repr, reader.classes["id"])) == ["'#na#'", "3", "9007199254740992", "9007199254740993"]
+        [(row, _)] = list(dls.train)
+        assert sorted(row.cats[:, 0].tolist()) == [0, 1, 1, 2, 3]
+        assert reader.read([{"id": 2**53 + 1}, {"id": "3"}, {"id": 4}]).rows.cats.tolist() == [[3], [1], [0]]
+
+
+def test_ids_of_64_bits_without_a_sign_are_categories() -> None:
+    ids = [{"id": 2**63 + 1, "y": 0.5}, {"id": 2**64 - 1, "y": 1.5}, {"id": 7, "y": 2.5}]
+    for table in (ids, pyarrow.Table.from_pylist(ids, pyarrow.schema([("id", pyarrow.uint64()), ("y", "float64")]))):
+        to = TabularPandas(table, Categorify, "id", (), "y")
+        assert to.classes == {"id": ["#na#", 7, 2**63 + 1, 2**64 - 1]}
+        assert to.train.rows.cats.tolist() == [[2], [3], [1]]
+        assert to.process([{"id": 2**63 + 1}, {"id": 8}, {"id": None}]).rows.cats.tolist() == [[2], [0], [0]]
 
 
 def test_columns_are_told_apart_where_nobody_says() -> None:

@@ -68,6 +68,17 @@ def test_numbers_are_scaled_and_come_back() -> None:
     assert to["x"].tolist() == [10_000.0, 20_000.0, 60_000.0]
 
 
+def test_a_column_that_is_the_same_everywhere_becomes_0_and_a_small_scale_becomes_1() -> None:
+    train = pd.DataFrame({"same": [1e9 + 0.1] * 1001, "sum": [0.3, 0.1 + 0.2] * 500 + [0.3]})
+    train["small"] = np.arange(1001) * 1e-12
+    proc = Normalize()
+    proc.setups(TabularFrame(train, cont_names=list(train)))
+    to = encoded(proc, train, cont_names=list(train))
+    assert to["same"].tolist() == [0.0] * 1001
+    assert to["sum"].tolist() == pytest.approx([0.0] * 1001, abs=1e-15)
+    assert to["small"].std(ddof=0) == pytest.approx(1)
+
+
 def test_rare_categories_and_new_ones_become_one() -> None:
     train = pd.DataFrame({"kind": ["a"] * 12 + ["b", "c", None], "all": ["x"] * 15})
     proc = RareCategories(10)
@@ -76,6 +87,65 @@ def test_rare_categories_and_new_ones_become_one() -> None:
     to = encoded(proc, new, cat_names=["kind", "all"])
     assert to["kind"].fillna("missing").tolist() == ["a", "#rare#", "#rare#", "missing"]
     assert to["all"].tolist() == ["x", "x", "x", "new"]
+
+
+def test_a_category_is_itself_whatever_type_its_column_is_of() -> None:
+    floats = pd.DataFrame({"zip": [1.0, 1.0, 1.0, 2.0, np.nan], "y": np.arange(5) + 0.5})
+    for procs in ([Categorify], [RareCategories(2), Categorify], [TargetEncode, Categorify]):
+        to = TabularPandas(floats, procs, "zip", (), "y")
+        known = to.train.rows.cats[0].tolist()
+        assert known != [0]
+        encoded = [to.process([{"zip": value}]).rows for value in (1.0, 1, "1", "1.0")]
+        assert [rows.cats[0].tolist() for rows in encoded] == [known] * 4
+        assert len({tuple(rows.conts[0].tolist()) for rows in encoded}) == 1
+
+
+def test_procs_that_are_given_to_several_tables_learn_from_each_alone() -> None:
+    a = pd.DataFrame({"kind": ["x", "y", "x"], "n": [1.0, None, 3.0], "y": [0.5, 1, 2]})
+    b = pd.DataFrame({"kind": ["p", "q", "p"], "n": [10.0, 20.0, 60.0], "y": [0.5, 1, 2]})
+    procs = [Categorify({"y2": ["q"]}), FillMissing(), Normalize(), TargetEncode(smooth=1), RareCategories(2)]
+    first, *_ = tables = [TabularPandas(each, procs, "kind", "n", "y") for each in (a, b, a)]
+    expected = [
+        TabularPandas(
+            each, [Categorify, FillMissing, Normalize, TargetEncode(smooth=1), RareCategories(2)], "kind", "n", "y"
+        )
+        for each in (a, b, a)
+    ]
+    assert [to.classes for to in tables] == [to.classes for to in expected]
+    assert all(one.xs.equals(other.xs) for one, other in zip(tables, expected, strict=True))
+    assert procs == [Categorify({"y2": ["q"]}), FillMissing(), Normalize(), TargetEncode(smooth=1), RareCategories(2)]
+    assert next(proc for proc in first.reader.procs if proc["proc"] == "Categorify")["classes"]["y2"] == ["#na#", "q"]
+
+
+def test_marks_that_were_replaced_by_their_target_are_shown_without() -> None:
+    frame = pd.DataFrame({"kind": ["x", "y"] * 6, "n": [1.0, None, 3.0] * 4, "y": np.arange(12) + 0.5})
+    to = TabularPandas(frame, [FillMissing, TargetEncode(replace=True), Categorify, Normalize], "kind", "n", "y")
+    assert to.show(3)["n"].tolist() == [1.0, 2.0, 3.0]
+    assert list(to.show(3).columns) == ["n", "kind_mean", "n_na_mean", "y"]
+
+
+@pytest.mark.parametrize("given", [{"cat_names": ["n_na", "kind"]}, {"cont_names": ["n", "n_na"]}, {"y_names": "n_na"}])
+def test_a_column_that_a_proc_would_overwrite_is_named(given: dict[str, Any]) -> None:
+    frame = pd.DataFrame({"kind": ["x", "y"] * 6, "n": [1.0, None, 3.0] * 4, "n_na": np.arange(12) % 3 + 0.5})
+    frame["y"], frame["kind_mean"], frame["when"], frame["whenDay"] = np.arange(12) + 0.5, 1.0, "2020-02-01", 3
+    names = {"cat_names": ["kind"], "cont_names": ["n"], "y_names": "y"}
+    message = (
+        r"FillMissing makes a column 'n_na', where 'n' has no number \(not with add_col=False\), and there is one already among "
+        "cat_names, cont_names and y_names; rename it, or leave it out"
+    )
+    with pytest.raises(ConfigError, match=message):
+        TabularPandas(frame, [Categorify, FillMissing], **names | given)
+    if "n" not in given.get("cont_names", ()):
+        TabularPandas(frame, [Categorify, FillMissing(add_col=False)], **names | given)
+    TabularPandas(frame, [Categorify, FillMissing], **names)
+    with pytest.raises(
+        ConfigError, match="TargetEncode makes a column 'kind_mean', the mean of the target in each categ"
+    ):
+        TabularPandas(frame, [Categorify, TargetEncode], "kind", "kind_mean", "y")
+    with pytest.raises(
+        ConfigError, match="DateParts makes a column 'whenDay', a part of 'when', and there is one already"
+    ):
+        TabularPandas(frame, [Categorify, DateParts(["when"])], ["kind", "whenDay"], (), "y")
 
 
 def test_a_row_s_own_target_does_not_encode_its_category() -> None:
@@ -136,5 +206,19 @@ def test_a_proc_with_state_that_is_no_dataclass_says_so() -> None:
 
 
 def test_an_argument_of_a_proc_that_cannot_work_is_named() -> None:
+    for classes, message in (
+        (["x", "y", "x"], "the classes of column 'a' have 'x' twice; each is there once"),
+        ([1, True], "the classes of column 'a' have True twice"),
+        (["x", "#na#"], "have '#na#' twice, which stands for what is missing and comes first"),
+        ([None, "x"], "have None; expected text, numbers, or yes and no"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Categorify({"a": classes})
+    to = TabularPandas([{"a": "#na#", "y": 0.5}, {"a": None, "y": 1.5}, {"a": "z", "y": 1.5}], Categorify, "a", (), "y")
+    assert to.classes == {"a": ["#na#", "z"]}
+    assert to.train.rows.cats.tolist() == [[0], [0], [1]]
+    to = TabularPandas([{"a": "x", "y": 0.5}, {"a": "z", "y": 1.5}], Categorify({"a": ["x", "y"]}), "a", (), "y")
+    assert to.classes == {"a": ["#na#", "x", "y"]}
+    assert to.train.rows.cats.tolist() == [[1], [0]]
     with pytest.raises(ConfigError, match=r"RareCategories\(min_count=0\): expected a number of rows, at least 1"):
         RareCategories(0)
