@@ -35,8 +35,10 @@ class TabularPandas:
         cat_names: columns that hold categories.
         cont_names: columns that hold numbers.
         y_names: the column, or columns, to predict; without, there are no targets.
-        y_block: what the targets are: `CategoryBlock`, `RegressionBlock`, `MultiCategoryBlock`. By default one class, numbers
-            where there are some, or a yes or no for each of several columns of 0 and 1.
+        y_block: what the targets are: `CategoryBlock`, `RegressionBlock`, `MultiCategoryBlock`. By default one column of text,
+            of yes and no, or of the whole numbers 0 and 1 is a class, and several of yes and no (or 0 and 1) are labels; other
+            numbers are predicted as numbers. (In fastai 0 and 1 are numbers too: say ``y_block=RegressionBlock`` for that.) The
+            classes are sorted; those of an ordered categorical column are its categories in their order.
         splits: the rows for training, for validation and further parts; by default all are for training.
 
     Attributes:

@@ -15,7 +15,7 @@ from dist_ai.core.types import TabularRow
 from dist_ai.data.tabular import TabularPandas
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
-from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers
+from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers, linear_layer
 
 __all__ = ["FTTransformer", "TabularModel", "TabularResNet", "get_emb_sz"]
 
@@ -58,7 +58,7 @@ class TabularModel(nn.Module):
         embed_p: dropout of the embeddings.
         y_range: (low, high) that the outputs stay within.
         use_bn: BatchNorm in hidden layers.
-        bn_final: and before the outputs.
+        bn_final: and, with `use_bn`, of the outputs; without `lin_first`, of what they are made of.
         bn_cont: and of the numbers.
         act: name of the activation: relu, gelu, silu, selu or mish.
         lin_first: a hidden layer is linear, activation, BatchNorm, dropout; otherwise BatchNorm, dropout, linear, activation.
@@ -91,9 +91,7 @@ class TabularModel(nn.Module):
             _inputs(self.embeds.size, n_cont), layers, ps=ps, use_bn=use_bn, act=act, lin_first=lin_first
         )
         last = layers[-1] if layers else self.embeds.size + n_cont
-        if bn_final:
-            blocks.append(nn.BatchNorm1d(last))
-        blocks.append(nn.Linear(last, out_sz))
+        blocks += linear_layer(last, out_sz, use_bn=use_bn and bn_final, lin_first=lin_first)
         if y_range is not None:
             blocks.append(SigmoidRange(*y_range))
         self.layers = nn.Sequential(*blocks)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from tables import people, people_learner, people_loaders
+from torch import nn
 
 from dist_ai.cli.predict import predict
 from dist_ai.core import TabularRow, Transform
@@ -18,7 +19,7 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import accuracy, rmse
-from dist_ai.tabular import Categorify, FillMissing, Normalize, feature_importance, tabular_learner
+from dist_ai.tabular import Categorify, FillMissing, Normalize, TabularModel, feature_importance, tabular_learner
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "tabular_model": {"ps": 0.1, "embed_p": 0.05, "bn_final": True},
@@ -89,6 +90,26 @@ def test_an_export_predicts_what_the_learner_did(arch: str, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"a data frame of 7 rows where one row is expected; .*predict_many\(df\)"):
         learn.predict(rows)
     assert predictor.predict({"job": "astronaut", "town": "A", "age": None, "hours": 3}).label in ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["Linear", "ReLU", "BatchNorm1d(6)", "Linear(bias)"]),
+        ({"bn_final": True}, ["Linear", "ReLU", "BatchNorm1d(6)", "Linear", "BatchNorm1d(2)"]),
+        ({"bn_final": True, "use_bn": False}, ["Linear(bias)", "ReLU", "Linear(bias)"]),
+        ({"bn_final": True, "lin_first": False}, ["BatchNorm1d(5)", "Linear", "ReLU", "BatchNorm1d(6)", "Linear"]),
+        ({"lin_first": False}, ["BatchNorm1d(5)", "Linear", "ReLU", "Linear(bias)"]),
+    ],
+)
+def test_the_model_has_the_layers_of_fastai_s(options: dict[str, Any], expected: list[str]) -> None:
+    layers = TabularModel([(4, 3)], 2, 2, [6], **options).layers
+    found = []
+    for layer in layers:
+        width = f"({layer.num_features})" if isinstance(layer, nn.BatchNorm1d) else ""
+        bias = "(bias)" if isinstance(layer, nn.Linear) and layer.bias is not None else ""
+        found.append(f"{type(layer).__name__}{width}{bias}")
+    assert found == expected
 
 
 def test_regressions_stay_in_their_range_and_learn() -> None:
