@@ -200,7 +200,10 @@ def names_of(given: Sequence[str] | str | None) -> list[str]:
     >>> names_of("age"), names_of(["a", "b"])
     (['age'], ['a', 'b'])
     """
-    return [] if given is None else [given] if isinstance(given, str) else [str(name) for name in given]
+    if given is None:
+        return []
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    return [str(name) for name in (given if several else [given])]  # a number names a column too
 
 
 def splits_of(

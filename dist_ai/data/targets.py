@@ -17,7 +17,7 @@ from dist_ai.data.getters import ColReader
 from dist_ai.data.transforms import Categorize, EncodedMultiCategorize, RegressionSetup, in_order
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["block_of", "block_of_lists", "target_pipeline", "target_tensor"]
+__all__ = ["block_of", "block_of_lists", "kind_of", "target_pipeline", "target_tensor"]
 
 
 def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
@@ -28,10 +28,8 @@ def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
     Raises:
         ConfigError: several columns that are neither all numbers nor all yes and no.
     """
-    import pandas as pd
-
     to = TabularFrame(frame)
-    kinds = {_kind(to[name], pd) for name in y_names}
+    kinds = {_kind(to[name]) for name in y_names}
     if len(y_names) > 1 and kinds <= {"yes or no"}:
         return MultiCategoryBlock(encoded=True, vocab=list(y_names))
     if kinds <= {"numbers", "yes or no"} and "numbers" in kinds:
@@ -42,6 +40,20 @@ def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
             "give y_block to say what they are"
         )
     return CategoryBlock()
+
+
+def kind_of(column: Any) -> str:
+    """Returns what a column holds, by its values where its type says nothing: a database's decimals come as objects.
+
+    "yes or no", "whole numbers", "numbers" (also those that are no plain ones: durations, complex) or "others".
+
+    >>> import pandas as pd
+    >>> [kind_of(pd.Series(values, dtype=object)) for values in ([None, 3], [0.5, 3], [True], ["3"])]
+    ['whole numbers', 'numbers', 'yes or no', 'others']
+    """
+    import pandas as pd
+
+    return _KINDS.get(pd.api.types.infer_dtype(column, skipna=True), "others")
 
 
 def block_of_lists(targets: Iterable[Any]) -> TransformBlock:
@@ -75,8 +87,7 @@ def target_pipeline(
     reader = ColReader(y_names[0] if len(y_names) == 1 else list(y_names))
     learning = Pipeline(block.type_tfms)
     if _of_numbers(learning):
-        _numbers(train, y_names)
-        learning.setup([train[list(y_names)].iloc[0].tolist()])
+        learning.setup([_numbers(train, y_names)[0].tolist()])
     else:
         first = learning.tfms[0] if len(learning) and len(y_names) == 1 else None
         learns = isinstance(first, Categorize) and first.learns_classes
@@ -115,12 +126,17 @@ def target_tensor(pipeline: Pipeline, frame: Any) -> torch.Tensor:
     return torch.stack([rest(value) for value in first])[torch.tensor(places)]
 
 
-def _kind(column: Any, pd: Any) -> str:
-    if pd.api.types.is_bool_dtype(column):
-        return "yes or no"
-    if not pd.api.types.is_numeric_dtype(column):
-        return "labels"
-    return "yes or no" if column.isin([0, 1]).all() and pd.api.types.is_integer_dtype(column) else "numbers"
+# By the words of `pandas.api.types.infer_dtype`.
+_KINDS = {"boolean": "yes or no", "integer": "whole numbers"} | dict.fromkeys(
+    ("floating", "mixed-integer-float", "decimal", "complex", "timedelta", "timedelta64"), "numbers"
+)
+
+
+def _kind(column: Any) -> str:
+    kind = kind_of(column)
+    if kind == "whole numbers":
+        return "yes or no" if column.isin([0, 1]).all() else "numbers"
+    return kind
 
 
 def _of_numbers(pipeline: Pipeline) -> bool:

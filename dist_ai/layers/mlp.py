@@ -51,7 +51,7 @@ def linear_layer(
     [Linear(in_features=3, out_features=5, bias=True), ReLU()]
     """
     if act is not None and act not in _ACTIVATIONS:
-        raise ConfigError(f"act={act!r}: expected {', '.join(_ACTIVATIONS)}{did_you_mean(act, _ACTIVATIONS)}")
+        raise ConfigError(f"act={act!r}: expected {', '.join(_ACTIVATIONS)}{did_you_mean(str(act), _ACTIVATIONS)}")
     linear = [nn.Linear(n_in, n_out, bias=not use_bn), *([_ACTIVATIONS[act]()] if act is not None else [])]
     others: list[nn.Module] = [nn.BatchNorm1d(n_out if lin_first else n_in)] if use_bn else []
     others += [SeededDropout(p)] if p else []

@@ -22,6 +22,7 @@ from dist_ai.data.loaders import check_options
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
 from dist_ai.data.tabular import names_of, splits_of
+from dist_ai.data.targets import kind_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split
 from dist_ai.tabular.procs import FillMissing, Normalize
@@ -191,13 +192,11 @@ def _columns(
     """Returns the categorical and the continuous columns: those given, and where nothing is said as the values of others tell."""
     if cat_names is not None and cont_names is not None:
         return names_of(cat_names), names_of(cont_names)
-    import pandas as pd
-
     given = [*names_of(cat_names), *names_of(cont_names)]
     left = frame.drop(columns=[name for name in given if name in frame.columns and name not in y_names])
     # Who names the categories says of the other whole numbers that they are none.
     conts, cats = cont_cat_split(left, max_card=20 if cat_names is None else 0, dep_var=y_names)
     if cat_names is not None:
-        yes_or_no = {name for name in cats if pd.api.types.infer_dtype(left[name], skipna=True) == "boolean"}
+        yes_or_no = {name for name in cats if kind_of(left[name]) == "yes or no"}
         return names_of(cat_names), [name for name in left.columns if name in yes_or_no.union(conts)]
     return cats, conts if cont_names is None else names_of(cont_names)

@@ -12,6 +12,7 @@ import numpy as np
 from dist_ai.data.frames import RowError, TabularFrame, as_frame, numbers_of
 from dist_ai.data.table import no_column
 from dist_ai.data.tabular import names_of
+from dist_ai.data.targets import kind_of
 from dist_ai.errors import DataError
 
 __all__ = ["add_datepart", "add_elapsed_times", "cont_cat_split", "date_parts", "day_first", "make_date"]
@@ -22,9 +23,8 @@ _PARTS = (
 )
 _TIMES = ("Hour", "Minute", "Second")
 
-# What `pandas.api.types.infer_dtype` calls columns of dates or of text, and those of numbers that are not whole.
+# What `pandas.api.types.infer_dtype` calls columns of dates or of text.
 _KINDS = ("string", "date", "datetime", "datetime64")
-_FRACTIONS = ("floating", "mixed-integer-float", "decimal")
 _DAY_MONTH = re.compile(r"(?<![0-9])([0-9]{1,2})([/. -])([0-9]{1,2})\2(?:[0-9]{4}|[0-9]{2})(?![0-9])")
 _TODAY = re.compile(r"\s*(?:today|now|[0-9]{1,2}:[0-9]{2}(?::[0-9.]+)?(?:\s*[ap]m)?)\s*$", re.IGNORECASE)
 
@@ -188,11 +188,8 @@ def cont_cat_split(df: Any, max_card: int = 20, dep_var: Sequence[str] | str = (
 
 
 def _is_number(column: Any, max_card: int) -> bool:
-    import pandas as pd
-
-    # By the values where the type says nothing: a database's decimals, and numbers beside None, come as objects.
-    kind = pd.api.types.infer_dtype(column, skipna=True)
-    return kind in _FRACTIONS or (kind == "integer" and column.nunique() > max_card)
+    kind = kind_of(column)
+    return kind == "numbers" or (kind == "whole numbers" and column.nunique() > max_card)
 
 
 # ------------------------------------------------------------------------------------------------ reading dates
@@ -209,17 +206,17 @@ def _dates(column: Any, field: str, dayfirst: bool | None, format: str | None) -
         return column.dt.to_timestamp()
     if kinds.is_datetime64_any_dtype(column) or not column.notna().any():
         return pd.to_datetime(column)  # Arrow's dates become pandas' own
-    if (kind := kinds.infer_dtype(column, skipna=True)) in (*_FRACTIONS, "integer", "boolean"):
-        raise DataError(
-            f"column {field!r} holds numbers ({column.dtype}) and no dates; pandas.to_datetime(..., unit=) "
-            "makes dates of numbers"
-        )
     if kinds.is_timedelta64_dtype(column):
         raise DataError(
             f"column {field!r} is of type {column.dtype} and holds durations and no dates; add them to a date, or make "
             "numbers of them with .dt.total_seconds()"
         )
-    if kind not in _KINDS:
+    if kind_of(column) != "others":
+        raise DataError(
+            f"column {field!r} holds numbers ({column.dtype}) and no dates; pandas.to_datetime(..., unit=) "
+            "makes dates of numbers"
+        )
+    if kinds.infer_dtype(column, skipna=True) not in _KINDS:
         none = column.notna() & ~column.map(lambda value: isinstance(value, str | date | np.datetime64))
         for row in np.flatnonzero(none.to_numpy(dtype=bool))[:1]:
             raise RowError(f"column {field!r} holds {column.iloc[row]!r:.60} in", row, ", which is no date")

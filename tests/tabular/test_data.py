@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import torch
 from tables import CATS, CONTS, people, people_learner, people_loaders
 
 from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
-from dist_ai.data import CategoryBlock, MultiCategoryBlock, Table
+from dist_ai.data import CategoryBlock, MultiCategoryBlock, RegressionBlock, Table
 from dist_ai.data.frames import RowError
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
@@ -161,6 +162,38 @@ def test_an_ordered_target_keeps_its_order() -> None:
         people_loaders(people().assign(rich=pd.Categorical(["lo"] * 120, categories=["lo", "hi"], ordered=True)))
     with pytest.raises(DataError, match="labels of type Interval: expected all str, or all int"):
         people_loaders(people().assign(rich=pd.cut(people()["hours"], 3)))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pd.Series(range(120), dtype=object), TensorRegression),
+        (pd.Series([Decimal(i) / 4 for i in range(120)]), TensorRegression),
+        (
+            pd.Series([Decimal(i) / 4 for i in range(120)], dtype=pd.ArrowDtype(pyarrow.decimal128(9, 2))),
+            TensorRegression,
+        ),
+        (pd.array(range(120), dtype="Int64"), TensorRegression),
+        (pd.array([0, 1] * 60, dtype="Int64"), TensorCategory),
+        (pd.Series([0.0, 1.0] * 60), TensorRegression),
+        (pd.Series([True, False] * 60, dtype=object), TensorCategory),
+        (pd.Categorical([1, 2, 3] * 40), TensorCategory),
+    ],
+)
+def test_what_a_target_is_its_values_tell(column: Any, kind: type) -> None:
+    assert isinstance(people_loaders(people().assign(level=column), y_names="level").one_batch()[1], kind)
+
+
+def test_text_of_numbers_is_a_number_to_predict_where_that_is_said() -> None:
+    text = people().assign(level=[str(i / 4) for i in range(120)])
+    dls = people_loaders(text, y_names="level", y_block=RegressionBlock)
+    assert dls.train_ds.targets[0].tolist() == dls.train_ds.frame["level"].astype(float).tolist()
+
+
+def test_columns_may_be_named_by_numbers() -> None:
+    frame = people()[["job", "age", "rich"]].set_axis([0, 1, 2], axis=1)
+    reader = TabularDataLoaders.from_df(frame, y_names=2, cat_names=0).recipe.reads_tables
+    assert (reader.cat_names, reader.cont_names) == (["0"], ["1"])
 
 
 def test_validation_rows_may_be_given() -> None:

@@ -19,7 +19,16 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import accuracy, rmse
-from dist_ai.tabular import Categorify, FillMissing, Normalize, TabularModel, feature_importance, tabular_learner
+from dist_ai.tabular import (
+    Categorify,
+    FillMissing,
+    FTTransformer,
+    Normalize,
+    TabularModel,
+    TabularResNet,
+    feature_importance,
+    tabular_learner,
+)
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "tabular_model": {"ps": 0.1, "embed_p": 0.05, "bn_final": True},
@@ -110,6 +119,37 @@ def test_the_model_has_the_layers_of_fastai_s(options: dict[str, Any], expected:
         bias = "(bias)" if isinstance(layer, nn.Linear) and layer.bias is not None else ""
         found.append(f"{type(layer).__name__}{width}{bias}")
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"emb_szs": [(4, 2)]}, r"emb_szs=\[\(4, 2\)\]: expected numbers by column, such as \{'job': 3\}"),
+        ({"emb_szs": {"job": 2.5}}, r"emb_szs=\[2.5\]: expected sizes, whole numbers of at least 1"),
+        ({"config": {"act": nn.ReLU}}, r"act=<class 'torch.*ReLU'>: expected relu, gelu"),
+        ({"y_range": (0, 1)}, r"y_range=\(0.0, 1.0\) is of numbers.* classes no, yes; .* y_block=RegressionBlock"),
+        ({"config": {"y_range": (0, 1)}}, r"y_range=\(0.0, 1.0\) is of numbers"),
+        ({"n_out": 0}, r"out_sz=\[0\]: expected sizes"),
+        ({"arch": "tabular_resnet", "config": {"d_hidden": -1}}, r"d_hidden=\[-1\]: expected sizes"),
+        ({"arch": "tabular_resnet", "config": {"n_blocks": 2.5}}, r"n_blocks=\[2.5\]: expected sizes"),
+        ({"arch": "ft_transformer", "config": {"n_heads": 0}}, r"n_heads=\[0\]: expected sizes"),
+        ({"arch": "ft_transformer", "config": {"d_hidden": 0}}, r"d_hidden=\[0\]: expected sizes"),
+    ],
+)
+def test_what_makes_no_model_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tabular_learner(people_loaders(), run_dir=None, progress=False, **options)
+
+
+def test_a_range_that_has_no_end_is_named() -> None:
+    loaders = people_loaders(y_names="score")
+    with pytest.raises(ConfigError, match=r"y_range=\(0, inf\) has no end; expected two numbers, or no y_range"):
+        tabular_learner(loaders, y_range=(0, float("inf")), run_dir=None, progress=False)
+    for model in (TabularModel, TabularResNet, FTTransformer):
+        with pytest.raises(ConfigError, match=r"y_range=\(0,\): expected two numbers"):
+            model([(4, 3)], 1, 1, y_range=(0,))
+        with pytest.raises(ConfigError, match=r"n_cont=-1: expected how many continuous columns there are"):
+            model([(4, 3)], -1, 1)
 
 
 def test_regressions_stay_in_their_range_and_learn() -> None:
