@@ -245,6 +245,10 @@ def _read(values: Any, dayfirst: bool | None, format: str | None, require: Calla
     for place in np.flatnonzero((dates.dt.year == 1) | (dates.dt.year >= date.today().year)):
         text = str(values.iloc[place])
         good[place] = not _TODAY.match(text) and ("0001" in text or dates.dt.year.iloc[place] > 1)
+    are_dates = np.array([isinstance(value, date) for value in values], dtype=bool)
+    require(
+        good | ~are_dates, ", whose time zone is not that of others; make it one with pandas.to_datetime(..., utc=True)"
+    )
     require(good, ", which is no date")
     return dates
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -150,6 +151,9 @@ def test_several_offsets_from_utc_are_named() -> None:
         DataError, match=r"'2021-07-01T00:00\+02:00' in row 2, and '2021-01-01T00:00\+01:00' has another offset"
     ):
         make_date(summer, "d")
+    places = [datetime(2021, 1, 1, tzinfo=ZoneInfo(name)) for name in ("Europe/Berlin", "America/New_York")]
+    with pytest.raises(DataError, match=r"column 'd' holds datetime.* in row 1, whose time zone is not that of others"):
+        make_date(pd.DataFrame({"d": pd.Series(places, dtype=object)}), "d")
 
 
 def test_durations_and_numbers_are_no_dates() -> None:
