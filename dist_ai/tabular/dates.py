@@ -238,14 +238,15 @@ def _read(values: Any, dayfirst: bool | None, format: str | None, require: Calla
         require(dates.notna(), f", which is not of format={format!r}")
         return dates
     if not dates.notna().all():
-        orders = np.array([_order(value) for value in values])
+        orders = np.array([_order(value) for value in values.tolist()])
         dates = _of_text(values, orders != "", _one_order(values, orders, dayfirst, require), require)
     good = np.array(dates.notna())
     # pandas takes a time of the day for one of today's, and has the year 1 where there is none.
-    for place in np.flatnonzero((dates.dt.year == 1) | (dates.dt.year >= date.today().year)):
-        text = str(values.iloc[place])
-        good[place] = not _TODAY.match(text) and ("0001" in text or dates.dt.year.iloc[place] > 1)
-    are_dates = np.array([isinstance(value, date) for value in values], dtype=bool)
+    years, given = np.array(dates.dt.year), values.tolist()
+    for place in np.flatnonzero((years == 1) | (years >= date.today().year)):
+        text = str(given[place])
+        good[place] = not _TODAY.match(text) and (years[place] > 1 or "0001" in text)
+    are_dates = np.array([isinstance(value, date) for value in given], dtype=bool)
     require(
         good | ~are_dates, ", whose time zone is not that of others; make it one with pandas.to_datetime(..., utc=True)"
     )
@@ -257,14 +258,14 @@ def _of_text(values: Any, numeric: Any, dayfirst: bool, require: Callable[..., N
     """Returns text as dates; where it is `numeric`, such as 03/04/2021, `dayfirst` says what stands first."""
     from pandas.tseries.api import guess_datetime_format
 
-    if (
-        numeric.all() or not numeric.any()
-    ):  # most columns have one format, which is read much faster than each for itself
-        format = guess_datetime_format(str(values.iloc[0]), dayfirst=dayfirst)
+    all_days_first = bool(dayfirst and numeric.all())
+    if numeric.all() or not numeric.any():
+        # Most columns have one format, which is read much faster than each value for itself.
+        format = guess_datetime_format(str(values.iloc[0]), dayfirst=all_days_first)
         if format is not None and (dates := _parsed(values, require, format=format)).notna().all():
             return dates
-    dates = _parsed(values, require, format="mixed", dayfirst=dayfirst and numeric.all())
-    if dayfirst and numeric.any() and not numeric.all():  # not for the others: 2021/3/4 would be in April
+    dates = _parsed(values, require, format="mixed", dayfirst=all_days_first)
+    if dayfirst and numeric.any() and not all_days_first:  # not for the others: 2021/3/4 would be in April
         dates = dates.mask(numeric, _parsed(values.where(numeric), require, format="mixed", dayfirst=True))
     return dates
 
