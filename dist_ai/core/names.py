@@ -715,7 +715,7 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         **{name: _OF_TORCH.format(name) for name in ("Embedding", "Flatten", "Mish", "Module")},
         "AdaptiveConcatPool2d": "here it is ConcatPool2d",
         "ConvLayer": "here it is conv_layer, a function",
-        "LinBnDrop": "here it is hidden_layers, which makes several of them",
+        "LinBnDrop": "here it is linear_layer, a function; hidden_layers makes several",
         "Swish": "here it is torch's, nn.SiLU",
         "sigmoid_range": "here it is SigmoidRange(low, high), a module",
     },

@@ -36,8 +36,10 @@ class TabularPandas:
         cat_names: columns that hold categories.
         cont_names: columns that hold numbers.
         y_names: the column, or columns, to predict; without, there are no targets.
-        y_block: what the targets are: `CategoryBlock`, `RegressionBlock`, `MultiCategoryBlock`. By default one class, numbers
-            where there are some, or a yes or no for each of several columns of 0 and 1.
+        y_block: what the targets are: `CategoryBlock`, `RegressionBlock`, `MultiCategoryBlock`. By default one column of text,
+            of yes and no, or of the whole numbers 0 and 1 is a class, and several of yes and no (or 0 and 1) are labels; other
+            numbers are predicted as numbers. (In fastai 0 and 1 are numbers too: say ``y_block=RegressionBlock`` for that.) The
+            classes are sorted; those of an ordered categorical column are its categories in their order.
         splits: the rows for training, for validation and further parts; by default all are for training.
 
     Attributes:
@@ -199,7 +201,10 @@ def names_of(given: Sequence[str] | str | None) -> list[str]:
     >>> names_of("age"), names_of(["a", "b"])
     (['age'], ['a', 'b'])
     """
-    return [] if given is None else [given] if isinstance(given, str) else [str(name) for name in given]
+    if given is None:
+        return []
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    return [str(name) for name in (given if several else [given])]  # a number names a column too
 
 
 def splits_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,22 @@ from dist_ai.core.types import TensorMultiCategory, TensorRegression
 from dist_ai.data.block import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 from dist_ai.data.frames import RowError, TabularFrame, numbers_of, require_finite
 from dist_ai.data.getters import ColReader
-from dist_ai.data.transforms import EncodedMultiCategorize, RegressionSetup
+from dist_ai.data.transforms import Categorize, EncodedMultiCategorize, RegressionSetup, in_order
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["block_of", "block_of_lists", "target_pipeline", "target_tensor"]
+__all__ = ["block_of", "block_of_lists", "kind_of", "target_pipeline", "target_tensor"]
 
 
 def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
     """Returns what the targets are, where nobody says: numbers, one class, or a yes or no for each of several columns.
 
+    The whole numbers 0 and 1 alone are yes and no; of one column, two classes.
+
     Raises:
         ConfigError: several columns that are neither all numbers nor all yes and no.
     """
-    import pandas as pd
-
     to = TabularFrame(frame)
-    kinds = {_kind(to[name], pd) for name in y_names}
+    kinds = {_kind(to[name]) for name in y_names}
     if len(y_names) > 1 and kinds <= {"yes or no"}:
         return MultiCategoryBlock(encoded=True, vocab=list(y_names))
     if kinds <= {"numbers", "yes or no"} and "numbers" in kinds:
@@ -39,6 +40,20 @@ def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
             "give y_block to say what they are"
         )
     return CategoryBlock()
+
+
+def kind_of(column: Any) -> str:
+    """Returns what a column holds, by its values where its type says nothing: a database's decimals come as objects.
+
+    "yes or no", "whole numbers", "numbers" (also those that are no plain ones: durations, complex) or "others".
+
+    >>> import pandas as pd
+    >>> [kind_of(pd.Series(values, dtype=object)) for values in ([None, 3], [0.5, 3], [True], ["3"])]
+    ['whole numbers', 'numbers', 'yes or no', 'others']
+    """
+    import pandas as pd
+
+    return _KINDS.get(pd.api.types.infer_dtype(column, skipna=True), "others")
 
 
 def block_of_lists(targets: Iterable[Any]) -> TransformBlock:
@@ -58,8 +73,10 @@ def target_pipeline(
 ) -> Pipeline:
     """Returns the pipeline of the targets, which has learned from the training rows.
 
+    The classes of an ordered categorical column are its categories in their order; those that no training row has too.
+
     Raises:
-        DataError: a target is missing, no number, or all rows are of one class.
+        DataError: a target is missing, no number or beyond float32, or all rows are of one class.
     """
     block = block_of(train, y_names) if y_block is None else y_block
     block = block if isinstance(block, TransformBlock) else block()
@@ -70,11 +87,14 @@ def target_pipeline(
     reader = ColReader(y_names[0] if len(y_names) == 1 else list(y_names))
     learning = Pipeline(block.type_tfms)
     if _of_numbers(learning):
-        _numbers(train, y_names)
-        learning.setup([train[list(y_names)].iloc[0].tolist()])
+        learning.setup([_numbers(train, y_names)[0].tolist()])
     else:
+        first = learning.tfms[0] if len(learning) and len(y_names) == 1 else None
+        learns = isinstance(first, Categorize) and first.learns_classes
         learning.setup(_different(_values(train, y_names)))
         _require_classes(learning, y_names)
+        if isinstance(first, Categorize) and learns:
+            learning = Pipeline([_in_their_order(first, train[y_names[0]]), *learning.tfms[1:]])
     return Pipeline([reader, *learning.tfms])
 
 
@@ -106,12 +126,17 @@ def target_tensor(pipeline: Pipeline, frame: Any) -> torch.Tensor:
     return torch.stack([rest(value) for value in first])[torch.tensor(places)]
 
 
-def _kind(column: Any, pd: Any) -> str:
-    if pd.api.types.is_bool_dtype(column):
-        return "yes or no"
-    if not pd.api.types.is_numeric_dtype(column):
-        return "labels"
-    return "yes or no" if column.isin([0, 1]).all() and pd.api.types.is_integer_dtype(column) else "numbers"
+# By the words of `pandas.api.types.infer_dtype`.
+_KINDS = {"boolean": "yes or no", "integer": "whole numbers"} | dict.fromkeys(
+    ("floating", "mixed-integer-float", "decimal", "complex", "timedelta", "timedelta64"), "numbers"
+)
+
+
+def _kind(column: Any) -> str:
+    kind = kind_of(column)
+    if kind == "whole numbers":
+        return "yes or no" if column.isin([0, 1]).all() else "numbers"
+    return kind
 
 
 def _of_numbers(pipeline: Pipeline) -> bool:
@@ -126,7 +151,14 @@ def _numbers(frame: Any, y_names: Sequence[str]) -> Any:
         numbers = numbers_of(to, name)
         _require_all(name, np.isnan(numbers))
         require_finite(name, numbers)
-        columns.append(numbers.astype(np.float32))
+        with np.errstate(over="ignore"):
+            columns.append(numbers.astype(np.float32))
+        for row in np.flatnonzero(np.isinf(columns[-1]))[:1]:
+            raise RowError(
+                f"the target {name!r} is {numbers[row]:g} in",
+                row,
+                ", which is beyond float32 (3.4e38); scale it, such as by its logarithm",
+            )
     return np.stack(columns, 1)
 
 
@@ -138,6 +170,15 @@ def _values(frame: Any, y_names: Sequence[str]) -> list[Any]:
     if len(y_names) == 1:
         return frame[y_names[0]].tolist()
     return list(zip(*(frame[name].tolist() for name in y_names), strict=True))
+
+
+def _in_their_order(tfm: Categorize, column: Any) -> Categorize:
+    """Returns the transform with all classes of an ordered categorical column, as it has them of a table's rows elsewhere."""
+    known = (
+        (column.dtype.categories.tolist(), bool(column.dtype.ordered)) if hasattr(column.dtype, "categories") else None
+    )
+    ordered = in_order(known, sort=tfm.sort)
+    return tfm if ordered is None else replace(tfm, vocab=ordered)
 
 
 def _require_all(name: str, lacking: Any) -> None:

@@ -8,7 +8,7 @@ from dist_ai.layers.convolution import PixelShuffleICNR, ResBlock, SelfAttention
 from dist_ai.layers.dropout import Seeded, SeededDropout, kept_of
 from dist_ai.layers.embedding import EmbeddingTables, embedding, embedding_size
 from dist_ai.layers.hooks import Hook, Hooks, hook_outputs, output_sizes
-from dist_ai.layers.mlp import hidden_layers
+from dist_ai.layers.mlp import hidden_layers, linear_layer
 from dist_ai.layers.pooling import ConcatPool2d
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "hidden_layers",
     "hook_outputs",
     "kept_of",
+    "linear_layer",
     "output_sizes",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from numbers import Real
 from typing import Any
 
@@ -21,7 +22,7 @@ class SigmoidRange(nn.Module):
         low, high: the range.
 
     Raises:
-        ConfigError: the range is empty.
+        ConfigError: the range is empty, or endless.
 
     >>> SigmoidRange(0, 5)(torch.tensor([0.0, 100.0]))
     tensor([2.5000, 5.0000])
@@ -31,6 +32,8 @@ class SigmoidRange(nn.Module):
         super().__init__()
         if not low < high:
             raise ConfigError(f"y_range=({low}, {high}): expected the lower end first")
+        if high - low == inf:
+            raise ConfigError(f"y_range=({low}, {high}) has no end; expected two numbers, or no y_range")
         self.low, self.high = low, high
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,7 +49,7 @@ def bounds_of(y_range: Any) -> list[float] | None:
     """Returns a range as what a file can hold: [low, high], or None.
 
     Raises:
-        ConfigError: it is no two numbers, or empty.
+        ConfigError: it is no two numbers, empty, or endless.
 
     >>> bounds_of((0, 5.5))
     [0.0, 5.5]

@@ -10,7 +10,7 @@ from torch import nn
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.layers.dropout import SeededDropout
 
-__all__ = ["hidden_layers", "require_sizes"]
+__all__ = ["hidden_layers", "linear_layer", "require_sizes"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -32,6 +32,32 @@ def require_sizes(name: str, sizes: Sequence[int]) -> None:
         raise ConfigError(f"{name}={sizes!r}: expected sizes, whole numbers of at least 1")
 
 
+def linear_layer(
+    n_in: int, n_out: int, *, p: float = 0.0, use_bn: bool = True, act: str | None = None, lin_first: bool = True
+) -> list[nn.Module]:
+    """Returns the modules of a linear layer and what goes with it, (batch, n_in) to (batch, n_out).
+
+    Args:
+        n_in, n_out: inputs and outputs.
+        p: share that dropout leaves out.
+        use_bn: with BatchNorm; then the linear map has no bias, as fastai's, for BatchNorm has one.
+        act: name of the activation: relu, gelu, silu, selu or mish; None for none.
+        lin_first: linear, activation, BatchNorm, dropout; otherwise BatchNorm, dropout, linear, activation.
+
+    Raises:
+        ConfigError: an unknown activation.
+
+    >>> linear_layer(3, 5, act="relu", use_bn=False)
+    [Linear(in_features=3, out_features=5, bias=True), ReLU()]
+    """
+    if act is not None and act not in _ACTIVATIONS:
+        raise ConfigError(f"act={act!r}: expected {', '.join(_ACTIVATIONS)}{did_you_mean(str(act), _ACTIVATIONS)}")
+    linear = [nn.Linear(n_in, n_out, bias=not use_bn), *([_ACTIVATIONS[act]()] if act is not None else [])]
+    others: list[nn.Module] = [nn.BatchNorm1d(n_out if lin_first else n_in)] if use_bn else []
+    others += [SeededDropout(p)] if p else []
+    return [*linear, *others] if lin_first else [*others, *linear]
+
+
 def hidden_layers(
     n_in: int,
     layers: Sequence[int],
@@ -47,9 +73,7 @@ def hidden_layers(
         n_in: inputs.
         layers: their sizes.
         ps: dropout after each: one share for all, or one each.
-        use_bn: with BatchNorm.
-        act: name of the activation: relu, gelu, silu, selu or mish.
-        lin_first: a layer is linear, activation, BatchNorm, dropout; otherwise BatchNorm, dropout, linear, activation.
+        use_bn, act, lin_first: of each; see `linear_layer`.
 
     Raises:
         ConfigError: a size that is none, `ps` of another length than `layers`, or an unknown activation.
@@ -63,13 +87,7 @@ def hidden_layers(
         raise ConfigError(
             f"ps={list(shares)} for layers={list(layers)}: expected one share, or one for each hidden layer"
         )
-    if act not in _ACTIVATIONS:
-        raise ConfigError(f"act={act!r}: expected {', '.join(_ACTIVATIONS)}{did_you_mean(act, _ACTIVATIONS)}")
     made: list[nn.Module] = []
     for before, after, share in zip([n_in, *layers], layers, shares, strict=False):
-        # BatchNorm that follows subtracts the mean: a bias before it would change nothing.
-        linear = [nn.Linear(before, after, bias=not (use_bn and lin_first)), _ACTIVATIONS[act]()]
-        others: list[nn.Module] = [nn.BatchNorm1d(after if lin_first else before)] if use_bn else []
-        others += [SeededDropout(share)] if share else []
-        made += [*linear, *others] if lin_first else [*others, *linear]
+        made += linear_layer(before, after, p=share, use_bn=use_bn, act=act, lin_first=lin_first)
     return made

@@ -22,6 +22,7 @@ from dist_ai.data.loaders import check_options
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
 from dist_ai.data.tabular import names_of, require_apart, splits_of
+from dist_ai.data.targets import kind_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split
 from dist_ai.tabular.procs import FillMissing, Normalize
@@ -35,7 +36,9 @@ class RowOptions(LoaderOptions, total=False):
     Attributes:
         procs: what prepares the columns, and learns from the training rows alone; by default missing numbers are filled,
             categories numbered and numbers scaled. Those of new rows, and of an exported model's, are prepared alike.
-        cat_names, cont_names: the columns that hold categories, and numbers; by default `cont_cat_split` tells.
+        cat_names, cont_names: the columns that hold categories, and numbers; by default `cont_cat_split` tells. Where only
+            `cat_names` are given, all others of numbers, or of yes and no, are numbers; where only `cont_names` are, it tells
+            which others are categories. ``[]`` is none.
         y_names: the column, or columns, to predict.
         y_block: what they are; see `TabularPandas`.
         seed: of all draws, and of the order; 0 by default.
@@ -198,12 +201,14 @@ def _targets(y_names: Sequence[str] | str) -> list[str]:
 def _columns(
     frame: Any, cat_names: Sequence[str] | str | None, cont_names: Sequence[str] | str | None, y_names: list[str]
 ) -> tuple[list[str], list[str]]:
-    """Returns the categorical and the continuous columns: those given, or else as the values tell, of what is left."""
+    """Returns the categorical and the continuous columns: those given, and where nothing is said as the values of others tell."""
     if cat_names is not None and cont_names is not None:
         return names_of(cat_names), names_of(cont_names)
-    conts, cats = cont_cat_split(frame, dep_var=y_names)
-    if cat_names is None and cont_names is None:
-        return cats, conts
-    if cat_names is None:
-        return [], names_of(cont_names)
-    return names_of(cat_names), []
+    given = [*names_of(cat_names), *names_of(cont_names)]
+    left = frame.drop(columns=[name for name in given if name in frame.columns and name not in y_names])
+    # Who names the categories says of the other whole numbers that they are none.
+    conts, cats = cont_cat_split(left, max_card=20 if cat_names is None else 0, dep_var=y_names)
+    if cat_names is not None:
+        yes_or_no = {name for name in cats if kind_of(left[name]) == "yes or no"}
+        return names_of(cat_names), [name for name in left.columns if name in yes_or_no.union(conts)]
+    return cats, conts if cont_names is None else names_of(cont_names)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from torch import nn
 
 from dist_ai.core.names import known_arguments
-from dist_ai.data import DataLoaders, ReadRows
+from dist_ai.data import Categorize, DataLoaders, ReadRows
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import ModelSpec
 from dist_ai.layers.activation import bounds_of
@@ -52,7 +52,7 @@ def tabular_learner(
     The first weights depend on `dls.seed` only. Exports of it predict rows, as dicts, and whole tables.
 
     Raises:
-        ConfigError: no such `arch`, an argument that the model does not have, or loaders of other data.
+        ConfigError: no such `arch`, an argument that the model does not have, a `y_range` of classes, or loaders of other data.
     """
     if arch not in _MODELS:
         raise ConfigError(f"arch={arch!r}: expected {', '.join(_MODELS)}{did_you_mean(arch, _MODELS)}")
@@ -65,11 +65,17 @@ def tabular_learner(
     reader = reader_of(dls)
     if unnumbered := [name for name in reader.seen_cats if name not in reader.classes]:
         raise ConfigError(f"it is not known how many categories {unnumbered[0]!r} has; add Categorify to procs")
+    bounds = bounds_of(y_range if y_range is not None else (config or {}).get("y_range"))
+    if bounds is not None and any(isinstance(tfm, Categorize) for each in dls.recipe.targets for tfm in each.tfms):
+        raise ConfigError(
+            f"y_range={tuple(bounds)} is of numbers to predict, and the target is one of the classes "
+            f"{', '.join(map(str, dls.recipe.vocab[:5]))}; leave it out, or make the loaders with y_block=RegressionBlock"
+        )
     arguments = {
         "emb_szs": [list(size) for size in get_emb_sz(reader.classes, emb_szs)],
         "n_cont": len(reader.seen_conts),
         "out_sz": dls.recipe.num_outputs if n_out is None else n_out,
-        "y_range": bounds_of(y_range),
+        "y_range": bounds,
         **({"layers": list(layers)} if layers is not None else {}),
         **(config or {}),
     }

@@ -15,7 +15,9 @@ from dist_ai.core.types import TabularRow
 from dist_ai.data.tabular import TabularPandas
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
-from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers
+from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers, linear_layer
+from dist_ai.layers.activation import bounds_of
+from dist_ai.layers.mlp import require_sizes
 
 __all__ = ["FTTransformer", "TabularModel", "TabularResNet", "get_emb_sz"]
 
@@ -32,14 +34,19 @@ def get_emb_sz(
         sz_dict: numbers for some columns.
 
     Raises:
-        ConfigError: `sz_dict` names a column that there is not.
+        ConfigError: `sz_dict` is no dict, names a column that there is not, or has what is no size.
 
     >>> get_emb_sz({"day": ["#na#", "Mo", "Tu"], "kind": ["#na#", "a"]}, {"kind": 5})
     [(3, 3), (2, 5)]
     """
     if isinstance(classes, TabularPandas):
         classes = classes.classes
+    if not isinstance(sz_dict, Mapping | None):
+        raise ConfigError(
+            f"emb_szs={sz_dict!r:.100}: expected numbers by column, such as {{{next(iter(classes), 'job')!r}: 3}}"
+        )
     sz_dict = dict(sz_dict or {})
+    require_sizes("emb_szs", list(sz_dict.values()))
     for name in sz_dict:
         if name not in classes:
             raise ConfigError(f"emb_szs names {name!r}, which is no categorical column{did_you_mean(name, classes)}")
@@ -58,13 +65,14 @@ class TabularModel(nn.Module):
         embed_p: dropout of the embeddings.
         y_range: (low, high) that the outputs stay within.
         use_bn: BatchNorm in hidden layers.
-        bn_final: and before the outputs.
+        bn_final: and, with `use_bn`, of the outputs; without `lin_first`, of what they are made of.
         bn_cont: and of the numbers.
         act: name of the activation: relu, gelu, silu, selu or mish.
         lin_first: a hidden layer is linear, activation, BatchNorm, dropout; otherwise BatchNorm, dropout, linear, activation.
 
     Raises:
-        ConfigError: nothing to predict from, `ps` of another length than `layers`, or an unknown activation.
+        ConfigError: nothing to predict from, a size or a `y_range` that is none, `ps` of another length than `layers`, or an
+            unknown activation.
     """
 
     def __init__(
@@ -84,19 +92,15 @@ class TabularModel(nn.Module):
         lin_first: bool = True,
     ) -> None:
         super().__init__()
+        _require(out_sz=out_sz)
         self.embeds = EmbeddingTables(emb_szs)
+        size = _inputs(self.embeds.size, n_cont)
         self.emb_drop = SeededDropout(embed_p)
         self.bn_cont = nn.BatchNorm1d(n_cont) if bn_cont and n_cont else nn.Identity()
-        blocks = hidden_layers(
-            _inputs(self.embeds.size, n_cont), layers, ps=ps, use_bn=use_bn, act=act, lin_first=lin_first
-        )
-        last = layers[-1] if layers else self.embeds.size + n_cont
-        if bn_final:
-            blocks.append(nn.BatchNorm1d(last))
-        blocks.append(nn.Linear(last, out_sz))
-        if y_range is not None:
-            blocks.append(SigmoidRange(*y_range))
-        self.layers = nn.Sequential(*blocks)
+        blocks = hidden_layers(size, layers, ps=ps, use_bn=use_bn, act=act, lin_first=lin_first)
+        last = layers[-1] if layers else size
+        blocks += linear_layer(last, out_sz, use_bn=use_bn and bn_final, lin_first=lin_first)
+        self.layers = nn.Sequential(*blocks, *_within(y_range))
 
     def forward(self, row: TabularRow) -> torch.Tensor:
         """Returns the outputs, (batch, out_sz)."""
@@ -113,6 +117,9 @@ class TabularResNet(nn.Module):
         d_hidden: width inside a block.
         n_blocks: blocks.
         p_hidden: dropout inside a block; `p_residual`: after it.
+
+    Raises:
+        ConfigError: nothing to predict from, or a size or a `y_range` that is none.
     """
 
     def __init__(
@@ -129,6 +136,7 @@ class TabularResNet(nn.Module):
         y_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        _require(out_sz=out_sz, d_main=d_main, d_hidden=d_hidden, n_blocks=n_blocks)
         self.embeds = EmbeddingTables(emb_szs)
         self.first = nn.Linear(_inputs(self.embeds.size, n_cont), d_main)
         self.blocks = nn.ModuleList(
@@ -142,9 +150,7 @@ class TabularResNet(nn.Module):
             )
             for _ in range(n_blocks)
         )
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(d_main), nn.ReLU(), nn.Linear(d_main, out_sz), *([SigmoidRange(*y_range)] if y_range else [])
-        )
+        self.head = nn.Sequential(nn.BatchNorm1d(d_main), nn.ReLU(), nn.Linear(d_main, out_sz), *_within(y_range))
 
     def forward(self, row: TabularRow) -> torch.Tensor:
         """Returns the outputs, (batch, out_sz)."""
@@ -170,7 +176,7 @@ class FTTransformer(nn.Module):
     Unlike the paper's, the attention itself has no dropout, whose draws would depend on the number of ranks.
 
     Raises:
-        ConfigError: `d_token` is no multiple of `n_heads`.
+        ConfigError: nothing to predict from, a size or a `y_range` that is none, or `d_token` is no multiple of `n_heads`.
     """
 
     def __init__(
@@ -188,6 +194,7 @@ class FTTransformer(nn.Module):
         y_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        _require(out_sz=out_sz, d_token=d_token, n_blocks=n_blocks, n_heads=n_heads, d_hidden=round(d_hidden * d_token))
         if d_token % n_heads:
             raise ConfigError(f"d_token={d_token} is no multiple of n_heads={n_heads}; heads share a token's numbers")
         _inputs(len(emb_szs), n_cont)
@@ -202,9 +209,7 @@ class FTTransformer(nn.Module):
             _Block(d_token, n_heads, round(d_hidden * d_token), p_hidden, p_residual, first=i == 0)
             for i in range(n_blocks)
         )
-        self.head = nn.Sequential(
-            nn.LayerNorm(d_token), nn.ReLU(), nn.Linear(d_token, out_sz), *([SigmoidRange(*y_range)] if y_range else [])
-        )
+        self.head = nn.Sequential(nn.LayerNorm(d_token), nn.ReLU(), nn.Linear(d_token, out_sz), *_within(y_range))
 
     def forward(self, row: TabularRow) -> torch.Tensor:
         """Returns the outputs, (batch, out_sz)."""
@@ -250,7 +255,19 @@ register_builder("tabular_resnet")(TabularResNet)
 register_builder("ft_transformer")(FTTransformer)
 
 
+def _require(**sizes: int) -> None:
+    for name, size in sizes.items():
+        require_sizes(name, [size])
+
+
+def _within(y_range: Sequence[float] | None) -> list[nn.Module]:
+    bounds = bounds_of(y_range)
+    return [] if bounds is None else [SigmoidRange(*bounds)]
+
+
 def _inputs(size: int, n_cont: int) -> int:
+    if n_cont < 0:
+        raise ConfigError(f"n_cont={n_cont}: expected how many continuous columns there are")
     if size + n_cont == 0:
         raise ConfigError("no categorical and no continuous columns: the model has nothing to predict from")
     return size + n_cont

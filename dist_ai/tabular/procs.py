@@ -17,7 +17,7 @@ from dist_ai.data.categories import Categories
 from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
 from dist_ai.data.procs import TabularProc
 from dist_ai.errors import ConfigError, DataError, did_you_mean
-from dist_ai.tabular.dates import add_datepart, date_parts
+from dist_ai.tabular.dates import add_datepart, date_parts, day_first
 
 __all__ = ["DateParts", "FillMissing", "Normalize", "RareCategories", "TargetEncode"]
 
@@ -287,6 +287,8 @@ class DateParts(TabularProc):
     Args:
         columns: the columns of dates, which are neither in cat_names nor in cont_names.
         time: also hour, minute and second.
+        dayfirst: whether text such as 03/04/2021 is in April; by default as all training rows can be read, see `make_date`.
+        days_first: of each column with such text; learned, so that a new row is read alike.
 
     ``Elapsed`` (seconds since 1970) becomes a number, the others categories. A missing date has no parts.
 
@@ -296,21 +298,26 @@ class DateParts(TabularProc):
 
     columns: list[str]
     time: bool = False
+    dayfirst: bool | None = None
+    days_first: dict[str, bool] = field(default_factory=dict, init=False)
 
     order: ClassVar[int] = 10
 
     def setups(self, to: TabularFrame) -> None:
-        """Learns nothing; raises if there is a column of a part's name already."""
+        """Learns whether the day stands first; raises if there is a column of a part's name already."""
         for name in self.columns:
             prefix, parts = date_parts(name, time=self.time)
             for part in parts:
                 to.require_free(f"{prefix}{part}", self, f"a part of {name!r}")
+            found = day_first(to[name]) if self.dayfirst is None else self.dayfirst
+            if found is not None:
+                self.days_first[name] = found
 
     def encodes(self, to: TabularFrame) -> None:
         """Adds the parts."""
         for name in self.columns:
             to[name]  # raises the named error where it is not there
-            to.frame = add_datepart(to.frame, name, drop=False, time=self.time)
+            to.frame = add_datepart(to.frame, name, drop=False, time=self.time, dayfirst=self.days_first.get(name))
             prefix, parts = date_parts(name, time=self.time)
             for part in parts:
                 add = to.add_cont if part == "Elapsed" else to.add_cat

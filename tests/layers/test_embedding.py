@@ -53,3 +53,8 @@ def test_hidden_layers_are_in_the_order_asked_for() -> None:
     assert [type(layer) for layer in first] == [nn.BatchNorm1d, nn.Linear, nn.GELU]
     assert nn.Sequential(*first)(torch.rand(2, 3)).shape == (2, 5)
     assert hidden_layers(3, []) == []
+    # BatchNorm has a bias: that of the linear map beside it would add nothing.
+    assert [layer.bias is None for layer in (*first, *hidden_layers(3, [5])) if isinstance(layer, nn.Linear)] == [
+        True
+    ] * 2
+    assert [layer.bias is None for layer in hidden_layers(3, [5], use_bn=False)[:1]] == [False]

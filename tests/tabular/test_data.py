@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from pyarrow import csv, parquet
 from tables import CATS, CONTS, people, people_learner, people_loaders
 
 from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
-from dist_ai.data import CategoryBlock, MultiCategoryBlock, Table
+from dist_ai.data import CategoryBlock, MultiCategoryBlock, RegressionBlock, Table
 from dist_ai.data.frames import RowError
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
@@ -159,6 +160,78 @@ def test_columns_are_told_apart_where_nobody_says() -> None:
     assert dls.recipe.reads_tables.seen_conts == ["age", "hours"]
 
 
+def test_what_nobody_says_of_a_column_its_values_tell() -> None:
+    frame = people().drop(columns="score").assign(kids=[0, 1, 2] * 40, home=[True, False] * 60)
+
+    def columns(**given: Any) -> tuple[list[str], list[str]]:
+        reader = TabularDataLoaders.from_df(frame, y_names="rich", **given).recipe.reads_tables
+        return reader.cat_names, reader.cont_names
+
+    assert columns() == (["job", "town", "kids", "home"], ["age", "hours"])
+    # All numbers that are not said to be categories, as in fastai; text is none.
+    assert columns(cat_names=["job"]) == (["job"], ["age", "hours", "kids", "home"])
+    assert columns(cat_names="kids") == (["kids"], ["age", "hours", "home"])
+    assert columns(cont_names="age") == (["job", "town", "kids", "home"], ["age"])
+    assert columns(cont_names=["age", "kids"]) == (["job", "town", "home"], ["age", "kids"])
+    assert columns(cat_names=[]) == ([], ["age", "hours", "kids", "home"])
+    assert columns(cat_names=["job"], cont_names=[]) == (["job"], [])
+    assert columns(cat_names=[], cont_names=["age"]) == ([], ["age"])
+    with pytest.raises(DataError, match=r"^no column 'jbo'; .*did you mean 'job'"):
+        columns(cat_names=["jbo"])
+    with pytest.raises(ConfigError, match="column 'rich' is named twice, in cat_names and y_names"):
+        columns(cat_names=["rich"])
+
+
+def test_an_ordered_target_keeps_its_order() -> None:
+    levels = pd.Categorical(["hi", "lo", "mid", "lo"] * 30, categories=["lo", "mid", "hi", "top"], ordered=True)
+    dls = people_loaders(people().assign(rich=levels))
+    assert dls.vocab == ["lo", "mid", "hi", "top"]  # the last too, as an image's label has it
+    frame = dls.train_ds.frame["rich"]
+    assert dls.train_ds.targets[0].tolist() == frame.cat.codes.tolist()
+    assert people_loaders(people().assign(rich=levels.as_unordered())).vocab == ["hi", "lo", "mid"]
+    given = people_loaders(people().assign(rich=levels), y_block=CategoryBlock(["top", "hi", "mid", "lo"]))
+    assert given.vocab == ["top", "hi", "mid", "lo"]
+    in_place = people_loaders(people().assign(rich=levels.as_unordered()), y_block=CategoryBlock(sort=False))
+    assert in_place.vocab == ["lo", "mid", "hi", "top"]
+    assert people_loaders(people().assign(rich=levels), y_block=CategoryBlock(add_na=True)).vocab[:2] == ["#na#", "lo"]
+    with pytest.raises(DataError, match="all training rows have the class 'lo' in rich"):
+        people_loaders(people().assign(rich=pd.Categorical(["lo"] * 120, categories=["lo", "hi"], ordered=True)))
+    with pytest.raises(DataError, match="labels of type Interval: expected all str, or all int"):
+        people_loaders(people().assign(rich=pd.cut(people()["hours"], 3)))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pd.Series(range(120), dtype=object), TensorRegression),
+        (pd.Series([Decimal(i) / 4 for i in range(120)]), TensorRegression),
+        (
+            pd.Series([Decimal(i) / 4 for i in range(120)], dtype=pd.ArrowDtype(pyarrow.decimal128(9, 2))),
+            TensorRegression,
+        ),
+        (pd.array(range(120), dtype="Int64"), TensorRegression),
+        (pd.array([0, 1] * 60, dtype="Int64"), TensorCategory),
+        (pd.Series([0.0, 1.0] * 60), TensorRegression),
+        (pd.Series([True, False] * 60, dtype=object), TensorCategory),
+        (pd.Categorical([1, 2, 3] * 40), TensorCategory),
+    ],
+)
+def test_what_a_target_is_its_values_tell(column: Any, kind: type) -> None:
+    assert isinstance(people_loaders(people().assign(level=column), y_names="level").one_batch()[1], kind)
+
+
+def test_text_of_numbers_is_a_number_to_predict_where_that_is_said() -> None:
+    text = people().assign(level=[str(i / 4) for i in range(120)])
+    dls = people_loaders(text, y_names="level", y_block=RegressionBlock)
+    assert dls.train_ds.targets[0].tolist() == dls.train_ds.frame["level"].astype(float).tolist()
+
+
+def test_columns_may_be_named_by_numbers() -> None:
+    frame = people()[["job", "age", "rich"]].set_axis([0, 1, 2], axis=1)
+    reader = TabularDataLoaders.from_df(frame, y_names=2, cat_names=0).recipe.reads_tables
+    assert (reader.cat_names, reader.cont_names) == (["0"], ["1"])
+
+
 def test_validation_rows_may_be_given() -> None:
     dls = people_loaders(valid_pct=None, valid_idx=range(100, 120))
     assert [len(loader.dataset) for loader in dls] == [100, 20]
@@ -251,6 +324,11 @@ def test_new_rows_may_have_labels() -> None:
         ({"rich": "yes"}, {}, r"all training rows have the class 'yes' in rich"),
         ({"rich": None}, {}, r"the target 'rich' is missing in row 0 \(90 such row\(s\)\)"),
         ({"score": np.inf}, {"y_names": "score"}, r"column 'score' is infinite in row 0"),
+        (
+            {"score": 1e39},
+            {"y_names": "score"},
+            r"the target 'score' is 1e\+39 in row 0, which is beyond float32 \(3.4e38\)",
+        ),
         ({}, {"procs": [Categorify]}, r"column 'age' has no number in row \d+ \(\d+ such row\(s\)\); add FillMissing"),
         ({}, {"procs": [FillMissing]}, r"column 'job' .* holds no numbers of categories; add Categorify"),
         ({"hours": pd.Timestamp("2020-01-01")}, {}, r"column 'hours' holds dates.*add_datepart"),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from tables import people, people_learner, people_loaders
+from torch import nn
 
 from dist_ai.cli.predict import predict
 from dist_ai.core import TabularRow, Transform
@@ -18,7 +19,16 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import accuracy, rmse
-from dist_ai.tabular import Categorify, FillMissing, Normalize, feature_importance, tabular_learner
+from dist_ai.tabular import (
+    Categorify,
+    FillMissing,
+    FTTransformer,
+    Normalize,
+    TabularModel,
+    TabularResNet,
+    feature_importance,
+    tabular_learner,
+)
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "tabular_model": {"ps": 0.1, "embed_p": 0.05, "bn_final": True},
@@ -89,6 +99,57 @@ def test_an_export_predicts_what_the_learner_did(arch: str, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"a data frame of 7 rows where one row is expected; .*predict_many\(df\)"):
         learn.predict(rows)
     assert predictor.predict({"job": "astronaut", "town": "A", "age": None, "hours": 3}).label in ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["Linear", "ReLU", "BatchNorm1d(6)", "Linear(bias)"]),
+        ({"bn_final": True}, ["Linear", "ReLU", "BatchNorm1d(6)", "Linear", "BatchNorm1d(2)"]),
+        ({"bn_final": True, "use_bn": False}, ["Linear(bias)", "ReLU", "Linear(bias)"]),
+        ({"bn_final": True, "lin_first": False}, ["BatchNorm1d(5)", "Linear", "ReLU", "BatchNorm1d(6)", "Linear"]),
+        ({"lin_first": False}, ["BatchNorm1d(5)", "Linear", "ReLU", "Linear(bias)"]),
+    ],
+)
+def test_the_model_has_the_layers_of_fastai_s(options: dict[str, Any], expected: list[str]) -> None:
+    layers = TabularModel([(4, 3)], 2, 2, [6], **options).layers
+    found = []
+    for layer in layers:
+        width = f"({layer.num_features})" if isinstance(layer, nn.BatchNorm1d) else ""
+        bias = "(bias)" if isinstance(layer, nn.Linear) and layer.bias is not None else ""
+        found.append(f"{type(layer).__name__}{width}{bias}")
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"emb_szs": [(4, 2)]}, r"emb_szs=\[\(4, 2\)\]: expected numbers by column, such as \{'job': 3\}"),
+        ({"emb_szs": {"job": 2.5}}, r"emb_szs=\[2.5\]: expected sizes, whole numbers of at least 1"),
+        ({"config": {"act": nn.ReLU}}, r"act=<class 'torch.*ReLU'>: expected relu, gelu"),
+        ({"y_range": (0, 1)}, r"y_range=\(0.0, 1.0\) is of numbers.* classes no, yes; .* y_block=RegressionBlock"),
+        ({"config": {"y_range": (0, 1)}}, r"y_range=\(0.0, 1.0\) is of numbers"),
+        ({"n_out": 0}, r"out_sz=\[0\]: expected sizes"),
+        ({"arch": "tabular_resnet", "config": {"d_hidden": -1}}, r"d_hidden=\[-1\]: expected sizes"),
+        ({"arch": "tabular_resnet", "config": {"n_blocks": 2.5}}, r"n_blocks=\[2.5\]: expected sizes"),
+        ({"arch": "ft_transformer", "config": {"n_heads": 0}}, r"n_heads=\[0\]: expected sizes"),
+        ({"arch": "ft_transformer", "config": {"d_hidden": 0}}, r"d_hidden=\[0\]: expected sizes"),
+    ],
+)
+def test_what_makes_no_model_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tabular_learner(people_loaders(), run_dir=None, progress=False, **options)
+
+
+def test_a_range_that_has_no_end_is_named() -> None:
+    loaders = people_loaders(y_names="score")
+    with pytest.raises(ConfigError, match=r"y_range=\(0, inf\) has no end; expected two numbers, or no y_range"):
+        tabular_learner(loaders, y_range=(0, float("inf")), run_dir=None, progress=False)
+    for model in (TabularModel, TabularResNet, FTTransformer):
+        with pytest.raises(ConfigError, match=r"y_range=\(0,\): expected two numbers"):
+            model([(4, 3)], 1, 1, y_range=(0,))
+        with pytest.raises(ConfigError, match=r"n_cont=-1: expected how many continuous columns there are"):
+            model([(4, 3)], -1, 1)
 
 
 def test_regressions_stay_in_their_range_and_learn() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tables import people
 
 from dist_ai.data.procs import procs_from_plain
-from dist_ai.errors import ConfigError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
     Categorify,
     DateParts,
@@ -186,6 +186,21 @@ def test_dates_become_parts_in_new_rows_too() -> None:
     new = to.process([{"when": "2020-02-01", "kind": "a"}])
     month = to.classes["whenMonth"][new.rows.cats[0, to.cat_names.index("whenMonth")]]
     assert month == 2
+
+
+def test_dates_as_text_are_read_in_new_rows_as_in_training() -> None:
+    rows = pd.DataFrame({"when": ["03/04/2021", "13/04/2021", "05/06/2021"], "kind": "a", "y": [0.5, 1, 2]})
+    to = TabularPandas(rows, [DateParts(["when"]), Categorify, Normalize], "kind", (), "y", splits=([0, 1, 2], [0, 2]))
+    place = to.cat_names.index("whenMonth")
+    assert to.classes["whenMonth"] == ["#na#", 4, 6]
+    assert to.valid.rows.cats[:, place].tolist() == [1, 2]  # alone these may be of March and May
+    proc = again(DateParts(["when"], dayfirst=True))
+    to_one = TabularFrame(pd.DataFrame({"when": ["03/04/2021"]}))
+    proc.setups(to_one)
+    again(proc).encodes(to_one)
+    assert to_one["whenMonth"].tolist() == [4]
+    with pytest.raises(DataError, match=r"'04/25/2021' in row 0, where the month stands first, and with dayfirst=True"):
+        to.process([{"when": "04/25/2021", "kind": "a"}])
 
 
 def test_procs_run_in_their_own_order_whatever_is_listed() -> None:
