@@ -5,6 +5,7 @@ Each gives plain arrays (channels, length) of float64, with NaN where a value is
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,10 +69,13 @@ def _of_line(line: str, says: dict[str, str], where: str) -> LabelledSeries:
     label: Any = None
     channels = line.split(":")
     if says.get("targetlabel", "").startswith("true"):
-        label = float(channels.pop())
+        told = channels.pop().strip()
+        if told != "?" and not _is_number(told):
+            raise DataError(f"{where}: the target {told!r:.60} is no number; expected one, or ? where it is not known")
+        label = None if told == "?" else float(told)  # as the archive writes what is not told
     elif says.get("classlabel", "").startswith("true"):
-        label = channels.pop().strip()
-        label = None if label == "?" else label  # as the archive writes what is not told
+        told = channels.pop().strip()
+        label = None if told == "?" else told
     rows = [_numbers(channel.split(","), where) for channel in channels]
     if len(lengths := {len(row) for row in rows}) > 1:
         raise DataError(
@@ -110,9 +114,9 @@ def read_csv(file: str | Path) -> np.ndarray:
         DataError: the file is not there or empty, a value is no number, or a line has another number of them.
     """
     rows: list[np.ndarray] = []
-    for number, line in _lines(Path(file)):
-        values = line.split(",")
-        if not rows and not any(map(_is_number, values)):
+    for at, (number, line) in enumerate(_lines(Path(file))):
+        [values] = csv.reader([line])
+        if at == 0 and not any(map(_is_number, values)) and any(value.strip() not in _MISSING for value in values):
             continue  # the names
         rows.append(_numbers(values, f"{file}:{number}"))
         if len(rows[-1]) != len(rows[0]):
@@ -132,6 +136,8 @@ def get_series_files(path: str | Path) -> list[Path]:
         raise DataError(f"no file of a series under {path}; looked for {', '.join(_OF_ONE)}")
     return found
 
+
+_MISSING = ("?", "")
 
 _OF_ONE = (".csv", ".npy", ".ts")
 
@@ -159,7 +165,7 @@ def read_series(file: str | Path) -> np.ndarray:
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yields the lines of a file that say something, with their numbers."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"no file of series at {file}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -171,7 +177,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 def _numbers(values: Sequence[str] | Iterable[str], where: str) -> np.ndarray:
     try:
-        return np.array([float("nan") if (v := value.strip()) in ("?", "") else float(v) for value in values])
+        return np.array([float("nan") if (v := value.strip()) in _MISSING else float(v) for value in values])
     except ValueError as error:
         raise DataError(f"{where}: {error}; expected numbers, and ? for what is missing") from error
 
