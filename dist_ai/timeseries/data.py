@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
@@ -193,7 +193,7 @@ class TSDataLoaders(DataLoaders):
 
         New items are rows of such a table, or series.
         """
-        rows = as_items(df)
+        rows = as_items(frame_of(df) if df is None or isinstance(df, Mapping) else df)
         if not len(rows):
             raise DataError("the frame has no rows; there is nothing to learn from")
         labels = [label] if isinstance(label, str) else list(label)
@@ -335,6 +335,9 @@ def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
     X = X.to_numpy() if hasattr(X, "iloc") else X
     if y is None:
         raise DataError("no labels (y is None); for what follows a series there is TSForecastDataLoaders")
+    for name, given in (("X", X), ("y", y)):
+        if not hasattr(given, "__len__") or isinstance(given, Mapping | str):
+            raise DataError(f"{name}={given!r:.60}: expected an array or a list, of one item for each series")
     if len(X) != len(y):
         raise DataError(f"{len(X)} series and {len(y)} labels; expected one label for each series")
     if not len(X):

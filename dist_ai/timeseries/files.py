@@ -54,8 +54,8 @@ def read_ts(file: str | Path) -> list[LabelledSeries]:
         elif line.lower().startswith("@data"):
             in_data = True
         elif line.startswith("@"):
-            name, _, value = line[1:].partition(" ")
-            says[name.lower()] = value.strip().lower()
+            name, *value = line[1:].split(maxsplit=1)
+            says[name.lower()] = "".join(value).lower()
     if not found:
         raise DataError(f"{file} has no series; expected lines after a line @data, as in the archive's .ts files")
     return found
@@ -70,12 +70,12 @@ def _of_line(line: str, says: dict[str, str], where: str) -> LabelledSeries:
     channels = line.split(":")
     if says.get("targetlabel", "").startswith("true"):
         told = channels.pop().strip()
-        if told != "?" and not _is_number(told):
+        if told not in _MISSING and not _is_number(told):
             raise DataError(f"{where}: the target {told!r:.60} is no number; expected one, or ? where it is not known")
-        label = None if told == "?" else float(told)  # as the archive writes what is not told
+        label = None if told.lower() in _UNTOLD else float(told)
     elif says.get("classlabel", "").startswith("true"):
         told = channels.pop().strip()
-        label = None if told == "?" else told
+        label = None if told in _MISSING else told
     rows = [_numbers(channel.split(","), where) for channel in channels]
     if len(lengths := {len(row) for row in rows}) > 1:
         raise DataError(
@@ -97,6 +97,10 @@ def read_tsv(file: str | Path) -> list[LabelledSeries]:
     found = []
     for number, line in _lines(file):
         label, *values = line.replace(",", "\t").split("\t") if "\t" in line or "," in line else line.split()
+        if not values:
+            raise DataError(
+                f"{file}:{number} has one value, {label!r:.60}; expected a label and the values of a series"
+            )
         row = _numbers(values, f"{file}:{number}")
         there = np.flatnonzero(~np.isnan(row))
         found.append(LabelledSeries(row[None, : there[-1] + 1 if len(there) else len(row)], _whole(label)))
@@ -137,7 +141,8 @@ def get_series_files(path: str | Path) -> list[Path]:
     return found
 
 
-_MISSING = ("?", "")
+_MISSING = ("?", "")  # as the archive and CSV files write it
+_UNTOLD = (*_MISSING, "nan")
 
 _OF_ONE = (".csv", ".npy", ".ts")
 
@@ -171,8 +176,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as text: {error}") from error
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.startswith(("#", "%")):
-            yield number, line.strip()
+        if line.strip() and not line.lstrip().startswith(("#", "%")):
+            yield number, line.rstrip().lstrip(" ")  # a tab at the start parts a label that is missing from the values
 
 
 def _numbers(values: Sequence[str] | Iterable[str], where: str) -> np.ndarray:
@@ -191,5 +196,7 @@ def _is_number(value: str) -> bool:
 
 
 def _whole(label: str) -> Any:
-    """Returns a class that is written as a number as an int (1, 1.0, 1.0000e+00), any other as text."""
+    """Returns a class that is written as a number as an int (1, 1.0, 1.0000e+00), any other as text, None if nothing is told."""
+    if label.strip().lower() in _UNTOLD:
+        return None
     return int(float(label)) if _is_number(label) and float(label).is_integer() else label.strip()

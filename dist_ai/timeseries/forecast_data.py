@@ -176,6 +176,8 @@ class TSForecastDataLoaders(DataLoaders):
         chosen, further, told = _names(targets), _names(inputs), _names(known)
         if both := [name for name in chosen if name in told]:
             raise ConfigError(tells_the_answer(f"column {both[0]!r}"))
+        if not chosen:
+            raise ConfigError("targets is empty: say which columns are forecast")
         channels = list(dict.fromkeys([*chosen, *further, *told]))
         missing = _checked_fill(options.get("missing", "raise"))
         series = long_series(df, time=time, channels=channels, id=id, missing=missing)

@@ -128,16 +128,21 @@ def long_series(
 
 
 def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
-    """Returns a column of times as int64: nanoseconds since 1970, or whole numbers as they are.
+    """Returns a column of times as int64: nanoseconds since 1970, or numbers as they are; fractions as float64 if not `regular`.
 
     Raises:
-        DataError: a time is missing, is a fraction, comes twice, or is earlier than the one before; or, if `regular`, a step is
-            left out.
+        DataError: a time is missing, comes twice, or is earlier than the one before; or, if `regular`, a step is
+            left out or a number is not whole.
     """
     import pandas as pd
 
-    stamps = clock(column, where)
-    times = np.asarray(stamps if stamps.dtype.kind == "i" else stamps.astype("datetime64[ns, UTC]").astype("int64"))
+    stamps = clock(column, where, whole=regular)
+    try:
+        times = np.asarray(
+            stamps if stamps.dtype.kind in "if" else stamps.astype("datetime64[ns, UTC]").astype("int64")
+        )
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise DataError(f"the times{where} in {column.name!r} go beyond the years 1678 to 2261: {error}") from error
     steps = np.diff(times)
     if (steps == 0).any() or len(np.unique(times)) < len(times):
         twice = column.iloc[int(np.flatnonzero(pd.Series(times).duplicated())[0])]
@@ -159,8 +164,8 @@ def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
     return times
 
 
-def clock(column: Any, where: str = "") -> Any:
-    """Returns a column of times as pandas' dates in UTC, or int64 where they are counted: whole numbers, also as floats.
+def clock(column: Any, where: str, *, whole: bool) -> Any:
+    """Returns a column of times as pandas' dates in UTC, or numbers where they are counted: int64 if they have to be `whole`.
 
     Raises:
         DataError: a time is missing, or neither a date nor a whole number.
@@ -168,7 +173,7 @@ def clock(column: Any, where: str = "") -> Any:
     import pandas as pd
 
     numbers = column.infer_objects() if column.dtype.kind == "O" else column
-    if numbers.dtype.kind == "b" or (numbers.dtype.kind == "f" and numbers.isna().all()):
+    if len(numbers) and numbers.dtype.kind == "b":
         raise DataError(
             f"the times{where} in {column.name!r} are {column.iloc[0]!r} and the like; expected dates or numbers"
         )
@@ -185,12 +190,12 @@ def clock(column: Any, where: str = "") -> Any:
         raise DataError(
             f"row {row}{where} has no time in {column.name!r}: {column.iloc[row]!r}; expected a date or a whole number"
         )
-    if counted and (parts := np.flatnonzero(np.asarray(stamps) % 1 != 0)).size:
+    if counted and whole and (parts := np.flatnonzero(np.asarray(stamps) % 1 != 0)).size:
         raise DataError(
             f"row {parts[0]}{where} has the time {column.iloc[parts[0]]!r} in {column.name!r}; expected dates or whole numbers: "
             "count the steps, or leave time= out"
         )
-    return stamps.astype("int64") if counted else stamps
+    return stamps.astype("int64" if whole or stamps.dtype.kind in "iu" else "float64") if counted else stamps
 
 
 def series_by_id(df: Any, id: str) -> list[tuple[Any, Any]]:
@@ -204,7 +209,7 @@ def series_by_id(df: Any, id: str) -> list[tuple[Any, Any]]:
         raise DataError(f"row {row} has no series: nothing in {id!r}; fill it, or leave such rows out")
     if not len(df):
         raise DataError("the frame has no rows; there is nothing to learn from")
-    return [(name, rows.reset_index(drop=True)) for name, rows in df.groupby(id, sort=False)]
+    return [(name, rows.reset_index(drop=True)) for name, rows in df.groupby(id, sort=False, observed=True)]
 
 
 def require_columns(df: Any, columns: Sequence[str]) -> None:
@@ -227,6 +232,10 @@ def numbers_of(rows: Any, columns: Sequence[str]) -> np.ndarray:
     Raises:
         DataError: one holds something else.
     """
+    if dates := [column for column in columns if rows[column].dtype.kind in "mM"]:
+        raise DataError(
+            f"column {dates[0]!r} holds times and no numbers; make numbers of them, such as the hour of the day"
+        )
     try:
         return np.stack([rows[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in columns])
     except (TypeError, ValueError) as error:

@@ -80,6 +80,8 @@ class ToSeries(ItemTransform):
         expected = f"expected ({self.channels or 'channels'}, length), or (length,) of one channel"
         try:
             values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(_numbers(x)))
+            if values.is_complex():
+                raise TypeError("it is complex; give real and imaginary parts as channels")
             values = values.double()
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{x!r:.100} is no series: {error}; {expected}") from error

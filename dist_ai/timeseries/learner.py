@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -27,7 +27,7 @@ from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require
 from dist_ai.timeseries.items import PadTo
 from dist_ai.timeseries.metrics import errors_in_units, in_units
 from dist_ai.timeseries.models import MiniRocket, forecast_model, series_model, series_splitter
-from dist_ai.timeseries.windows import Window
+from dist_ai.timeseries.windows import Window, require_steps
 
 __all__ = ["ForecastLearner", "forecast_learner", "ts_learner"]
 
@@ -63,6 +63,7 @@ def ts_learner(
     """
     if isinstance(dls, TSForecastDataLoaders):
         return forecast_learner(dls, arch, config=config, **options)
+    _check_model(arch, config)
     if dls.train.bs == 1:
         raise ConfigError("bs=1: BatchNorm needs at least 2 series in a training batch; use bs=2 or more")
     series, target, *_ = parts(dls.one_batch())
@@ -117,6 +118,7 @@ def forecast_learner(
             f"{type(dls).__name__} holds no windows to forecast from; make them with TSForecastDataLoaders, or tell what a "
             "series is with ts_learner"
         )
+    _check_model(arch, config)
     windows = dls.windows
     shape: dict[str, Any] = {
         "channels": windows.series[0].values.shape[0],
@@ -150,8 +152,8 @@ class ForecastLearner(Learner):
 
         Args:
             history: an array (channels, length), of which the last `context` steps count; or, of a model that was trained from a
-                data frame, a frame with the same columns, in which rows without any target at the end say what is known of the
-                future.
+                data frame, a frame with the same columns and steps of the same length, in which rows without any target at the
+                end say what is known of the future.
             future: with an array, what is known of the future: (known channels, horizon).
 
         Of an array it is an array (targets, horizon). Of a frame it is a frame with a row for each step that is forecast: the
@@ -166,7 +168,8 @@ class ForecastLearner(Learner):
                 "the model was trained without anything known of the future, so it can do nothing with future=; how far it "
                 "forecasts is the horizon= of its loaders"
             )
-        if not hasattr(history, "columns"):
+        rows = history if isinstance(history, list | tuple) else [history]
+        if not hasattr(history, "columns") and not any(isinstance(row, Mapping) for row in rows[:1]):
             window = Window(history, future) if future is not None else history
             return self._forecasts([window])[0]
         columns = getattr(self.dls, "columns", None)
@@ -220,7 +223,8 @@ class ForecastLearner(Learner):
 
     def _seasonal_errors(self, season: int) -> torch.Tensor:
         windows, part = self.dls.windows, self.dls.valid_ds
-        if not 1 <= season <= windows.context:
+        require_steps(season=season)
+        if season > windows.context:
             raise ConfigError(f"season={season}: expected 1 to context={windows.context} steps")
         found = []
         for i in range(len(part)):
@@ -245,7 +249,8 @@ class ForecastLearner(Learner):
                 f"a history{where} of {end} step(s), and the model forecasts from the last {windows.context}; give it more"
             )
         if columns.time:  # what is said of the future has to follow the past: their steps are looked at together
-            times_of(rows[columns.time].iloc[: end + windows.horizon], where, regular=True)
+            times = times_of(rows[columns.time].iloc[: end + windows.horizon], where, regular=True)
+            self._require_steps_of_training(times, rows[columns.time], where)
         [series] = long_series(past, time=None, channels=columns.channels, id=None, missing=columns.missing)
         series = series.filled(columns.missing, columns.start)
         known = None
@@ -260,6 +265,17 @@ class ForecastLearner(Learner):
             rows.iloc[: end + windows.horizon], end, columns.time, windows.horizon
         )
 
+    def _require_steps_of_training(self, times: np.ndarray, column: Any, where: str) -> None:
+        apart = [np.median(np.diff(each.times)) for each in self.dls.windows.series if len(each.times) > 1]
+        if len(times) < 2 or any(each / 1.5 <= np.median(np.diff(times)) <= 1.5 * each for each in apart):
+            return
+        there = " and ".join(map(str, column.iloc[:2]))
+        usual = f"{apart[0]:g}" if apart[0] < 1e6 else f"{apart[0] / 1e9:g} s"
+        raise DataError(
+            f"the steps{where} are as far apart as {there}, and those that the model was trained on {usual}: it forecasts such "
+            "steps only; bring the history to them"
+        )
+
     def _forecasts(self, items: list[Any]) -> list[np.ndarray]:
         loader = self.dls.test_dl(items, num_workers=0, world=World(device=device_of(self.model)))
         found: list[np.ndarray] = []
@@ -269,6 +285,17 @@ class ForecastLearner(Learner):
                 told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
                 found += [plain(forecast).numpy() for forecast, *_ in told]
         return found
+
+
+def _check_model(arch: Any, config: Any) -> None:
+    """Raises `ConfigError` for what names or makes no model, and for options that are none."""
+    if not isinstance(arch, str) and (isinstance(arch, nn.Module) or not callable(arch)):
+        raise ConfigError(
+            f"arch={arch!r:.100}: expected the name of a model, such as 'LSTM', or a function that makes one; one that is made "
+            "goes to Learner(dls, model)"
+        )
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(f"config={config!r:.100}: expected a dict of options of the model, such as {{'hidden': 64}}")
 
 
 def _to_units(dls: DataLoaders) -> list[Any]:

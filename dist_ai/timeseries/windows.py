@@ -149,9 +149,10 @@ class Windows(Sequence[Window]):
         counts = [max(0, each.values.shape[1] - context - horizon + 1) for each in self.series]
         if not sum(counts):
             longest = max(each.values.shape[1] for each in self.series)
+            hint = "; or is it (length, channels)? Then transpose it" if channels >= context + horizon else ""
             raise DataError(
                 f"a window needs {context} + {horizon} steps (context + horizon), and the longest series has {longest}; make "
-                "context or horizon shorter"
+                f"context or horizon shorter{hint}"
             )
         self._begins = np.concatenate([[0], np.cumsum(counts)])
         pairs = list(zip(self.series, counts, strict=True))
@@ -300,11 +301,11 @@ class WalkForwardSplitter:
         train = _every(windows, np.flatnonzero(before), self.stride, from_end=True)
         valid = _every(windows, np.flatnonzero(within), self.valid_stride, from_end=False)
         if not len(train) or not len(valid):
-            missing = "" if windows.judged.all() else f" {np.sum(~windows.judged)} others have no value to forecast."
+            missing = "" if windows.judged.all() else f", of {np.sum(~windows.judged)} windows all targets are missing"
             raise DataError(
-                f"{len(train)} window(s) to train on and {len(valid)} to validate: the series are too short for "
+                f"{len(train)} window(s) to train on and {len(valid)} to validate{missing}: the series are too short for "
                 f"context={windows.context} and horizon={windows.horizon} on both sides of the border; make them shorter, or "
-                f"valid_pct smaller.{missing}".removesuffix(".")
+                "valid_pct smaller"
             )
         return train, valid
 

@@ -311,6 +311,27 @@ def test_a_channel_of_small_numbers_is_scaled_and_one_that_never_changes_is_not(
     )
 
 
+def test_times_of_series_need_only_ascend() -> None:
+    frame = long_frame().assign(day=[t**2 / 4 for _ in range(10) for t in range(5)])
+    dls = TSDataLoaders.from_long_df(frame, id="name", values=["a", "b"], label="kind", time="day", **QUICK)
+    assert dls.one_batch()[0].shape == (4, 2, 5)
+
+
+def test_what_is_no_array_of_series_is_named() -> None:
+    X, y = labelled()
+    for given, labels, said in (
+        (3, y, "X=3: expected an array or a list, of one item for each series"),
+        ({"a": 1}, ["x"], "X={'a': 1}: expected an array or a list"),
+        (X, "ab" * 12, "y='abab.*: expected an array or a list"),
+    ):
+        with pytest.raises(DataError, match=said):
+            TSDataLoaders.from_arrays(given, labels, **QUICK)
+    with pytest.raises(DataError, match="is no series: it is complex; give real and imaginary parts as channels"):
+        TSDataLoaders.from_arrays(X + 1j, y, **QUICK)
+    with pytest.raises(DataError, match="NoneType is no table; expected a data frame"):
+        TSDataLoaders.from_wide_df(None, label="y", **QUICK)
+
+
 def test_two_ways_to_say_what_validates_are_one_too_many() -> None:
     X, y = labelled()
     with pytest.raises(ConfigError, match="valid= and splits= both say which series validate"):

@@ -202,6 +202,12 @@ def test_times_that_are_counted_may_be_floats_and_those_that_are_no_times_are_na
         TSForecastDataLoaders.from_long_df(frame().set_index("ts"), time="ts", targets="load", **QUICK)
 
 
+def test_a_category_of_names_may_have_some_that_no_row_has() -> None:
+    both = frame(names=("a", "b")).astype({"site": "category"})
+    dls = TSForecastDataLoaders.from_long_df(both[both.site == "b"], time="ts", targets="load", id="site", **QUICK)
+    assert [each.name for each in dls.windows.series] == ["b"]
+
+
 def test_tables_of_other_kinds_become_frames() -> None:
     expected = TSForecastDataLoaders.from_long_df(frame(), time="ts", targets="load", **QUICK).one_batch()
     columns = {name: frame()[name].tolist() for name in ("ts", "load", "hour")}
@@ -230,6 +236,11 @@ def test_tables_of_other_kinds_become_frames() -> None:
         (lambda f: f.assign(ts="yesterday or so"), "row 0 has no time in 'ts'"),
         (lambda f: f.drop(columns="load"), "there is no column 'load'; there are site, ts, hour"),
         (lambda f: f.head(15), r"a window needs 12 \+ 4 steps \(context \+ horizon\), and the longest series has 15"),
+        (lambda f: f.assign(load=f.ts), "column 'load' holds times and no numbers; make numbers of them"),
+        (
+            lambda f: f.assign(ts=pd.date_range("3000-01-01", periods=100, unit="s")),
+            "the times in 'ts' go beyond the years 1678 to 2261",
+        ),
         (lambda f: f.head(18), r"leaves 3 to validate on, and horizon is 4"),
         (lambda f: pd.concat([f, f[["load"]]], axis=1), "there are several columns named 'load'"),
     ],
@@ -323,5 +334,15 @@ def test_what_is_to_be_forecast_cannot_be_known_of_the_future() -> None:
 def test_arrays_of_what_is_no_number_are_named() -> None:
     with pytest.raises(DataError, match="the series are no arrays of numbers: could not convert string to float: 'x'"):
         TSForecastDataLoaders.from_arrays(np.array(["1", "x"] * 50, dtype=object), **QUICK)
+    with pytest.raises(
+        DataError, match=r"the longest series has 2; .*; or is it \(length, channels\)\? Then transpose it"
+    ):
+        TSForecastDataLoaders.from_arrays(np.zeros((100, 2)), **QUICK)
+    with pytest.raises(DataError, match="no series, or one without any step"):
+        TSForecastDataLoaders.from_arrays([], **QUICK)
+    with pytest.raises(ConfigError, match="targets is empty: say which columns are forecast"):
+        TSForecastDataLoaders.from_long_df(frame(), time="ts", targets=[], **QUICK)
+    with pytest.raises(DataError, match="of 21 windows all targets are missing"):
+        TSForecastDataLoaders.from_arrays(np.where(np.arange(100) > 75, np.nan, 1.0), missing="zero", **QUICK)
     with pytest.raises(ConfigError, match="context='day': expected a number of steps, at least 1"):
         TSForecastDataLoaders.from_arrays(waves(), context="day", horizon=4)  # type: ignore[typeddict-item]  # wrong on purpose

@@ -266,6 +266,47 @@ def test_a_frame_from_which_nothing_can_be_forecast_is_named(change: Any, said: 
         learn.forecast(change(frame))
 
 
+def test_a_history_of_other_steps_than_those_of_training_is_refused() -> None:
+    learn = of_frame(hourly())
+    for times, said in (
+        (
+            pd.date_range("2024-01-01", periods=200, freq="D"),
+            "as far apart as 2024-01-01 00:00:00 and 2024-01-02 00:00:00",
+        ),
+        (
+            np.arange(200),
+            "as far apart as 0 and 1, and those that the model was trained on 3600 s: it forecasts such steps only",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            learn.forecast(hourly().assign(ts=times))
+
+
+def test_rows_of_any_kind_are_a_history() -> None:
+    learn = of_frame(hourly())
+    expected = learn.forecast(hourly())
+    for rows in (hourly().to_dict("records"), {name: hourly()[name].tolist() for name in hourly()}):
+        pd.testing.assert_frame_equal(learn.forecast(rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"arch": None}, "arch=None: expected the name of a model, such as 'LSTM', or a function that makes one"),
+        (
+            {"arch": nn.Linear(2, 2)},
+            r"arch=Linear.*: expected the name .* one that is made goes to Learner\(dls, model\)",
+        ),
+        ({"config": [3]}, r"config=\[3\]: expected a dict of options of the model"),
+        ({"n_out": 0}, "n_out=0: expected a whole number of at least 1"),
+    ],
+)
+def test_what_makes_no_model_is_named(given: Any, said: str) -> None:
+    dls = TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0)
+    with pytest.raises(ConfigError, match=said):
+        ts_learner(dls, **{"run_dir": None, **given})
+
+
 def test_one_row_has_no_step_to_forecast_the_times_of() -> None:
     learn = of_frame(hourly(), context=1)
     assert len(learn.forecast(hourly().head(2))) == 6
@@ -422,6 +463,8 @@ def test_what_cannot_be_forecast_says_why() -> None:
         learn.forecast(hourly())
     with pytest.raises(ConfigError, match="season=25: expected 1 to context=24 steps"):
         learn.backtest(season=25)
+    with pytest.raises(ConfigError, match=r"season=24.0: expected a number of steps, at least 1; did you mean 24\?"):
+        learn.backtest(season=24.0)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match="TSDataLoaders holds no windows to forecast from; make them with TSForecast"):
         forecast_learner(TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0))  # type: ignore[arg-type]  # wrong on purpose
 

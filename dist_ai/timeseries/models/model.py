@@ -141,6 +141,7 @@ def series_model(
     >>> series_model("FCN", channels=2, length=30, n_out=3)(torch.zeros(4, 2, 30)).shape
     torch.Size([4, 3])
     """
+    require_counts(channels=channels, length=length, n_out=n_out)
     return SeriesModel(_made(architectures, arch, options, channels, length), n_out, dropout=dropout, padded=padded)
 
 
