@@ -266,11 +266,11 @@ def _in_time(splitter: Any) -> WalkForwardSplitter:
 def _seen(windows: Windows, splitter: WalkForwardSplitter) -> Standardize:
     """Returns the standardisation by what lies before the validation and is there."""
     begin, _ = splitter.borders(windows)
-    before = [each.values[:, each.times < begin] for each in windows.series]
-    if not any(each.shape[1] for each in before):
+    before = np.concatenate([each.values[:, each.times < begin] for each in windows.series], axis=1)
+    if not before.shape[1]:
         raise DataError("no step lies before the validation; make valid_pct smaller")
     learned = Standardize(targets=windows.targets, known=windows.known)
-    learned.setup([TensorSeries(torch.from_numpy(each)) for each in before if each.shape[1]])
+    learned.setup([TensorSeries(torch.from_numpy(before))])
     return learned
 
 
