@@ -18,7 +18,7 @@ from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
 from dist_ai.timeseries.frames import frame_of, long_series, read_frame
 from dist_ai.timeseries.items import check_fill
-from dist_ai.timeseries.transforms import Standardize
+from dist_ai.timeseries.transforms import LinearScale, ScaleRange, Standardize
 from dist_ai.timeseries.windows import (
     LongSeries,
     WalkForwardSplitter,
@@ -292,3 +292,9 @@ def _check(options: Any) -> None:
             f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
         )
     check_options(options, ForecastOptions)
+    for tfm in listed(options.get("batch_tfms")):
+        if tfm in (Standardize, ScaleRange) or (isinstance(tfm, LinearScale) and not tfm.zero):
+            raise ConfigError(
+                f"{tfm.__name__ if isinstance(tfm, type) else type(tfm).__name__} in batch_tfms has nothing to learn from there; "
+                "leave it out: scale='standard', the default, standardises by what lies before the validation"
+            )

@@ -159,7 +159,8 @@ def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
         row = int(steps.argmax())
         raise DataError(
             f"no step{where} between {column.iloc[row]} and {column.iloc[row + 1]}, and most are closer; put in the missing "
-            "rows, such as df.set_index(time).asfreq('h'), and say how to fill them"
+            "rows, such as df.set_index(time).asfreq('h'), and say how to fill them; where there is none, as of working days, "
+            "leave time= out, which counts the rows"
         )
     return times
 

@@ -16,6 +16,8 @@ from dist_ai.data import RandomSplitter
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries import (
     LongSeries,
+    ScaleRange,
+    Standardize,
     TensorForecast,
     TensorKnown,
     TensorSeries,
@@ -229,6 +231,10 @@ def test_tables_of_other_kinds_become_frames() -> None:
         (lambda f: f.iloc[::-1], "the rows are not sorted; sort them with df.sort_values"),
         (lambda f: f.drop(index=40), "no step between 2024-01-02 15:00:00 and 2024-01-02 17:00:00"),
         (
+            lambda f: f.assign(ts=pd.bdate_range("2024-01-01", periods=100)),
+            "no step between 2024-01-05 .* as of working days, leave time= out, which counts the rows",
+        ),
+        (
             lambda f: f.assign(load=f.load.where(f.index != 7)),
             "column 'load' has no value in row 7; say how to fill it",
         ),
@@ -256,6 +262,8 @@ def test_a_frame_that_cannot_be_forecast_is_named(change: Any, said: str) -> Non
         ({"horizon": -1}, "horizon=-1: expected a number of steps, at least 1"),
         ({"context": 0}, "context=0: expected a number of steps, at least 1"),
         ({"context": 5.0}, "context=5.0: expected a number of steps, at least 1; did you mean 5?"),
+        ({"batch_tfms": Standardize()}, "Standardize in batch_tfms has nothing to learn from there; leave it out"),
+        ({"batch_tfms": [ScaleRange]}, "ScaleRange in batch_tfms has nothing to learn from there; leave it out"),
         ({"context": True}, "context=True: expected a number of steps, at least 1"),
         ({"targets": 0}, r"targets=0: expected the numbers of channels, such as targets=\[0\]"),
         ({"known": ["a"]}, r"known=\['a'\]: expected the numbers of channels, such as known=\[0\]"),
