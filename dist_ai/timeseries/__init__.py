@@ -19,16 +19,17 @@ from dist_ai.timeseries.blocks import TSBlock, TSForecastBlock, TSKnownBlock, TS
 from dist_ai.timeseries.data import TSDataLoaders
 from dist_ai.timeseries.files import LabelledSeries, get_series_files, read_csv, read_series, read_ts, read_tsv
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
-from dist_ai.timeseries.items import FillGaps, PadTo, ToSeries
+from dist_ai.timeseries.items import CutEnd, FillGaps, PadTo, ToSeries
 from dist_ai.timeseries.learner import ForecastLearner, forecast_learner, ts_learner
 from dist_ai.timeseries.losses import ForecastLoss
 from dist_ai.timeseries.models import architectures, forecasters
 from dist_ai.timeseries.show import plot_forecast
-from dist_ai.timeseries.transforms import ScaleRange, Standardize, StandardizeEach
+from dist_ai.timeseries.transforms import ScaleRange, SeriesToFloat, Standardize, StandardizeEach
 from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, Window, Windows
 
 __all__ = [
     "ChannelDrop",
+    "CutEnd",
     "CutOut",
     "FillGaps",
     "ForecastLearner",
@@ -41,6 +42,7 @@ __all__ = [
     "RandomWindow",
     "ScaleRange",
     "Scaling",
+    "SeriesToFloat",
     "Standardize",
     "StandardizeEach",
     "TSBlock",

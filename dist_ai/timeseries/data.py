@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
@@ -28,7 +28,7 @@ from dist_ai.data.targets import block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSBlock
 from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
-from dist_ai.timeseries.frames import labelled_series, read_frame
+from dist_ai.timeseries.frames import frame_of, labelled_series, read_frame, require_columns, series_by_id
 from dist_ai.timeseries.items import LabelOf, SeriesOf
 from dist_ai.timeseries.transforms import ScaleRange, Standardize
 
@@ -45,12 +45,14 @@ class SeriesOptions(LoaderOptions, total=False):
             of floats, several classes where they are lists of words, else classes.
         missing: what to do about missing values: ``"raise"`` (the default), ``"previous"``, ``"linear"``, ``"mean"``, ``"zero"``.
         scale: a transform that learns from all training series: `Standardize()`, `ScaleRange()`.
-        pad: fill up shorter series to the longest; otherwise series of different lengths are an error.
+        pad: fill up shorter series to the longest, and take steps at the end without any value (NaN) for none; otherwise series
+            of different lengths are an error.
         valid_pct: share of the series drawn at random for validation, where nothing else says which.
         seed: of that draw, of the order and of the augmentations; None is 0.
         item_tfms: transforms of one series.
         batch_tfms: transforms of a batch on the device, such as `ts_tfms()`. A `Standardize()` or `ScaleRange()` without numbers
-            is taken as `scale`, for it has to see the training series.
+            is taken as `scale`, for it has to see the training series; one with numbers too, if there is no other, for series are
+            scaled in float64 and batches are float32.
     """
 
     y_block: TransformBlock | Callable[[], TransformBlock] | None
@@ -149,7 +151,7 @@ class TSDataLoaders(DataLoaders):
         """Returns loaders of a frame with a row for each step of each series.
 
         Args:
-            df: the frame, of pandas.
+            df: the frame, of pandas, or any table that becomes one.
             id: the column that says which series a row is of.
             values: the column of the values, or those of several channels.
             label: the column of the label, the same in all rows of a series; or several, with a number each.
@@ -158,14 +160,16 @@ class TSDataLoaders(DataLoaders):
             options: see `SeriesOptions`.
 
         Raises:
-            DataError: no such column; times doubled or unsorted; a series with several labels, or none.
+            DataError: no such column; times doubled or unsorted; a series with several labels, or none, or in both parts.
         """
         channels = [values] if isinstance(values, str) else list(values)
+        df = frame_of(df)
         items = labelled_series(df, id=id, time=time, values=channels, label=label)
         splits = None
         if valid_col is not None:
-            marks = df.groupby(id, sort=False)[valid_col].first().astype(bool).to_numpy()
-            splits = np.flatnonzero(~marks).tolist(), np.flatnonzero(marks).tolist()
+            require_columns(df, [valid_col])
+            marks = [_mark_of(rows[valid_col], name) for name, rows in series_by_id(df, id)]
+            splits = ColSplitter(valid_col)([{valid_col: mark} for mark in marks])
         return cls._from_series(items, splits, options)
 
     @classmethod
@@ -189,7 +193,7 @@ class TSDataLoaders(DataLoaders):
 
         New items are rows of such a table, or series.
         """
-        rows = as_items(df)
+        rows = as_items(frame_of(df) if df is None or isinstance(df, Mapping) else df)
         if not len(rows):
             raise DataError("the frame has no rows; there is nothing to learn from")
         labels = [label] if isinstance(label, str) else list(label)
@@ -208,6 +212,7 @@ class TSDataLoaders(DataLoaders):
             [get_y(rows[i]) for i in range(len(rows))],
             (ColReader(steps), get_y),
             RandomSplitter(made["valid_pct"], made["seed"]) if valid_col is None else ColSplitter(valid_col),
+            len(steps),
             made,
             rest,
         )
@@ -257,13 +262,20 @@ class TSDataLoaders(DataLoaders):
         made, rest = _parted(options)
         _require_one_length(items, pad=made["pad"])
         splitter = RandomSplitter(made["valid_pct"], made["seed"]) if splits is None else _Given(splits)
-        return cls._from_block(items, [each.label for each in items], (SeriesOf(), LabelOf()), splitter, made, rest)
+        labels, length = [each.label for each in items], max(np.shape(each.series)[-1] for each in items)
+        return cls._from_block(items, labels, (SeriesOf(), LabelOf()), splitter, length, made, rest)
 
     @classmethod
     def _from_block(
-        cls, items: Any, labels: list[Any], getters: Sequence[Any], splitter: Any, made: _Made, rest: Any
+        cls,
+        items: Any,
+        labels: list[Any],
+        getters: Sequence[Any],
+        splitter: Any,
+        length: int,
+        made: _Made,
+        rest: Any,
     ) -> Self:
-        length = max(np.shape(each.series)[-1] for each in items) if made["pad"] else None
         block = DataBlock(
             (
                 TSBlock(missing=made["missing"], scale=made["scale"], pad=made["pad"], length=length),
@@ -296,15 +308,26 @@ def _parted(options: SeriesOptions) -> tuple[_Made, Any]:
     rest = {name: value for name, value in options.items() if name not in made}
     made.update({name: value for name, value in options.items() if name in made})  # type: ignore[typeddict-item]
     tfms = [tfm() if isinstance(tfm, type) else tfm for tfm in listed(made["batch_tfms"])]
-    learning = [tfm for tfm in tfms if isinstance(tfm, Standardize | ScaleRange) and not tfm.zero]
+    scales = [tfm for tfm in tfms if isinstance(tfm, Standardize | ScaleRange)]
+    learning = [tfm for tfm in scales if not tfm.zero]
     if learning and len(learning) + (made["scale"] is not None) > 1:
         raise ConfigError(
             f"several transforms are to learn the scale of the series, {', '.join(type(t).__name__ for t in learning)} in "
             "batch_tfms among them; give one, as scale="
         )
-    if learning:
-        made["scale"], made["batch_tfms"] = learning[0], [tfm for tfm in tfms if tfm is not learning[0]]
+    if moved := learning or (scales if len(scales) == 1 and made["scale"] is None else []):
+        made["scale"], made["batch_tfms"] = moved[0], [tfm for tfm in tfms if tfm is not moved[0]]
     return made, rest
+
+
+def _mark_of(marks: Any, name: Any) -> Any:
+    """Returns what all rows of a series say of its part."""
+    if marks.nunique(dropna=False) > 1:
+        raise DataError(
+            f"series {name!r} is marked {' and '.join(map(repr, marks.unique()[:2].tolist()))} in {marks.name!r}; all rows of a "
+            "series are in one part"
+        )
+    return marks.iloc[0]
 
 
 def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
@@ -312,6 +335,9 @@ def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
     X = X.to_numpy() if hasattr(X, "iloc") else X
     if y is None:
         raise DataError("no labels (y is None); for what follows a series there is TSForecastDataLoaders")
+    for name, given in (("X", X), ("y", y)):
+        if not hasattr(given, "__len__") or isinstance(given, Mapping | str):
+            raise DataError(f"{name}={given!r:.60}: expected an array or a list, of one item for each series")
     if len(X) != len(y):
         raise DataError(f"{len(X)} series and {len(y)} labels; expected one label for each series")
     if not len(X):

@@ -5,6 +5,7 @@ Each gives plain arrays (channels, length) of float64, with NaN where a value is
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,8 +54,8 @@ def read_ts(file: str | Path) -> list[LabelledSeries]:
         elif line.lower().startswith("@data"):
             in_data = True
         elif line.startswith("@"):
-            name, _, value = line[1:].partition(" ")
-            says[name.lower()] = value.strip().lower()
+            name, *value = line[1:].split(maxsplit=1)
+            says[name.lower()] = "".join(value).lower()
     if not found:
         raise DataError(f"{file} has no series; expected lines after a line @data, as in the archive's .ts files")
     return found
@@ -68,10 +69,13 @@ def _of_line(line: str, says: dict[str, str], where: str) -> LabelledSeries:
     label: Any = None
     channels = line.split(":")
     if says.get("targetlabel", "").startswith("true"):
-        label = float(channels.pop())
+        told = channels.pop().strip()
+        if told not in _MISSING and not _is_number(told):
+            raise DataError(f"{where}: the target {told!r:.60} is no number; expected one, or ? where it is not known")
+        label = None if told.lower() in _UNTOLD else float(told)
     elif says.get("classlabel", "").startswith("true"):
-        label = channels.pop().strip()
-        label = None if label == "?" else label  # as the archive writes what is not told
+        told = channels.pop().strip()
+        label = None if told in _MISSING else told
     rows = [_numbers(channel.split(","), where) for channel in channels]
     if len(lengths := {len(row) for row in rows}) > 1:
         raise DataError(
@@ -93,6 +97,10 @@ def read_tsv(file: str | Path) -> list[LabelledSeries]:
     found = []
     for number, line in _lines(file):
         label, *values = line.replace(",", "\t").split("\t") if "\t" in line or "," in line else line.split()
+        if not values:
+            raise DataError(
+                f"{file}:{number} has one value, {label!r:.60}; expected a label and the values of a series"
+            )
         row = _numbers(values, f"{file}:{number}")
         there = np.flatnonzero(~np.isnan(row))
         found.append(LabelledSeries(row[None, : there[-1] + 1 if len(there) else len(row)], _whole(label)))
@@ -110,9 +118,9 @@ def read_csv(file: str | Path) -> np.ndarray:
         DataError: the file is not there or empty, a value is no number, or a line has another number of them.
     """
     rows: list[np.ndarray] = []
-    for number, line in _lines(Path(file)):
-        values = line.split(",")
-        if not rows and not any(map(_is_number, values)):
+    for at, (number, line) in enumerate(_lines(Path(file))):
+        [values] = csv.reader([line])
+        if at == 0 and not any(map(_is_number, values)) and any(value.strip() not in _MISSING for value in values):
             continue  # the names
         rows.append(_numbers(values, f"{file}:{number}"))
         if len(rows[-1]) != len(rows[0]):
@@ -132,6 +140,9 @@ def get_series_files(path: str | Path) -> list[Path]:
         raise DataError(f"no file of a series under {path}; looked for {', '.join(_OF_ONE)}")
     return found
 
+
+_MISSING = ("?", "")  # as the archive and CSV files write it
+_UNTOLD = (*_MISSING, "nan")
 
 _OF_ONE = (".csv", ".npy", ".ts")
 
@@ -159,19 +170,19 @@ def read_series(file: str | Path) -> np.ndarray:
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yields the lines of a file that say something, with their numbers."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"no file of series at {file}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as text: {error}") from error
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.startswith(("#", "%")):
-            yield number, line.strip()
+        if line.strip() and not line.lstrip().startswith(("#", "%")):
+            yield number, line.rstrip().lstrip(" ")  # a tab at the start parts a label that is missing from the values
 
 
 def _numbers(values: Sequence[str] | Iterable[str], where: str) -> np.ndarray:
     try:
-        return np.array([float("nan") if (v := value.strip()) in ("?", "") else float(v) for value in values])
+        return np.array([float("nan") if (v := value.strip()) in _MISSING else float(v) for value in values])
     except ValueError as error:
         raise DataError(f"{where}: {error}; expected numbers, and ? for what is missing") from error
 
@@ -185,5 +196,7 @@ def _is_number(value: str) -> bool:
 
 
 def _whole(label: str) -> Any:
-    """Returns a class that is written as a number as an int (1, 1.0, 1.0000e+00), any other as text."""
+    """Returns a class that is written as a number as an int (1, 1.0, 1.0000e+00), any other as text, None if nothing is told."""
+    if label.strip().lower() in _UNTOLD:
+        return None
     return int(float(label)) if _is_number(label) and float(label).is_integer() else label.strip()

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
 import numpy as np
+import torch
 
-from dist_ai.core.transform import Transform
+from dist_ai.core.types import TensorSeries
 from dist_ai.data import DataBlock, DataLoaders, LoaderOptions
 from dist_ai.data.loaders import check_options
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
-from dist_ai.timeseries.frames import long_series, read_frame
+from dist_ai.timeseries.frames import frame_of, long_series, read_frame
 from dist_ai.timeseries.items import check_fill
-from dist_ai.timeseries.transforms import Standardize
-from dist_ai.timeseries.windows import LongSeries, WalkForwardSplitter, WindowPart, Windows, tells_the_answer
+from dist_ai.timeseries.transforms import LinearScale, ScaleRange, Standardize
+from dist_ai.timeseries.windows import (
+    LongSeries,
+    WalkForwardSplitter,
+    WindowPart,
+    Windows,
+    require_channels,
+    tells_the_answer,
+)
 
 __all__ = ["Columns", "ForecastOptions", "TSForecastDataLoaders"]
 
@@ -32,10 +40,12 @@ class ForecastOptions(LoaderOptions, total=False):
         context: steps that a forecast is made from.
         horizon: steps that are forecast.
         splitter: which windows train and which validate; by default `WalkForwardSplitter()`, the last 20 % of the time.
-        missing: what to do about missing values: ``"raise"`` (the default), ``"previous"`` or ``"zero"``; what comes later is
-            never used.
-        scale: ``"standard"`` (the default): each channel to mean 0 and deviation 1 over what lies before the validation; None
-            leaves values as they are.
+        missing: what to do about missing values in what is looked at: ``"raise"`` (the default), ``"previous"`` or ``"zero"``.
+            What comes later is never used: before its first value a channel has its mean over what lies before the validation.
+            A target that is missing stays so (NaN): it is neither learned nor judged, and a window without any other is left
+            out. Where missing means 0, fill it yourself.
+        scale: ``"standard"`` (the default): each channel to mean 0 and deviation 1 over what lies before the validation and is
+            there; None leaves values as they are.
         seed, item_tfms, batch_tfms: as of `TSDataLoaders`.
     """
 
@@ -59,6 +69,7 @@ class Columns:
         targets: those that are forecast.
         known: those whose future is known.
         missing: how gaps are filled.
+        start: what stands before the first value of each channel.
     """
 
     time: str | None
@@ -67,6 +78,7 @@ class Columns:
     targets: list[str]
     known: list[str]
     missing: str = "raise"
+    start: Sequence[float] = ()
 
 
 class TSForecastDataLoaders(DataLoaders):
@@ -108,11 +120,14 @@ class TSForecastDataLoaders(DataLoaders):
         >>> [tuple(each.shape) for each in dls.one_batch()]
         [(8, 1, 10), (8, 1, 5)]
         """
-        several = X if isinstance(X, list) and len(X) and np.ndim(X[0]) else [X]
+        require_channels(targets=targets, known=known)
+        several = X if isinstance(X, list | tuple) and len(X) and np.ndim(X[0]) else [X]
         try:
             found = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in several]
         except (TypeError, ValueError) as error:
             raise DataError(f"the series are no arrays of numbers: {error}") from error
+        if not found or not all(each.size for each in found):
+            raise DataError("no series, or one without any step; expected (channels, length)")
         if len({each.shape[0] for each in found}) != 1 or any(each.ndim != 2 for each in found):
             shapes = ", ".join(str(each.shape) for each in found[:4])
             raise DataError(f"series of shapes {shapes}; expected (channels, length), and as many channels in each")
@@ -138,40 +153,44 @@ class TSForecastDataLoaders(DataLoaders):
         time: str | None,
         targets: str | Sequence[str],
         id: str | None = None,
-        inputs: Sequence[str] = (),
-        known: Sequence[str] = (),
+        inputs: str | Sequence[str] = (),
+        known: str | Sequence[str] = (),
         **options: Unpack[ForecastOptions],
     ) -> Self:
         """Returns loaders of a frame with a row for each step, of each series if there are several.
 
         Args:
-            df: the frame, of pandas, in the order of time.
+            df: the frame, in the order of time: of pandas, or any table that becomes one.
             time: the column of time: dates or whole numbers, in equal steps. None counts the rows.
             targets: the columns to forecast.
             id: the column that says which series a row is of.
-            inputs: further columns to forecast from.
-            known: columns to forecast from whose future is known, such as the hour of the day; numbers.
+            inputs: further columns to forecast from, or one.
+            known: columns to forecast from, or one, whose future is known, such as the hour of the day; numbers.
             options: see `ForecastOptions`; `context` and `horizon` are needed.
 
         Raises:
             ConfigError: a target is said to be known of the future.
             DataError: no such column; times that are doubled, unsorted or have gaps; missing values, or series too short.
         """
-        chosen = [targets] if isinstance(targets, str) else list(targets)
-        if both := [name for name in chosen if name in known]:
+        df = frame_of(df)
+        chosen, further, told = _names(targets), _names(inputs), _names(known)
+        if both := [name for name in chosen if name in told]:
             raise ConfigError(tells_the_answer(f"column {both[0]!r}"))
-        channels = list(dict.fromkeys([*chosen, *inputs, *known]))
+        if not chosen:
+            raise ConfigError("targets is empty: say which columns are forecast")
+        channels = list(dict.fromkeys([*chosen, *further, *told]))
         missing = _checked_fill(options.get("missing", "raise"))
         series = long_series(df, time=time, channels=channels, id=id, missing=missing)
-        columns = Columns(time, id, channels, chosen, list(known), missing)
+        columns = Columns(time, id, channels, chosen, told, missing)
         places = {name: place for place, name in enumerate(channels)}
-        return cls._from_series(series, [places[c] for c in chosen], [places[c] for c in known], columns, options)
+        return cls._from_series(series, [places[c] for c in chosen], [places[c] for c in told], columns, options)
 
     @classmethod
     def from_wide_df(
-        cls, df: Any, *, time: str | None = None, known: Sequence[str] = (), **options: Unpack[ForecastOptions]
+        cls, df: Any, *, time: str | None = None, known: str | Sequence[str] = (), **options: Unpack[ForecastOptions]
     ) -> Self:
         """Returns loaders of a frame with a column for each channel, all of which are forecast but those that are `known`."""
+        df, known = frame_of(df), _names(known)
         targets = [name for name in df.columns if name != time and name not in known]
         return cls.from_long_df(df, time=time, targets=targets, known=known, **options)
 
@@ -196,15 +215,19 @@ class TSForecastDataLoaders(DataLoaders):
         options: ForecastOptions,
     ) -> Self:
         _check(options)
-        windows = Windows(series, context=options["context"], horizon=options["horizon"], targets=targets, known=known)
-        splitter = options.get("splitter") or WalkForwardSplitter()
-        own = [_scale(windows, splitter)] if options.get("scale", "standard") else []
+        splitter = _in_time(options.get("splitter"))
+        cut: Any = {"context": options["context"], "horizon": options["horizon"], "targets": targets, "known": known}
+        seen = _seen(Windows(series, **cut), splitter)
+        scale = seen if options.get("scale", "standard") else None
+        whole = [each.filled(options.get("missing", "raise"), seen.zero) for each in series]
+        windows = Windows(whole, scale=scale, **cut)
+        past = TSPastBlock(windows.context, scale=scale)
         block = DataBlock(
-            (TSPastBlock(windows.context), *([TSKnownBlock()] if known else []), TSForecastBlock()),
+            (past, *([TSKnownBlock(scale=scale)] if known else []), TSForecastBlock(scale=scale)),
             splitter=splitter,
             getters=[None] * (2 + bool(known)),
             item_tfms=listed(options.get("item_tfms")),
-            batch_tfms=[*own, *listed(options.get("batch_tfms"))],
+            batch_tfms=listed(options.get("batch_tfms")),
         )
         rest: Any = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
         datasets = block.datasets(windows)
@@ -219,18 +242,36 @@ class TSForecastDataLoaders(DataLoaders):
             seed=options.get("seed", 0),
             **rest,
         )
-        dls.windows, dls.columns = windows, columns
+        dls.windows = windows
+        dls.columns = None if columns is None else replace(columns, start=seen.zero)
         return dls
 
 
-def _scale(windows: Windows, splitter: WalkForwardSplitter) -> Transform:
-    """Returns the standardisation by what lies before the validation."""
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _in_time(splitter: Any) -> WalkForwardSplitter:
+    """Returns the splitter that was given, or the usual one."""
+    if splitter is None:
+        return WalkForwardSplitter()
+    if isinstance(splitter, type) or not hasattr(splitter, "borders"):
+        raise ConfigError(
+            f"splitter={splitter!r:.100}: windows are split in time, so that training sees nothing of what validation is judged "
+            "by; give splitter=WalkForwardSplitter(valid_pct)"
+        )
+    return splitter
+
+
+def _seen(windows: Windows, splitter: WalkForwardSplitter) -> Standardize:
+    """Returns the standardisation by what lies before the validation and is there."""
     begin, _ = splitter.borders(windows)
-    seen = np.concatenate([each.values[:, each.times < begin] for each in windows.series], axis=1)
-    if not seen.shape[1]:
+    before = np.concatenate([each.values[:, each.times < begin] for each in windows.series], axis=1)
+    if not before.shape[1]:
         raise DataError("no step lies before the validation; make valid_pct smaller")
-    std = seen.std(1)
-    return Standardize(seen.mean(1), np.where(std > 1e-8, std, 1.0), targets=windows.targets, known=windows.known)
+    learned = Standardize(targets=windows.targets, known=windows.known)
+    learned.setup([TensorSeries(torch.from_numpy(before))])
+    return learned
 
 
 def _checked_fill(missing: str) -> str:
@@ -251,3 +292,9 @@ def _check(options: Any) -> None:
             f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
         )
     check_options(options, ForecastOptions)
+    for tfm in listed(options.get("batch_tfms")):
+        if tfm in (Standardize, ScaleRange) or (isinstance(tfm, LinearScale) and not tfm.zero):
+            raise ConfigError(
+                f"{tfm.__name__ if isinstance(tfm, type) else type(tfm).__name__} in batch_tfms has nothing to learn from there; "
+                "leave it out: scale='standard', the default, standardises by what lies before the validation"
+            )

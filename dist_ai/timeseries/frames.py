@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dist_ai.data.frames import as_frame
 from dist_ai.errors import DataError, did_you_mean
 from dist_ai.timeseries.files import LabelledSeries
-from dist_ai.timeseries.items import filled
 from dist_ai.timeseries.windows import LongSeries
 
-__all__ = ["labelled_series", "long_series", "read_frame", "require_columns", "times_of"]
+__all__ = [
+    "clock",
+    "frame_of",
+    "labelled_series",
+    "long_series",
+    "numbers_of",
+    "read_frame",
+    "require_columns",
+    "series_by_id",
+    "times_of",
+]
 
 
 def read_frame(file: str | Path) -> Any:
@@ -31,6 +41,25 @@ def read_frame(file: str | Path) -> Any:
         raise DataError(f"no file at {file}") from error
     except Exception as error:
         raise DataError(f"{file} cannot be read as a table: {error}") from error
+
+
+def frame_of(source: Any) -> Any:
+    """Returns a table of any kind as a pandas data frame: one of pandas as it is, polars' and Arrow's, a dict of columns, a list
+    of dicts.
+
+    Raises:
+        DataError: it is none.
+    """
+    if hasattr(source, "iloc") and hasattr(source, "columns"):
+        return source
+    if isinstance(source, Mapping) and all(np.ndim(column) == 1 for column in source.values()):
+        import pandas as pd
+
+        try:
+            return pd.DataFrame(source)
+        except ValueError as error:
+            raise DataError(f"the columns are no table: {error}") from error
+    return as_frame(source)
 
 
 def labelled_series(
@@ -51,7 +80,7 @@ def labelled_series(
     labels = [] if label is None else [label] if isinstance(label, str) else list(label)
     require_columns(df, [id, *([time] if time else []), *values, *labels])
     found = []
-    for name, rows in _by_id(df, id):
+    for name, rows in series_by_id(df, id):
         if time is not None:
             times_of(rows[time], f" of series {name!r}", regular=False)
         told = rows[labels].drop_duplicates()
@@ -60,65 +89,60 @@ def labelled_series(
                 f"series {name!r} has several labels in {', '.join(labels)}: {told.head(2).values.tolist()}; one is needed"
             )
         first = told.iloc[0].tolist() if labels else None
-        found.append(LabelledSeries(_numbers(rows, values), first[0] if isinstance(label, str) and first else first))
+        found.append(LabelledSeries(numbers_of(rows, values), first[0] if isinstance(label, str) and first else first))
     return found
 
 
 def long_series(
     df: Any, *, time: str | None, channels: Sequence[str], id: str | None, missing: str
 ) -> list[LongSeries]:
-    """Returns the series of a frame for forecasting.
+    """Returns the series of a frame for forecasting, with NaN where a value is missing; `LongSeries.filled` fills it.
 
     Args:
         df: a row for each step, of each series if there are several.
         time: the column of time, ascending in equal steps; None counts the rows.
         channels: the columns of the channels.
         id: the column that says which series a row is of; None where there is one.
-        missing: how to fill what is missing: by what came before, never by what comes.
+        missing: how it will be filled; ``"raise"`` refuses what is missing.
 
     Raises:
         DataError: no such column; times that are doubled, unsorted or with gaps; missing values without a way to fill them.
     """
     require_columns(df, [*([time] if time else []), *([id] if id else []), *channels])
     found = []
-    for name, rows in _by_id(df, id) if id else [(None, df)]:
+    for name, rows in series_by_id(df, id) if id else [(None, df)]:
         where = f" of series {name!r}" if id else ""
         times = times_of(rows[time], where, regular=True) if time else np.arange(len(rows))
-        values = _numbers(rows, channels)
+        values = numbers_of(rows, channels)
         if np.isinf(values).any():
             channel, step = np.argwhere(np.isinf(values))[0]
             raise DataError(f"column {channels[channel]!r}{where} has an infinite value in row {step}; make it missing")
-        if np.isnan(values).any():
+        if missing == "raise" and np.isnan(values).any():
             channel, step = np.argwhere(np.isnan(values))[0]
-            if missing == "raise":
-                raise DataError(
-                    f"column {channels[channel]!r}{where} has no value in row {step}; say how to fill it: missing='previous' "
-                    "or 'zero'"
-                )
-            values = filled(values, missing)
+            raise DataError(
+                f"column {channels[channel]!r}{where} has no value in row {step}; say how to fill it: missing='previous' or "
+                "'zero'"
+            )
         found.append(LongSeries(values, times, name))
     return found
 
 
 def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
-    """Returns a column of times as int64: nanoseconds since 1970, or whole numbers as they are.
+    """Returns a column of times as int64: nanoseconds since 1970, or numbers as they are; fractions as float64 if not `regular`.
 
     Raises:
-        DataError: a time is missing, comes twice, or is earlier than the one before; or, if `regular`, a step is left out.
+        DataError: a time is missing, comes twice, or is earlier than the one before; or, if `regular`, a step is
+            left out or a number is not whole.
     """
     import pandas as pd
 
-    stamps = column if column.dtype.kind in "iu" else pd.to_datetime(column, utc=True, errors="coerce")
-    if stamps.isna().any():
-        row = int(np.flatnonzero(stamps.isna())[0])
-        raise DataError(
-            f"row {row}{where} has no time in {column.name!r}: {column.iloc[row]!r}; expected a date or a whole number"
+    stamps = clock(column, where, whole=regular)
+    try:
+        times = np.asarray(
+            stamps if stamps.dtype.kind in "if" else stamps.astype("datetime64[ns, UTC]").astype("int64")
         )
-    times = (
-        stamps.astype("int64").to_numpy()
-        if column.dtype.kind in "iu"
-        else stamps.astype("datetime64[ns, UTC]").astype("int64").to_numpy()
-    )
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise DataError(f"the times{where} in {column.name!r} go beyond the years 1678 to 2261: {error}") from error
     steps = np.diff(times)
     if (steps == 0).any() or len(np.unique(times)) < len(times):
         twice = column.iloc[int(np.flatnonzero(pd.Series(times).duplicated())[0])]
@@ -135,24 +159,66 @@ def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
         row = int(steps.argmax())
         raise DataError(
             f"no step{where} between {column.iloc[row]} and {column.iloc[row + 1]}, and most are closer; put in the missing "
-            "rows, such as df.set_index(time).asfreq('h'), and say how to fill them"
+            "rows, such as df.set_index(time).asfreq('h'), and say how to fill them; where there is none, as of working days, "
+            "leave time= out, which counts the rows"
         )
     return times
 
 
-def _by_id(df: Any, id: str) -> list[tuple[Any, Any]]:
+def clock(column: Any, where: str, *, whole: bool) -> Any:
+    """Returns a column of times as pandas' dates in UTC, or numbers where they are counted: int64 if they have to be `whole`.
+
+    Raises:
+        DataError: a time is missing, or neither a date nor a whole number.
+    """
+    import pandas as pd
+
+    numbers = column.infer_objects() if column.dtype.kind == "O" else column
+    if len(numbers) and numbers.dtype.kind == "b":
+        raise DataError(
+            f"the times{where} in {column.name!r} are {column.iloc[0]!r} and the like; expected dates or numbers"
+        )
+    if counted := numbers.dtype.kind in "iuf":
+        stamps = numbers
+    elif isinstance(numbers.dtype, pd.PeriodDtype):
+        stamps = numbers.dt.to_timestamp().dt.tz_localize("UTC")
+    elif numbers.dtype.kind == "m":
+        stamps = pd.Timestamp(0, tz="UTC") + numbers
+    else:
+        stamps = pd.to_datetime(numbers, utc=True, errors="coerce")
+    if stamps.isna().any():
+        row = int(np.flatnonzero(stamps.isna())[0])
+        raise DataError(
+            f"row {row}{where} has no time in {column.name!r}: {column.iloc[row]!r}; expected a date or a whole number"
+        )
+    if counted and whole and (parts := np.flatnonzero(np.asarray(stamps) % 1 != 0)).size:
+        raise DataError(
+            f"row {parts[0]}{where} has the time {column.iloc[parts[0]]!r} in {column.name!r}; expected dates or whole numbers: "
+            "count the steps, or leave time= out"
+        )
+    return stamps.astype("int64" if whole or stamps.dtype.kind in "iu" else "float64") if counted else stamps
+
+
+def series_by_id(df: Any, id: str) -> list[tuple[Any, Any]]:
+    """Returns the names and the rows of the series of a frame, in the order in which they first come.
+
+    Raises:
+        DataError: a row has no name, or there are no rows.
+    """
     if (nameless := df[id].isna().to_numpy()).any():  # which groupby would let fall
         row = int(np.flatnonzero(nameless)[0])
         raise DataError(f"row {row} has no series: nothing in {id!r}; fill it, or leave such rows out")
     if not len(df):
         raise DataError("the frame has no rows; there is nothing to learn from")
-    return [(name, rows.reset_index(drop=True)) for name, rows in df.groupby(id, sort=False)]
+    return [(name, rows.reset_index(drop=True)) for name, rows in df.groupby(id, sort=False, observed=True)]
 
 
 def require_columns(df: Any, columns: Sequence[str]) -> None:
     """Raises `DataError` for the first column that a frame does not have; names the nearest."""
     names = [str(name) for name in df.columns]
     for column in columns:
+        if column not in df.columns and column in getattr(df.index, "names", ()):
+            raise DataError(f"{column!r} is the frame's index and no column; make it one: df.reset_index()")
         if column not in df.columns:
             raise DataError(
                 f"there is no column {column!r}{did_you_mean(str(column), names)}; there are {', '.join(names[:12])}"
@@ -161,7 +227,16 @@ def require_columns(df: Any, columns: Sequence[str]) -> None:
             raise DataError(f"there are several columns named {column!r}; rename them")
 
 
-def _numbers(rows: Any, columns: Sequence[str]) -> np.ndarray:
+def numbers_of(rows: Any, columns: Sequence[str]) -> np.ndarray:
+    """Returns columns of numbers as (columns, rows), float64, with NaN for what is missing.
+
+    Raises:
+        DataError: one holds something else.
+    """
+    if dates := [column for column in columns if rows[column].dtype.kind in "mM"]:
+        raise DataError(
+            f"column {dates[0]!r} holds times and no numbers; make numbers of them, such as the hour of the day"
+        )
     try:
         return np.stack([rows[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in columns])
     except (TypeError, ValueError) as error:

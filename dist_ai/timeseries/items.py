@@ -15,7 +15,7 @@ from dist_ai.core.types import TensorSeries, plain
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 from dist_ai.timeseries.files import LabelledSeries, read_series
 
-__all__ = ["FillGaps", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
+__all__ = ["CutEnd", "FillGaps", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
 
 FILLS = ("raise", "previous", "linear", "mean", "zero")
 
@@ -44,7 +44,7 @@ class LabelOf(ItemTransform):
 
 @dataclass
 class ToSeries(ItemTransform):
-    """Numbers to a `TensorSeries` (channels, length), float32; float64 only if torch's default dtype is that.
+    """Numbers to a `TensorSeries` (channels, length), float64: `SeriesToFloat` makes of it what models take, once it is scaled.
 
     Args:
         channels: how many channels a series has; None to learn it at set-up from the first training item.
@@ -80,7 +80,9 @@ class ToSeries(ItemTransform):
         expected = f"expected ({self.channels or 'channels'}, length), or (length,) of one channel"
         try:
             values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(_numbers(x)))
-            values = values.to(torch.get_default_dtype())
+            if values.is_complex():
+                raise TypeError("it is complex; give real and imaginary parts as channels")
+            values = values.double()
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{x!r:.100} is no series: {error}; {expected}") from error
         values = values[None] if values.dim() == 1 else values
@@ -99,6 +101,24 @@ class ToSeries(ItemTransform):
 def _numbers(x: Any) -> np.ndarray:
     array = np.array(x)
     return array.astype(np.float64) if array.dtype.kind == "O" else array  # what a frame's mixed columns give
+
+
+@dataclass
+class CutEnd(ItemTransform):
+    """Cuts off steps at the end that have no value in any channel (NaN): so tables and arrays write series of other lengths.
+
+    A series without any value stays as it is.
+
+    >>> CutEnd()(TensorSeries([[1.0, float("nan"), 3.0, float("nan")]]))
+    TensorSeries([[1., nan, 3.]])
+    """
+
+    order: ClassVar[int] = 1
+
+    def encodes(self, x: TensorSeries) -> Any:
+        """Returns the series as far as it goes."""
+        there = plain(~x.isnan()).any(0).nonzero()
+        return x[..., : int(there[-1]) + 1] if len(there) else x
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,11 +23,11 @@ from dist_ai.learner.groups import one_group
 from dist_ai.losses import decodes
 from dist_ai.metrics import accuracy, mae
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
-from dist_ai.timeseries.frames import long_series, require_columns
+from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
-from dist_ai.timeseries.metrics import in_units
+from dist_ai.timeseries.metrics import errors_in_units, in_units
 from dist_ai.timeseries.models import MiniRocket, forecast_model, series_model, series_splitter
-from dist_ai.timeseries.windows import Window
+from dist_ai.timeseries.windows import Window, require_steps
 
 __all__ = ["ForecastLearner", "forecast_learner", "ts_learner"]
 
@@ -63,6 +63,7 @@ def ts_learner(
     """
     if isinstance(dls, TSForecastDataLoaders):
         return forecast_learner(dls, arch, config=config, **options)
+    _check_model(arch, config)
     if dls.train.bs == 1:
         raise ConfigError("bs=1: BatchNorm needs at least 2 series in a training batch; use bs=2 or more")
     series, target, *_ = parts(dls.one_batch())
@@ -117,6 +118,7 @@ def forecast_learner(
             f"{type(dls).__name__} holds no windows to forecast from; make them with TSForecastDataLoaders, or tell what a "
             "series is with ts_learner"
         )
+    _check_model(arch, config)
     windows = dls.windows
     shape: dict[str, Any] = {
         "channels": windows.series[0].values.shape[0],
@@ -127,8 +129,14 @@ def forecast_learner(
     }
     with first_weights(dls):
         model = forecast_model(arch, **shape, **(config or {})) if isinstance(arch, str) else arch(*shape.values())
-    scale = dls.train.stage.pipeline.tfms
+    scale = _to_units(dls)
     given = with_defaults(options, metrics=[in_units(scale, "mae"), in_units(scale, "rmse")])
+    loss = given.get("loss_func")
+    if windows.has_gaps and loss is not None and not getattr(loss, "leaves_out_missing", False):
+        raise ConfigError(
+            f"loss_func={loss!r:.100} gives NaN where a target is missing; take ForecastLoss('l1'), 'mse' or 'huber', which "
+            "leave such steps out, fill the data before, or say that yours does so: leaves_out_missing = True"
+        )
     spec = ModelSpec("forecast_model", {"arch": arch, **shape, **(config or {})}) if isinstance(arch, str) else None
     return ForecastLearner(dls, model, spec=spec, **given)
 
@@ -144,22 +152,24 @@ class ForecastLearner(Learner):
 
         Args:
             history: an array (channels, length), of which the last `context` steps count; or, of a model that was trained from a
-                data frame, a frame with the same columns, in which rows without any target at the end say what is known of the
-                future.
+                data frame, a frame with the same columns and steps of the same length, in which rows without any target at the
+                end say what is known of the future.
             future: with an array, what is known of the future: (known channels, horizon).
 
         Of an array it is an array (targets, horizon). Of a frame it is a frame with a row for each step that is forecast: the
         series' name, the time, and a column for each target.
 
         Raises:
-            DataError: the history is too short, has gaps, or lacks a column; what should be known of the future is not.
+            DataError: the history is empty, too short, has gaps, or lacks a column; what should be known of the future is not, or
+                does not follow.
         """
         if future is not None and self.dls.n_inp == 1:
             raise DataError(
                 "the model was trained without anything known of the future, so it can do nothing with future=; how far it "
                 "forecasts is the horizon= of its loaders"
             )
-        if not hasattr(history, "columns"):
+        rows = history if isinstance(history, list | tuple) else [history]
+        if not hasattr(history, "columns") and not any(isinstance(row, Mapping) for row in rows[:1]):
             window = Window(history, future) if future is not None else history
             return self._forecasts([window])[0]
         columns = getattr(self.dls, "columns", None)
@@ -174,9 +184,10 @@ class ForecastLearner(Learner):
             )
         import pandas as pd
 
+        history = frame_of(history)
         require_columns(history, [*(name for name in (columns.time, columns.id) if name), *columns.channels])
-        parts = list(history.groupby(columns.id, sort=False)) if columns.id else [(None, history)]
-        asked = [self._asked(rows.reset_index(drop=True), columns) for _, rows in parts]
+        parts = series_by_id(history, columns.id) if columns.id else [(None, history.reset_index(drop=True))]
+        asked = [self._asked(rows, columns, f" of series {name!r}" if columns.id else "") for name, rows in parts]
         tables = []
         for (name, _), (_, times), values in zip(parts, asked, self._forecasts([w for w, _ in asked]), strict=True):
             table = {columns.id: [name] * len(times)} if columns.id else {}
@@ -192,7 +203,7 @@ class ForecastLearner(Learner):
                 before.
 
         The answer is a data frame with a row for each step ahead and one for all of them: ``mae``, ``rmse``, and with a season
-        ``seasonal_mae``; the same on every rank.
+        ``seasonal_mae``; the same on every rank. Targets that are missing are left out.
 
         Raises:
             ConfigError: a season is longer than the context.
@@ -200,10 +211,10 @@ class ForecastLearner(Learner):
         import pandas as pd
 
         pred, target = self.get_preds()
-        tfms = self.dls.train.stage.pipeline.tfms
+        scale = _to_units(self.dls)
         errors = {
-            "mae": _by_step(in_units(tfms).function(pred, target)),
-            "rmse": np.sqrt(_by_step(in_units(tfms, "rmse").function(pred, target))),
+            "mae": _by_step(errors_in_units(pred, target, scale).abs()),
+            "rmse": np.sqrt(_by_step(errors_in_units(pred, target, scale).square())),
         }
         if season is not None:
             errors["seasonal_mae"] = _by_step(self._seasonal_errors(season))
@@ -212,7 +223,8 @@ class ForecastLearner(Learner):
 
     def _seasonal_errors(self, season: int) -> torch.Tensor:
         windows, part = self.dls.windows, self.dls.valid_ds
-        if not 1 <= season <= windows.context:
+        require_steps(season=season)
+        if season > windows.context:
             raise ConfigError(f"season={season}: expected 1 to context={windows.context} steps")
         found = []
         for i in range(len(part)):
@@ -221,22 +233,48 @@ class ForecastLearner(Learner):
             found.append(np.abs(again - target))
         return torch.from_numpy(np.stack(found))
 
-    def _asked(self, rows: Any, columns: Any) -> tuple[Window, Any]:
+    def _asked(self, rows: Any, columns: Any, where: str) -> tuple[Window, Any]:
         """Returns the window from which a frame's last steps are forecast, and the times of the forecast."""
         windows = self.dls.windows
-        there = rows[columns.targets].notna().any(axis=1).to_numpy()
-        end = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
+        there = np.flatnonzero(rows[columns.targets].notna().any(axis=1).to_numpy())
+        if not len(there):
+            raise DataError(
+                f"none of the {len(rows)} row(s){where} has a value of {', '.join(columns.targets)}: there is no history to "
+                "forecast from; give the rows that came before"
+            )
+        end = int(there[-1]) + 1
         past, future = rows.iloc[:end], rows.iloc[end : end + windows.horizon]
-        [series] = long_series(past, time=columns.time, channels=columns.channels, id=None, missing=columns.missing)
+        if end < windows.context:
+            raise DataError(
+                f"a history{where} of {end} step(s), and the model forecasts from the last {windows.context}; give it more"
+            )
+        if columns.time:  # what is said of the future has to follow the past: their steps are looked at together
+            times = times_of(rows[columns.time].iloc[: end + windows.horizon], where, regular=True)
+            self._require_steps_of_training(times, rows[columns.time], where)
+        [series] = long_series(past, time=None, channels=columns.channels, id=None, missing=columns.missing)
+        series = series.filled(columns.missing, columns.start)
         known = None
         if columns.known:
             if len(future) < windows.horizon:
                 raise DataError(
-                    f"{len(future)} row(s) come after the last value of {', '.join(columns.targets)}, and {windows.horizon} are "
-                    f"forecast; give a row for each of them with {', '.join(columns.known)}, and no target"
+                    f"{len(future)} row(s){where} come after the last value of {', '.join(columns.targets)}, and "
+                    f"{windows.horizon} are forecast; give a row for each of them with {', '.join(columns.known)}, and no target"
                 )
-            known = future[columns.known].to_numpy(dtype=np.float64).T
-        return Window(series.values, known), _following(past, columns.time, windows.horizon)
+            known = numbers_of(future, columns.known)
+        return Window(series.values, known), _times(
+            rows.iloc[: end + windows.horizon], end, columns.time, windows.horizon
+        )
+
+    def _require_steps_of_training(self, times: np.ndarray, column: Any, where: str) -> None:
+        apart = [np.median(np.diff(each.times)) for each in self.dls.windows.series if len(each.times) > 1]
+        if len(times) < 2 or any(each / 1.5 <= np.median(np.diff(times)) <= 1.5 * each for each in apart):
+            return
+        there = " and ".join(map(str, column.iloc[:2]))
+        usual = f"{apart[0]:g}" if apart[0] < 1e6 else f"{apart[0] / 1e9:g} s"
+        raise DataError(
+            f"the steps{where} are as far apart as {there}, and those that the model was trained on {usual}: it forecasts such "
+            "steps only; bring the history to them"
+        )
 
     def _forecasts(self, items: list[Any]) -> list[np.ndarray]:
         loader = self.dls.test_dl(items, num_workers=0, world=World(device=device_of(self.model)))
@@ -245,25 +283,71 @@ class ForecastLearner(Learner):
             for batch in loader:
                 raw = self.precision.forward(self.model, tuple(map(plain, parts(batch))))
                 told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
-                found += [
-                    plain(forecast).float().numpy() if forecast.dtype == torch.bfloat16 else plain(forecast).numpy()
-                    for forecast, *_ in told
-                ]
+                found += [plain(forecast).numpy() for forecast, *_ in told]
         return found
 
 
-def _following(past: Any, time: str | None, horizon: int) -> Any:
-    """Returns the times of the steps that follow a frame's last."""
+def _check_model(arch: Any, config: Any) -> None:
+    """Raises `ConfigError` for what names or makes no model, and for options that are none."""
+    if not isinstance(arch, str) and (isinstance(arch, nn.Module) or not callable(arch)):
+        raise ConfigError(
+            f"arch={arch!r:.100}: expected the name of a model, such as 'LSTM', or a function that makes one; one that is made "
+            "goes to Learner(dls, model)"
+        )
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(f"config={config!r:.100}: expected a dict of options of the model, such as {{'hidden': 64}}")
+
+
+def _to_units(dls: DataLoaders) -> list[Any]:
+    """Returns the transforms that, undone, bring a batch of forecasts back to the units of the data."""
+    return [*dls.recipe.targets[0].tfms, *dls.train.stage.pipeline.tfms]
+
+
+def _times(rows: Any, end: int, time: str | None, horizon: int) -> list[Any]:
+    """Returns the times of the steps after the first `end` rows: those that are in the rows, and those that follow them."""
+    if time is None:
+        return list(range(end, end + horizon))
+    dates = _dates(rows[time])
+    return [*dates.iloc[end:], *_following(dates, horizon - len(dates) + end)]
+
+
+def _dates(column: Any) -> Any:
+    """Returns a column of times with which one can reckon, in its own time zone."""
     import pandas as pd
 
-    if time is None:
-        return np.arange(len(past), len(past) + horizon)
-    column = past[time] if past[time].dtype.kind in "iu" else pd.to_datetime(past[time])
-    step = column.iloc[-1] - column.iloc[-2]
-    if column.dtype.kind not in "iu" and (months := _months_apart(column)):
-        after = pd.offsets.MonthEnd if column.dt.is_month_end.all() else lambda n: pd.DateOffset(months=n)
-        return [column.iloc[-1] + after(months * (i + 1)) for i in range(horizon)]
-    return [column.iloc[-1] + step * (i + 1) for i in range(horizon)]
+    if column.dtype.kind in "iufmM" or isinstance(column.dtype, pd.PeriodDtype | pd.DatetimeTZDtype):
+        return column
+    counted = column.infer_objects()
+    if counted.dtype.kind in "iuf":
+        return counted
+    try:
+        return pd.to_datetime(column)
+    except ValueError:  # several offsets from UTC, as of summer and winter
+        return pd.to_datetime(column, utc=True)
+
+
+def _following(dates: Any, num: int) -> list[Any]:
+    """Returns the `num` times that follow a column of them."""
+    import pandas as pd
+
+    if num <= 0:
+        return []
+    if len(dates) < 2:
+        raise DataError(
+            "one row does not tell how far apart the steps are, so the forecast has no times; give the row before it too"
+        )
+    last, are_dates = dates.iloc[-1], dates.dtype.kind == "M"
+    if are_dates and (months := _months_apart(dates)):
+        after = pd.offsets.MonthEnd if dates.dt.is_month_end.all() else lambda n: pd.DateOffset(months=n)
+        return [last + after(months * (i + 1)) for i in range(num)]
+    wall = dates.dt.tz_localize(None) if are_dates else dates
+    days = wall.diff().iloc[1:]
+    if are_dates and days.nunique() == 1 and days.iloc[0] % pd.Timedelta(days=1) == pd.Timedelta(0):
+        # Days of the calendar, of which one has 23 hours and one 25 where clocks are changed.
+        return [last + pd.DateOffset(days=days.iloc[0].days * (i + 1)) for i in range(num)]
+    steps = dates.diff().iloc[1:]
+    step = steps.iloc[-1] if isinstance(dates.dtype, pd.PeriodDtype) else steps.sort_values().iloc[len(steps) // 2]
+    return [last + step * (i + 1) for i in range(num)]
 
 
 def _months_apart(dates: Any) -> int:
@@ -277,8 +361,8 @@ def _months_apart(dates: Any) -> int:
 
 
 def _by_step(errors: torch.Tensor) -> np.ndarray:
-    """Returns the mean of errors (windows, targets, horizon) at each step, and of all."""
-    return np.append(errors.mean((0, 1)).numpy(), errors.mean().item())
+    """Returns the mean of errors (windows, targets, horizon) at each step, and of all; NaN is left out."""
+    return np.append(errors.nanmean((0, 1)).numpy(), errors.nanmean().item())
 
 
 def _some_series(dls: DataLoaders) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -27,11 +27,14 @@ class ForecastLoss(nn.Module):
         kind: ``"l1"`` (absolute; the default, for it is what forecasts are mostly judged by), ``"mse"`` (squared) or
             ``"huber"``.
 
-    Prediction and target: (batch, targets, horizon), float.
+    Prediction and target: (batch, targets, horizon), float. Steps whose target is missing (NaN) are left out of the mean of their
+    window; of a window without any other the error is 0.
 
     >>> ForecastLoss()(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 3.0]]])).item()
     2.0
     """
+
+    leaves_out_missing: ClassVar[bool] = True
 
     def __init__(self, kind: str = "l1") -> None:
         super().__init__()
@@ -48,7 +51,11 @@ class ForecastLoss(nn.Module):
     def per_sample(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns the mean error of each forecast, (batch,)."""
         pred, target = as_many(pred, target)
-        return _KINDS[self.kind](pred, target.to(pred.dtype), reduction="none").mean(1)
+        there = ~target.isnan()
+        # Not only the error, for the gradient of NaN times zero is NaN.
+        target = target.to(pred.dtype).where(there, pred.detach())
+        errors = _KINDS[self.kind](pred, target, reduction="none").where(there, 0)
+        return errors.sum(1) / there.sum(1).clamp(min=1)
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the arguments that make this loss again."""

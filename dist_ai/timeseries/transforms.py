@@ -1,4 +1,8 @@
-"""Scalings of series, for one series (in a loader worker) or a batch (on the device); NaN, which is padding, stays NaN."""
+"""Scalings of series, for one series (in a loader worker) or a batch (on the device); NaN, which is padding, stays NaN.
+
+Series are scaled in float64 and only then become what a model takes (`SeriesToFloat`): of a billion and a little more, float32
+keeps the billion.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,16 @@ from dist_ai.core.types import TensorSeries, plain
 from dist_ai.data.device import to_device
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["ScaleRange", "Standardize", "StandardizeEach", "forecast_channels"]
+__all__ = ["LinearScale", "ScaleRange", "SeriesToFloat", "Standardize", "StandardizeEach", "changing"]
 
-_LEAST = 1e-8  # a channel that never changes has no deviation to divide by
+_ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
-class _Linear(Transform):
-    """A transform of each channel along a line: (x - zero) / unit; `zero` and `unit` are its state."""
+class LinearScale(Transform):
+    """Base of the transforms of each channel along a line: (x - zero) / unit; `zero` and `unit` are their state.
+
+    They compute in float64, and give the dtype that they got.
+    """
 
     order: ClassVar[int] = 20
     zero: list[float]
@@ -31,12 +38,12 @@ class _Linear(Transform):
     def encodes(self, x: TensorSeries) -> Any:
         """Returns the series scaled."""
         zero, unit = self._like(x)
-        return (x - zero) / unit
+        return ((x.double() - zero) / unit).to(x.dtype)
 
     def decodes(self, x: TensorSeries) -> Any:
         """Returns the series in its own units."""
         zero, unit = self._like(x)
-        return x * unit + zero
+        return (x.double() * unit + zero).to(x.dtype)
 
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         name = type(self).__name__
@@ -52,12 +59,12 @@ class _Linear(Transform):
             raise DataError(
                 f"series with {x.shape[-2]} channel(s), and {name} has numbers for {len(numbers[0])} channel(s)"
             )
-        zero, unit = to_device(torch.tensor(numbers, dtype=x.dtype), x.device)[..., None]
+        zero, unit = to_device(torch.tensor(numbers, dtype=torch.float64), x.device)[..., None]
         return zero, unit
 
 
 @dataclass
-class Standardize(_Linear):
+class Standardize(LinearScale):
     """Series to mean 0 and deviation 1 over the training set, by channel.
 
     Args:
@@ -83,25 +90,30 @@ class Standardize(_Linear):
         if self.zero:
             return
         total, squares, count = torch.zeros(3, items[0].shape[-2], dtype=torch.float64)
+        low, high = _no_range(items[0])
         for i in range(len(items)):
             values = plain(items[i]).double()
             there = ~values.isnan()
+            low, high = _wider(low, high, values)
             total += values.nansum(-1)
             count += there.sum(-1)
-        mean = self._shared(total) / self._shared(count)
+        counted = self._shared(count).clamp(min=1)
+        mean = self._shared(total) / counted
         for i in range(
             len(items)
         ):  # again, for the sum of squares about zero loses digits where the mean is far from it
             squares += (plain(items[i]).double() - mean[:, None]).square().nansum(-1)
-        std = (self._shared(squares) / self._shared(count)).sqrt()
-        self.zero, self.unit = mean.tolist(), std.where(std > _LEAST, 1.0).tolist()
+        std = (self._shared(squares) / counted).sqrt()
+        if not self.by_channel:
+            low, high = low.min().expand(len(low)), high.max().expand(len(high))
+        self.zero, self.unit = mean.tolist(), std.where(changing(low, high) & (std > 0), 1.0).tolist()
 
     def _shared(self, numbers: torch.Tensor) -> torch.Tensor:
         return numbers if self.by_channel else numbers.sum().expand(len(numbers))
 
 
 @dataclass
-class ScaleRange(_Linear):
+class ScaleRange(LinearScale):
     """Series from the range that they have in the training set to 0 to 1, by channel.
 
     Args:
@@ -124,14 +136,11 @@ class ScaleRange(_Linear):
         """Learns the range, unless it was given."""
         if self.zero:
             return
-        low = torch.full((items[0].shape[-2],), float("inf"), dtype=torch.float64)
-        high = -low
+        low, high = _no_range(items[0])
         for i in range(len(items)):
-            values = plain(items[i]).double()
-            low = torch.minimum(low, values.nan_to_num(float("inf")).amin(-1))
-            high = torch.maximum(high, values.nan_to_num(float("-inf")).amax(-1))
-        span = high - low
-        self.zero, self.unit = low.tolist(), span.where(span > _LEAST, 1.0).tolist()
+            low, high = _wider(low, high, plain(items[i]).double())
+        self.zero = low.where(low.isfinite(), 0.0).tolist()
+        self.unit = (high - low).where(changing(low, high), 1.0).tolist()
 
 
 @dataclass
@@ -157,15 +166,55 @@ class StandardizeEach(Transform):
                 "the model"
             )
         dims = -1 if self.by_channel else (-2, -1)
-        values = plain(x)
+        values = plain(x).double()
         centred = values - values.nanmean(dims, keepdim=True)
         deviation = centred.square().nanmean(dims, keepdim=True).sqrt()
-        return centred / deviation.where(deviation > _LEAST, 1.0)
+        low = values.nan_to_num(float("inf")).amin(dims, keepdim=True)
+        high = values.nan_to_num(float("-inf")).amax(dims, keepdim=True)
+        return (centred / deviation.where(changing(low, high) & (deviation > 0), 1.0)).to(x.dtype)
 
 
-def forecast_channels(tfms: Sequence[Any]) -> _Linear | None:
-    """Returns the transform that scales forecasts among `tfms`, if there is one."""
-    return next((tfm for tfm in tfms if isinstance(tfm, _Linear)), None)
+@dataclass
+class SeriesToFloat(Transform):
+    """Series of float64 to float32, which models take, once they are scaled; float64 only if torch's default dtype is that.
+
+    Undone, a series is float64 again, so that what was scaled goes back to its units as exactly.
+
+    >>> SeriesToFloat()(TensorSeries(torch.zeros(1, 2, dtype=torch.float64))).dtype
+    torch.float32
+    """
+
+    order: ClassVar[int] = 80
+
+    def encodes(self, x: TensorSeries) -> Any:
+        """Returns the series in the dtype of models."""
+        return x.to(torch.get_default_dtype())
+
+    def decodes(self, x: TensorSeries) -> Any:
+        """Returns the series as float64."""
+        return x.double()
+
+
+def changing(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Returns whether numbers from `low` to `high`, float64, differ by more than rounding; else there is nothing to scale by.
+
+    >>> changing(torch.tensor([5.0, 1e-12]).double(), torch.tensor([5.0, 2e-12]).double())
+    tensor([False,  True])
+    """
+    return high - low > _ROUNDING * torch.maximum(low.abs(), high.abs())
+
+
+def _no_range(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    low = torch.full((like.shape[-2],), float("inf"), dtype=torch.float64)
+    return low, -low
+
+
+def _wider(low: torch.Tensor, high: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the range of each channel so far, and of values (channels, length), of which NaN is left out."""
+    return (
+        torch.minimum(low, values.nan_to_num(float("inf")).amin(-1)),
+        torch.maximum(high, values.nan_to_num(float("-inf")).amax(-1)),
+    )
 
 
 def _checked(tfm: Any, zero: Sequence[float], unit: Sequence[float]) -> tuple[list[float], list[float]]:

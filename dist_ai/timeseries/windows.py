@@ -2,21 +2,24 @@
 
 A window is cut when it is asked for; the series are held once. A split of windows is one of time: what training sees ends before
 the first value that validation is judged by.
+
+What is missing is filled where it is looked at, and stays missing (NaN) where it would be a target: nothing that was made up is
+learned or judged by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 
 from dist_ai.core.series_types import TensorForecast, TensorKnown
-from dist_ai.core.transform import ItemTransform
-from dist_ai.core.types import TensorSeries
+from dist_ai.core.transform import ItemTransform, Transform
+from dist_ai.core.types import TensorSeries, plain
 from dist_ai.data.datasets import Subset
 from dist_ai.data.splitters import Split
 from dist_ai.errors import ConfigError, DataError
@@ -31,6 +34,8 @@ __all__ = [
     "Window",
     "WindowPart",
     "Windows",
+    "require_channels",
+    "require_steps",
     "tells_the_answer",
 ]
 
@@ -41,7 +46,7 @@ class Window(NamedTuple):
     Attributes:
         past: what came before it, (channels, context).
         future: what is known of the steps to come, (known channels, horizon); None where nothing is.
-        target: what came, (targets, horizon); None where nobody knows.
+        target: what came, (targets, horizon), with NaN for what is missing; None where nobody knows.
     """
 
     past: Any
@@ -57,11 +62,37 @@ class LongSeries:
         values: (channels, length), float.
         times: when each step was, ascending: (length,) of int64, counted, or nanoseconds since 1970.
         name: of the series, where there are several.
+        gaps: where `values` has what was filled in, (channels, length) of bool; None for nowhere.
     """
 
     values: np.ndarray
     times: np.ndarray
     name: Any = None
+    gaps: np.ndarray | None = None
+
+    def came(self, channels: Sequence[int], begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Returns the values of some channels and steps, with NaN for those that were filled in."""
+        values = self.values[channels, begin:end]
+        return values if self.gaps is None else np.where(self.gaps[channels, begin:end], np.nan, values)
+
+    def filled(self, how: str, start: Sequence[float]) -> LongSeries:
+        """Returns the series without missing values (NaN), by what came before and never by what comes later.
+
+        Args:
+            how: ``"previous"``, the value before; or ``"zero"``.
+            start: for each channel, what stands before its first value, with ``"previous"``.
+
+        >>> LongSeries(np.array([[np.nan, 1.0, np.nan]]), np.arange(3)).filled("previous", [5.0]).values.tolist()
+        [[5.0, 1.0, 1.0]]
+        """
+        gaps = np.isnan(self.values)
+        if not gaps.any():
+            return self
+        if how == "zero":
+            return replace(self, values=np.where(gaps, 0.0, self.values), gaps=gaps)
+        last = np.maximum.accumulate(np.where(gaps, -1, np.arange(gaps.shape[1])), axis=1)
+        before = np.take_along_axis(self.values, last.clip(0), axis=1)
+        return replace(self, values=np.where(last < 0, np.array(start)[:, None], before), gaps=gaps)
 
 
 class Windows(Sequence[Window]):
@@ -73,9 +104,12 @@ class Windows(Sequence[Window]):
         horizon: steps that are forecast.
         targets: the channels that are forecast; all by default.
         known: the channels whose future is known.
+        scale: a transform that the values of a batch (`fetch`) go through, in float64, before they become float32; or None.
 
     Attributes:
         first, last: the time of the first and of the last step that each window forecasts, (windows,).
+        number: the number of the series that each window is of, (windows,).
+        judged: whether any value of each window's target is there, (windows,) of bool; what is split are such windows.
 
     Series that are too short for one window have none.
 
@@ -96,13 +130,13 @@ class Windows(Sequence[Window]):
         horizon: int,
         targets: Sequence[int] | None = None,
         known: Sequence[int] = (),
+        scale: Transform | None = None,
     ) -> None:
-        for name, value in (("context", context), ("horizon", horizon)):
-            if not isinstance(value, Real) or value != int(value) or value < 1:
-                raise ConfigError(f"{name}={value!r}: expected a number of steps, at least 1")
+        require_steps(context=context, horizon=horizon)
         if not len(series):
             raise DataError("no series to cut windows from")
         channels = series[0].values.shape[0]
+        require_channels(targets=targets, known=known)
         self.series, self.context, self.horizon = list(series), context, horizon
         self.targets = list(range(channels)) if targets is None else list(targets)
         self.known = list(known)
@@ -115,15 +149,19 @@ class Windows(Sequence[Window]):
         counts = [max(0, each.values.shape[1] - context - horizon + 1) for each in self.series]
         if not sum(counts):
             longest = max(each.values.shape[1] for each in self.series)
+            hint = "; or is it (length, channels)? Then transpose it" if channels >= context + horizon else ""
             raise DataError(
                 f"a window needs {context} + {horizon} steps (context + horizon), and the longest series has {longest}; make "
-                "context or horizon shorter"
+                f"context or horizon shorter{hint}"
             )
         self._begins = np.concatenate([[0], np.cumsum(counts)])
         pairs = list(zip(self.series, counts, strict=True))
         offsets = np.cumsum([0, *(each.values.shape[1] for each in self.series)])[:-1] + context
         self._at = np.concatenate([np.arange(count) + at for at, count in zip(offsets, counts, strict=True)])
-        self._flat: torch.Tensor | None = None
+        self.scale = scale
+        self._flat: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.number = np.repeat(np.arange(len(self.series)), counts)
+        self.judged = np.concatenate([self._judged(each, count) for each, count in pairs])
         self.first = np.concatenate([each.times[context : context + count] for each, count in pairs])
         ends = [each.times[context + horizon - 1 : context + horizon - 1 + count] for each, count in pairs]
         self.last = np.concatenate(ends)
@@ -140,19 +178,46 @@ class Windows(Sequence[Window]):
 
     def __getitem__(self, index: Any) -> Window:
         series, step = self.place(int(index))
-        coming = series.values[:, step : step + self.horizon]
-        past = series.values[:, step - self.context : step]
-        return Window(past, coming[self.known] if self.known else None, coming[self.targets])
+        past, end = series.values[:, step - self.context : step], step + self.horizon
+        known = series.values[self.known, step:end] if self.known else None
+        return Window(past, known, series.came(self.targets, step, end))
 
     def fetch(self, indices: np.ndarray) -> tuple[TensorSeries, TensorKnown, TensorForecast]:
         """Returns the past, the known future and the target of several windows at once, (windows, channels, steps) each."""
         if self._flat is None:
-            values = np.concatenate([each.values for each in self.series], axis=1)
-            self._flat = torch.from_numpy(values).to(torch.get_default_dtype())
-        steps = torch.arange(-self.context, self.horizon)
-        cut = self._flat[:, torch.from_numpy(self._at[indices])[:, None] + steps].transpose(0, 1)
-        past, coming = cut[..., : self.context], cut[..., self.context :]
-        return TensorSeries(past), TensorKnown(coming[:, self.known]), TensorForecast(coming[:, self.targets])
+            self._flat = self._all_values()
+        values, came = self._flat
+        steps = torch.from_numpy(self._at[indices])[:, None] + torch.arange(-self.context, self.horizon)
+        past, coming = steps[:, : self.context], steps[:, self.context :]
+
+        def cut(source: torch.Tensor, channels: list[int]) -> torch.Tensor:
+            return source[torch.tensor(channels, dtype=torch.int64)[:, None, None], coming].transpose(0, 1)
+
+        return (
+            TensorSeries(values[:, past].transpose(0, 1)),
+            TensorKnown(cut(values, self.known)),
+            TensorForecast(cut(came, self.targets)),
+        )
+
+    def _all_values(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the values of all series one behind the other, scaled; and the same without what was filled in."""
+        values = torch.from_numpy(np.concatenate([each.values for each in self.series], axis=1)).double()
+        scaled = values if self.scale is None else plain(self.scale(TensorSeries(values)))
+        scaled = scaled.to(torch.get_default_dtype())
+        if all(each.gaps is None for each in self.series):
+            return scaled, scaled
+        gaps = [np.isnan(each.came(range(len(scaled)))) for each in self.series]
+        return scaled, scaled.masked_fill(torch.from_numpy(np.concatenate(gaps, axis=1)), float("nan"))
+
+    def _judged(self, series: LongSeries, count: int) -> np.ndarray:
+        there = ~np.isnan(series.came(self.targets)).all(0)
+        before = np.concatenate([[0], np.cumsum(there)])[self.context :]
+        return before[self.horizon : self.horizon + count] > before[:count]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether any value of a target is missing."""
+        return any(each.gaps is not None and bool(each.gaps[self.targets].any()) for each in self.series)
 
     def strides(self) -> np.ndarray:
         """Returns how many steps after its series' first window each window begins."""
@@ -188,8 +253,8 @@ class WalkForwardSplitter:
         stride: training takes every such window, from a series' last one backwards.
         valid_stride: validation takes every such window; ``horizon`` for forecasts that do not overlap.
 
-    A window that forecasts steps on both sides of the border is in neither part. What validation looks back on may lie before
-    the border: that is known when the forecast is made.
+    A window that forecasts steps on both sides of the border is in neither part, nor is one whose target is missing altogether.
+    What validation looks back on may lie before the border: that is known when the forecast is made.
 
     >>> windows = Windows([LongSeries(np.arange(10.0)[None], np.arange(10))], context=2, horizon=2)
     >>> WalkForwardSplitter(0.4)(windows)
@@ -205,13 +270,14 @@ class WalkForwardSplitter:
     valid_stride: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.valid_pct < 1:
-            raise ConfigError(f"valid_pct={self.valid_pct}: expected a share above 0 and below 1")
-        if not 0 <= self.fold < self.n_folds:
-            raise ConfigError(f"fold={self.fold} of n_folds={self.n_folds}: expected 0 <= fold < n_folds")
-        for name in ("stride", "valid_stride"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected a number of steps, at least 1")
+        if not isinstance(self.valid_pct, Real) or not 0 < self.valid_pct < 1:
+            raise ConfigError(f"valid_pct={self.valid_pct!r}: expected a share above 0 and below 1")
+        whole = isinstance(self.fold, Integral) and isinstance(self.n_folds, Integral)
+        if not whole or not 0 <= self.fold < self.n_folds:
+            raise ConfigError(
+                f"fold={self.fold!r} of n_folds={self.n_folds!r}: expected 0 <= fold < n_folds, whole numbers"
+            )
+        require_steps(stride=self.stride, valid_stride=self.valid_stride)
 
     def borders(self, windows: Windows) -> tuple[int, int | None]:
         """Returns the time at which validation begins, and that before which it ends; None for the end of the data."""
@@ -228,31 +294,32 @@ class WalkForwardSplitter:
     def __call__(self, windows: Windows) -> Split:
         """Returns the split."""
         begin, end = self.borders(windows)
-        strides = windows.strides()
         before = windows.last < begin
         within = windows.first >= begin
         if end is not None:
             within &= windows.last < end
-        train = self._each(np.flatnonzero(before), strides, self.stride, from_end=True)
-        valid = self._each(np.flatnonzero(within), strides, self.valid_stride, from_end=False)
+        train = _every(windows, np.flatnonzero(before), self.stride, from_end=True)
+        valid = _every(windows, np.flatnonzero(within), self.valid_stride, from_end=False)
         if not len(train) or not len(valid):
+            missing = "" if windows.judged.all() else f", of {np.sum(~windows.judged)} windows all targets are missing"
             raise DataError(
-                f"{len(train)} window(s) to train on and {len(valid)} to validate: the series are too short for "
+                f"{len(train)} window(s) to train on and {len(valid)} to validate{missing}: the series are too short for "
                 f"context={windows.context} and horizon={windows.horizon} on both sides of the border; make them shorter, or "
                 "valid_pct smaller"
             )
         return train, valid
 
-    @staticmethod
-    def _each(chosen: np.ndarray, strides: np.ndarray, stride: int, *, from_end: bool) -> list[int]:
-        """Returns every `stride`-th of the chosen windows of each series."""
-        if stride == 1 or not len(chosen):
-            return chosen.tolist()
-        steps = strides[chosen]
-        # A series ends where the next one's windows begin to count anew.
-        borders = np.flatnonzero(np.diff(steps) <= 0) + 1
-        parts = np.split(chosen, borders)
-        return np.concatenate([part[::-stride][::-1] if from_end else part[::stride] for part in parts]).tolist()
+
+def _every(windows: Windows, chosen: np.ndarray, stride: int, *, from_end: bool) -> list[int]:
+    """Returns every `stride`-th of the chosen windows of each series, less those without a value to be judged by."""
+    if not len(chosen):
+        return []
+    number, strides = windows.number[chosen], windows.strides()[chosen]
+    # The chosen windows of a series follow one another; it is counted from the first of them, or from the last.
+    begins = np.flatnonzero(np.diff(number, prepend=-1))
+    ends = np.append(begins[1:], len(chosen)) - 1
+    anchors = np.repeat(strides[ends if from_end else begins], ends - begins + 1)
+    return chosen[((strides - anchors) % stride == 0) & windows.judged[chosen]].tolist()
 
 
 @dataclass
@@ -289,7 +356,7 @@ class LastSteps(ItemTransform):
 
 @dataclass
 class FutureOf(ItemTransform):
-    """What is known of the steps to come, of a `Window`, as a `TensorKnown`.
+    """What is known of the steps to come, of a `Window`, as a `TensorKnown`, float64.
 
     Args:
         channels, horizon: its shape; learned at set-up.
@@ -325,7 +392,7 @@ class FutureOf(ItemTransform):
 
 @dataclass
 class TargetOf(ItemTransform):
-    """What came, of a `Window`, as a `TensorForecast`.
+    """What came, of a `Window`, as a `TensorForecast`, float64; NaN is what is missing.
 
     Args:
         targets, horizon: its shape; learned at set-up.
@@ -343,8 +410,8 @@ class TargetOf(ItemTransform):
     def encodes(self, x: Window) -> Any:
         """Returns the target."""
         target = _numbers(x.target)
-        if not target.isfinite().all():
-            raise DataError("a target with missing or infinite values; say how to fill them: missing='previous'")
+        if target.isinf().any():
+            raise DataError("a target with infinite values; make them NaN, which is what is missing")
         return TensorForecast(target)
 
     def decodes(self, x: TensorForecast) -> Any:
@@ -360,5 +427,29 @@ def tells_the_answer(channel: str) -> str:
     )
 
 
+def require_channels(**given: Any) -> None:
+    """Raises `ConfigError` for numbers of channels that are none; None is nothing said."""
+    for name, chosen in given.items():
+        several = chosen is None or isinstance(chosen, list | tuple | range | np.ndarray)
+        if not several or any(not isinstance(each, Integral) for each in (() if chosen is None else chosen)):
+            raise ConfigError(f"{name}={chosen!r}: expected the numbers of channels, such as {name}=[0]")
+
+
+def require_steps(**given: Any) -> None:
+    """Raises `ConfigError` for a number of steps that is none.
+
+    >>> require_steps(context=24, horizon=0)
+    Traceback (most recent call last):
+    dist_ai.errors.ConfigError: horizon=0: expected a number of steps, at least 1
+    """
+    for name, value in given.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            hint = f"; did you mean {int(value)}?" if isinstance(value, float) and value >= 1 and value % 1 == 0 else ""
+            raise ConfigError(f"{name}={value!r}: expected a number of steps, at least 1{hint}")
+
+
 def _numbers(values: Any) -> torch.Tensor:
-    return torch.as_tensor(np.array(values)).to(torch.get_default_dtype())
+    try:
+        return torch.as_tensor(np.array(values, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{values!r:.100} are no numbers: {error}") from error

@@ -233,6 +233,105 @@ def test_a_long_frame_that_is_not_one_is_named(change: Any, said: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        ({"valid_col": "valod"}, "there is no column 'valod'; did you mean 'valid'"),
+        (
+            {"valid": lambda f: f.index % 2 == 0},
+            "series '.*' is marked .* in 'valid'; all rows of a series are in one part",
+        ),
+        (
+            {"valid": lambda f: [*[True] * 5, *[np.nan] * (len(f) - 5)]},
+            "column 'valid' of row 1 is nan; expected True or False",
+        ),
+    ],
+)
+def test_marks_of_validation_series_that_say_nothing_are_named(marks: Any, said: str) -> None:
+    frame = long_frame().assign(valid=marks.get("valid", False))
+    with pytest.raises(DataError, match=said):
+        TSDataLoaders.from_long_df(
+            frame, id="name", values=["a", "b"], label="kind", valid_col=marks.get("valid_col", "valid"), **QUICK
+        )
+
+
+def test_steps_at_the_end_without_a_value_are_none_where_series_are_padded() -> None:
+    X, y = labelled(channels=1)
+    table = pd.DataFrame(X[:, 0]).assign(label=y)
+    table.columns = table.columns.map(str)
+    table.loc[::2, ["18", "19"]] = np.nan
+    wide = TSDataLoaders.from_wide_df(table, label="label", pad=True, scale=Standardize(), **QUICK)
+    arrays = TSDataLoaders.from_arrays(
+        table.drop(columns="label").to_numpy()[:, None], y, pad=True, scale=Standardize(), **QUICK
+    )
+    cut = [x[:, :18] if i % 2 == 0 else x for i, x in enumerate(X)]
+    expected = TSDataLoaders.from_arrays(cut, y, pad=True, scale=Standardize(), **QUICK)
+    for dls in (wide, arrays):
+        torch.testing.assert_close(dls.one_batch()[0], expected.one_batch()[0], equal_nan=True)
+    with pytest.raises(DataError, match="values are missing"):
+        TSDataLoaders.from_wide_df(table, label="label", **QUICK).one_batch()
+
+
+@pytest.mark.parametrize("where", ["scale", "batch_tfms", "numbers"])
+def test_series_are_scaled_before_they_are_float32(where: str) -> None:
+    X, y = labelled(channels=1)
+    high = TSDataLoaders.from_arrays(
+        X + 1e9,
+        y,
+        **QUICK,
+        **(
+            {"scale": Standardize()}
+            if where == "scale"
+            else {"batch_tfms": [Standardize() if where == "batch_tfms" else Standardize([1e9], [1.0])]}
+        ),
+    )
+    low = TSDataLoaders.from_arrays(
+        X, y, **QUICK, scale=Standardize([0.0], [1.0]) if where == "numbers" else Standardize()
+    )
+    batch = high.valid.one_batch()
+    torch.testing.assert_close(batch[0], low.valid.one_batch()[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(high.decode_batch(batch)[0][0], high.valid_ds.item(0).series, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        high.test_dl([X[3] + 1e9]).one_batch()[0], low.test_dl([X[3]]).one_batch()[0], rtol=0, atol=1e-5
+    )
+
+
+def test_a_channel_of_small_numbers_is_scaled_and_one_that_never_changes_is_not() -> None:
+    random = np.random.default_rng(0).normal(size=(24, 1, 20))
+    X = np.concatenate([1e-12 * random, np.full((24, 1, 20), 0.1), 1e-9 + 0 * random], 1)
+    for scale, unit in ((Standardize(), X[:20, 0].std()), (ScaleRange(), np.ptp(X[:20, 0]))):
+        dls = TSDataLoaders.from_arrays(X, ["a", "b"] * 12, scale=scale, splits=(range(20), range(20, 24)), **QUICK)
+        [learned] = [tfm for tfm in dls.recipe.inputs[0].tfms if isinstance(tfm, type(scale))]
+        np.testing.assert_allclose(learned.unit, [unit, 1, 1], rtol=1e-9)
+        np.testing.assert_allclose(learned.zero[1:], [0.1, 1e-9])
+    each = StandardizeEach()(TensorSeries(X[0]))
+    assert (each[0].std(correction=0).item(), each[1].abs().max().item()) == (
+        pytest.approx(1),
+        pytest.approx(0, abs=1e-12),
+    )
+
+
+def test_times_of_series_need_only_ascend() -> None:
+    frame = long_frame().assign(day=[t**2 / 4 for _ in range(10) for t in range(5)])
+    dls = TSDataLoaders.from_long_df(frame, id="name", values=["a", "b"], label="kind", time="day", **QUICK)
+    assert dls.one_batch()[0].shape == (4, 2, 5)
+
+
+def test_what_is_no_array_of_series_is_named() -> None:
+    X, y = labelled()
+    for given, labels, said in (
+        (3, y, "X=3: expected an array or a list, of one item for each series"),
+        ({"a": 1}, ["x"], "X={'a': 1}: expected an array or a list"),
+        (X, "ab" * 12, "y='abab.*: expected an array or a list"),
+    ):
+        with pytest.raises(DataError, match=said):
+            TSDataLoaders.from_arrays(given, labels, **QUICK)
+    with pytest.raises(DataError, match="is no series: it is complex; give real and imaginary parts as channels"):
+        TSDataLoaders.from_arrays(X + 1j, y, **QUICK)
+    with pytest.raises(DataError, match="NoneType is no table; expected a data frame"):
+        TSDataLoaders.from_wide_df(None, label="y", **QUICK)
+
+
 def test_two_ways_to_say_what_validates_are_one_too_many() -> None:
     X, y = labelled()
     with pytest.raises(ConfigError, match="valid= and splits= both say which series validate"):

@@ -53,10 +53,45 @@ def test_a_csv_file_is_one_series_with_or_without_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("?,?\n1,2\n3,4", [[np.nan, 1, 3], [np.nan, 2, 4]]),
+        (",\n?,?\n3,4", [[np.nan, np.nan, 3], [np.nan, np.nan, 4]]),
+        ("x,y\n?,?\n3,4", [[np.nan, 3], [np.nan, 4]]),
+        (',"x, of a"\n0,1\n1,2', [[0, 1], [1, 2]]),
+        ('\ufeff1\n""\n3', [[1, np.nan, 3]]),
+    ],
+)
+def test_first_steps_that_are_missing_are_no_names(tmp_path: Path, text: str, expected: list[list[float]]) -> None:
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    np.testing.assert_array_equal(read_csv(tmp_path / "a.csv"), expected)
+
+
+def test_a_label_that_is_not_known_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.ts").write_text("@targetLabel true\n@data\n1,2:?\n3,4: 1.5\n1,2:NaN\n1,2:\n")
+    assert [each.label for each in read_ts(tmp_path / "a.ts")] == [None, 1.5, None, None]
+    (tmp_path / "a.ts").write_text("@classLabel\ttrue a b\n@data\n1,2:?\n3,4: b\n1,2:\n")
+    assert [each.label for each in read_ts(tmp_path / "a.ts")] == [None, "b", None]
+    (tmp_path / "a.tsv").write_text("\t1\t2\n?\t1\t2\nNaN\t1\t2\n  2 1 2\n")
+    assert [(each.series.tolist(), each.label) for each in read_tsv(tmp_path / "a.tsv")] == [
+        ([[1, 2]], None),
+        ([[1, 2]], None),
+        ([[1, 2]], None),
+        ([[1, 2]], 2),
+    ]
+
+
+@pytest.mark.parametrize(
     ("read", "text", "said"),
     [
+        (read_tsv, "1\n", "a.txt:1 has one value, '1'; expected a label and the values of a series"),
         (read_ts, "@data\n", "has no series; expected lines after a line @data"),
         (read_ts, HEAD + "1,2:3,4:a\n1,2:b\n", r"a.txt:5 has 1 channel\(s\), and the first series has 2"),
+        (
+            read_ts,
+            "@targetLabel true\n@data\n1,2:x\n",
+            r"a.txt:3: the target 'x' is no number; expected one, or \? where it is not known",
+        ),
         (read_ts, HEAD + "1,2:3:a\n", "a.txt:4: channels of 1, 2 values in one series"),
         (read_ts, HEAD + "1,two:a\n", "a.txt:4: could not convert string to float: 'two'; expected numbers"),
         (

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from series import waves
 
+from dist_ai.data import RandomSplitter
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries import (
     LongSeries,
+    ScaleRange,
+    Standardize,
     TensorForecast,
     TensorKnown,
     TensorSeries,
@@ -76,7 +80,7 @@ def test_folds_follow_one_another_and_each_trains_on_all_before() -> None:
 def test_the_scale_is_of_what_lies_before_the_validation() -> None:
     values = np.concatenate([np.tile([0.0, 2.0], 40), np.full(20, 1000.0)])
     dls = TSForecastDataLoaders.from_arrays(values, **QUICK)
-    [scale] = dls.train.stage.pipeline.tfms
+    scale: Any = dls.windows.scale
     assert (scale.zero, scale.unit) == ([1.0], [1.0])
 
 
@@ -128,7 +132,93 @@ def test_what_is_missing_is_filled_by_what_came_before_only() -> None:
     holes.loc[[0, 50, 51], "load"] = np.nan
     dls = TSForecastDataLoaders.from_long_df(holes, time="ts", targets="load", missing="previous", **QUICK)
     values = dls.windows.series[0].values[0]
-    assert (values[0], values[50], values[51]) == (values[1], values[49], values[49])
+    assert (values[50], values[51]) == (values[49], values[49])
+    assert values[0] == pytest.approx(holes.load[:80].mean(), rel=1e-12)
+
+
+def test_a_channel_that_begins_late_has_the_mean_of_training_before_and_nothing_of_what_comes() -> None:
+    late = np.concatenate([np.full(90, np.nan), 1000.0 + np.arange(10)])
+    X = np.stack([waves(100), late])
+    for scale in ("standard", None):
+        dls = TSForecastDataLoaders.from_arrays(X, missing="previous", scale=scale, targets=[0], **QUICK)
+        assert (dls.windows.series[0].values[1, :90] == 0).all()  # no value of it lies before the validation
+        assert dls.train.one_batch()[0][:, 1].abs().max() == 0
+    early = np.where(np.arange(100) < 60, np.nan, 5.0)
+    dls = TSForecastDataLoaders.from_arrays(np.stack([waves(100), early]), missing="previous", targets=[0], **QUICK)
+    assert (dls.windows.series[0].values[1] == 5.0).all()
+
+
+@pytest.mark.parametrize("how", ["previous", "zero"])
+def test_a_target_that_is_missing_is_neither_learned_nor_judged(how: str) -> None:
+    values = waves(100)
+    values[[50, *range(85, 95)]] = np.nan
+    dls = TSForecastDataLoaders.from_arrays(values, missing=how, **QUICK)
+    windows, part = dls.windows, dls.valid_ds
+    begins = [windows.place(i)[1] for i in part.indices]
+    assert begins == [80, 81, 82, 83, 84, 92, 93, 94, 95, 96]  # 85 to 91 have no value to be judged by
+    assert [int(np.isnan(part.item(i).target).sum()) for i in range(len(part))] == [0, 0, 1, 2, 3, 3, 2, 1, 0, 0]
+    whole = part.fetch(torch.arange(len(part)))
+    assert whole[0].isfinite().all()
+    torch.testing.assert_close(whole[1], torch.stack([part[i][1] for i in range(len(part))]), equal_nan=True)
+    seen = [windows.place(i)[1] for i in dls.train_ds.indices]
+    assert seen == list(range(12, 77))
+    before = values[:80][~np.isnan(values[:80])]
+    scale: Any = windows.scale
+    assert (scale.zero[0], scale.unit[0]) == (pytest.approx(before.mean()), pytest.approx(before.std()))
+
+
+def test_series_of_other_lengths_are_strided_each_from_its_own_first_window() -> None:
+    series = [LongSeries(np.zeros((1, n)), np.arange(100 - n, 100), n) for n in (60, 100)]
+    windows = Windows(series, context=12, horizon=4)
+    train, valid = WalkForwardSplitter(0.2, stride=7, valid_stride=6)(windows)
+    assert windows.first[valid].tolist() == [80, 86, 92] * 2
+    assert windows.last[train].max() == 79
+    assert [windows.number[train].tolist().count(i) for i in (0, 1)] == [4, 10]
+
+
+@pytest.mark.parametrize("level", [1e9, -3e12])
+def test_what_changes_little_about_a_high_level_is_scaled_before_it_is_float32(level: float) -> None:
+    values = level + np.sin(np.arange(100) / 3)
+    dls = TSForecastDataLoaders.from_arrays(values, **QUICK)
+    past, target = dls.valid.one_batch()
+    scale: Any = dls.windows.scale
+    expected = (values[68:80] - scale.zero[0]) / scale.unit[0]
+    np.testing.assert_allclose(past[0, 0], expected, atol=1e-5)
+    decoded = dls.decode_batch((past, target))[0]
+    np.testing.assert_allclose(decoded[0][0], values[68:80], rtol=0, atol=2e-3)
+    np.testing.assert_allclose(decoded[1][0], values[80:84], rtol=0, atol=2e-3)
+    torch.testing.assert_close(dls.test_dl([values[68:80]], num_workers=0).one_batch()[0], past[:1])
+
+
+def test_times_that_are_counted_may_be_floats_and_those_that_are_no_times_are_named() -> None:
+    counted = frame().assign(ts=np.arange(100.0))
+    dls = TSForecastDataLoaders.from_long_df(counted, time="ts", targets="load", **QUICK)
+    assert dls.windows.series[0].times.tolist() == list(range(100))
+    for times, said in (
+        (np.arange(100) / 2, r"row 1 has the time np.float64\(0.5\) in 'ts'; expected dates or whole numbers"),
+        (np.arange(100) > 50, "the times in 'ts' are .*False.* and the like; expected dates or numbers"),
+    ):
+        with pytest.raises(DataError, match=said):
+            TSForecastDataLoaders.from_long_df(counted.assign(ts=times), time="ts", targets="load", **QUICK)
+    with pytest.raises(DataError, match=r"'ts' is the frame's index and no column; make it one: df.reset_index\(\)"):
+        TSForecastDataLoaders.from_long_df(frame().set_index("ts"), time="ts", targets="load", **QUICK)
+
+
+def test_a_category_of_names_may_have_some_that_no_row_has() -> None:
+    both = frame(names=("a", "b")).astype({"site": "category"})
+    dls = TSForecastDataLoaders.from_long_df(both[both.site == "b"], time="ts", targets="load", id="site", **QUICK)
+    assert [each.name for each in dls.windows.series] == ["b"]
+
+
+def test_tables_of_other_kinds_become_frames() -> None:
+    expected = TSForecastDataLoaders.from_long_df(frame(), time="ts", targets="load", **QUICK).one_batch()
+    columns = {name: frame()[name].tolist() for name in ("ts", "load", "hour")}
+    for table in (columns, frame().to_dict("records"), pa.Table.from_pandas(frame())):
+        found = TSForecastDataLoaders.from_long_df(table, time="ts", targets="load", known=(), **QUICK).one_batch()
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    with pytest.raises(DataError, match="int is no table; expected a data frame"):
+        TSForecastDataLoaders.from_long_df(3, time="ts", targets="load", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +231,10 @@ def test_what_is_missing_is_filled_by_what_came_before_only() -> None:
         (lambda f: f.iloc[::-1], "the rows are not sorted; sort them with df.sort_values"),
         (lambda f: f.drop(index=40), "no step between 2024-01-02 15:00:00 and 2024-01-02 17:00:00"),
         (
+            lambda f: f.assign(ts=pd.bdate_range("2024-01-01", periods=100)),
+            "no step between 2024-01-05 .* as of working days, leave time= out, which counts the rows",
+        ),
+        (
             lambda f: f.assign(load=f.load.where(f.index != 7)),
             "column 'load' has no value in row 7; say how to fill it",
         ),
@@ -148,6 +242,11 @@ def test_what_is_missing_is_filled_by_what_came_before_only() -> None:
         (lambda f: f.assign(ts="yesterday or so"), "row 0 has no time in 'ts'"),
         (lambda f: f.drop(columns="load"), "there is no column 'load'; there are site, ts, hour"),
         (lambda f: f.head(15), r"a window needs 12 \+ 4 steps \(context \+ horizon\), and the longest series has 15"),
+        (lambda f: f.assign(load=f.ts), "column 'load' holds times and no numbers; make numbers of them"),
+        (
+            lambda f: f.assign(ts=pd.date_range("3000-01-01", periods=100, unit="s")),
+            "the times in 'ts' go beyond the years 1678 to 2261",
+        ),
         (lambda f: f.head(18), r"leaves 3 to validate on, and horizon is 4"),
         (lambda f: pd.concat([f, f[["load"]]], axis=1), "there are several columns named 'load'"),
     ],
@@ -162,6 +261,17 @@ def test_a_frame_that_cannot_be_forecast_is_named(change: Any, said: str) -> Non
     [
         ({"horizon": -1}, "horizon=-1: expected a number of steps, at least 1"),
         ({"context": 0}, "context=0: expected a number of steps, at least 1"),
+        ({"context": 5.0}, "context=5.0: expected a number of steps, at least 1; did you mean 5?"),
+        ({"batch_tfms": Standardize()}, "Standardize in batch_tfms has nothing to learn from there; leave it out"),
+        ({"batch_tfms": [ScaleRange]}, "ScaleRange in batch_tfms has nothing to learn from there; leave it out"),
+        ({"context": True}, "context=True: expected a number of steps, at least 1"),
+        ({"targets": 0}, r"targets=0: expected the numbers of channels, such as targets=\[0\]"),
+        ({"known": ["a"]}, r"known=\['a'\]: expected the numbers of channels, such as known=\[0\]"),
+        (
+            {"splitter": RandomSplitter()},
+            r"splitter=RandomSplitter.*: windows are split in time, so that training sees",
+        ),
+        ({"splitter": WalkForwardSplitter}, r"give splitter=WalkForwardSplitter\(valid_pct\)"),
         ({"scale": "range"}, "scale='range': expected 'standard' or None"),
         ({"missing": "linear"}, "missing='linear': expected one of 'raise', 'previous', 'zero'"),
         ({"targets": [3]}, "channel 3, and there are 1, 0 to 0"),
@@ -186,6 +296,9 @@ def test_what_must_be_said_is_asked_for_and_what_is_no_option_is_named() -> None
         ({"valid_pct": 1.0}, "valid_pct=1.0: expected a share above 0 and below 1"),
         ({"fold": 2, "n_folds": 2}, "fold=2 of n_folds=2: expected 0 <= fold < n_folds"),
         ({"stride": 0}, "stride=0: expected a number of steps, at least 1"),
+        ({"valid_stride": 2.5}, "valid_stride=2.5: expected a number of steps, at least 1"),
+        ({"valid_pct": "a"}, "valid_pct='a': expected a share above 0 and below 1"),
+        ({"n_folds": 2.0}, "fold=0 of n_folds=2.0: expected 0 <= fold < n_folds, whole numbers"),
     ],
 )
 def test_a_split_that_is_none_is_named(options: Any, said: str) -> None:
@@ -229,5 +342,15 @@ def test_what_is_to_be_forecast_cannot_be_known_of_the_future() -> None:
 def test_arrays_of_what_is_no_number_are_named() -> None:
     with pytest.raises(DataError, match="the series are no arrays of numbers: could not convert string to float: 'x'"):
         TSForecastDataLoaders.from_arrays(np.array(["1", "x"] * 50, dtype=object), **QUICK)
+    with pytest.raises(
+        DataError, match=r"the longest series has 2; .*; or is it \(length, channels\)\? Then transpose it"
+    ):
+        TSForecastDataLoaders.from_arrays(np.zeros((100, 2)), **QUICK)
+    with pytest.raises(DataError, match="no series, or one without any step"):
+        TSForecastDataLoaders.from_arrays([], **QUICK)
+    with pytest.raises(ConfigError, match="targets is empty: say which columns are forecast"):
+        TSForecastDataLoaders.from_long_df(frame(), time="ts", targets=[], **QUICK)
+    with pytest.raises(DataError, match="of 21 windows all targets are missing"):
+        TSForecastDataLoaders.from_arrays(np.where(np.arange(100) > 75, np.nan, 1.0), missing="zero", **QUICK)
     with pytest.raises(ConfigError, match="context='day': expected a number of steps, at least 1"):
         TSForecastDataLoaders.from_arrays(waves(), context="day", horizon=4)  # type: ignore[typeddict-item]  # wrong on purpose

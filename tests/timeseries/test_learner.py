@@ -12,6 +12,7 @@ import pytest
 import torch
 from series import labelled, quick_learner, uneven, waves
 from torch import nn
+from torch.nn import functional as F
 
 from dist_ai.cli.main import main
 from dist_ai.errors import ConfigError, DataError
@@ -214,7 +215,8 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
     window = Window(hourly()[["load", "phase"]].to_numpy().T[:, :194], hourly()[["phase"]].to_numpy().T[:, 194:])
     np.testing.assert_allclose(told.load[:6], learn.forecast(window.past, window.future)[0], rtol=1e-5)  # type: ignore[attr-defined]
     with pytest.raises(
-        DataError, match=r"0 row\(s\) come after the last value of load, and 6 are forecast; give a row for each"
+        DataError,
+        match=r"0 row\(s\) of series 'a' come after the last value of load, and 6 are forecast; give a row for each",
     ):
         learn.forecast(both)  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"with a frame, what is known of the future is in rows at its end.*pd.concat"):
@@ -222,6 +224,184 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
     for column in ("site", "ts", "load", "phase"):
         with pytest.raises(DataError, match=f"there is no column '{column}'; did you mean '{column}s'"):
             learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
+
+
+def of_frame(df: pd.DataFrame, **options: Any) -> ForecastLearner:
+    """A Learner of a frame with the columns ts and load, not trained."""
+    given = {"time": "ts", "targets": "load", "context": 24, "horizon": 6, "bs": 32, "num_workers": 0, **options}
+    return forecast_learner(TSForecastDataLoaders.from_long_df(df, **given), run_dir=None, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda f: f.assign(load=np.nan),
+            r"none of the 200 row\(s\) of series 'a' has a value of load: there is no history to forecast from",
+        ),
+        (lambda f: f.head(0), "the frame has no rows"),
+        (lambda f: f.head(10), r"a history of series 'a' of 10 step\(s\), and the model forecasts from the last 24"),
+        (lambda f: f.assign(site=f.site.where(f.index != 5)), "row 5 has no series: nothing in 'site'"),
+        (
+            lambda f: f.assign(
+                load=f.load.where(f.index < 194),
+                ts=f.ts.where(f.index < 194, f.ts + pd.Timedelta(days=2000)),
+            ),
+            "no step of series 'a' between 2024-01-09 01:00:00 and 2029-07-01 02:00:00, and most are closer",
+        ),
+        (
+            lambda f: f.assign(load=f.load.where(f.index < 194), ts=[*f.ts[:194], *f.ts[:6]]),
+            "time 2024-01-01 00:00:00 of series 'a' comes more than once",
+        ),
+        (
+            lambda f: f.assign(load=f.load.where(f.index < 194), phase="x"),
+            "column 'phase' has values that are no numbers",
+        ),
+    ],
+)
+def test_a_frame_from_which_nothing_can_be_forecast_is_named(change: Any, said: str) -> None:
+    frame = hourly().assign(site="a")
+    learn = of_frame(frame, id="site", known="phase")
+    with pytest.raises(DataError, match=said):
+        learn.forecast(change(frame))
+
+
+def test_a_history_of_other_steps_than_those_of_training_is_refused() -> None:
+    learn = of_frame(hourly())
+    for times, said in (
+        (
+            pd.date_range("2024-01-01", periods=200, freq="D"),
+            "as far apart as 2024-01-01 00:00:00 and 2024-01-02 00:00:00",
+        ),
+        (
+            np.arange(200),
+            "as far apart as 0 and 1, and those that the model was trained on 3600 s: it forecasts such steps only",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            learn.forecast(hourly().assign(ts=times))
+
+
+def test_rows_of_any_kind_are_a_history() -> None:
+    learn = of_frame(hourly())
+    expected = learn.forecast(hourly())
+    for rows in (hourly().to_dict("records"), {name: hourly()[name].tolist() for name in hourly()}):
+        pd.testing.assert_frame_equal(learn.forecast(rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"arch": None}, "arch=None: expected the name of a model, such as 'LSTM', or a function that makes one"),
+        (
+            {"arch": nn.Linear(2, 2)},
+            r"arch=Linear.*: expected the name .* one that is made goes to Learner\(dls, model\)",
+        ),
+        ({"config": [3]}, r"config=\[3\]: expected a dict of options of the model"),
+        ({"n_out": 0}, "n_out=0: expected a whole number of at least 1"),
+    ],
+)
+def test_what_makes_no_model_is_named(given: Any, said: str) -> None:
+    dls = TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0)
+    with pytest.raises(ConfigError, match=said):
+        ts_learner(dls, **{"run_dir": None, **given})
+
+
+def test_one_row_has_no_step_to_forecast_the_times_of() -> None:
+    learn = of_frame(hourly(), context=1)
+    assert len(learn.forecast(hourly().head(2))) == 6
+    with pytest.raises(
+        DataError, match=r"one row does not tell how far apart the steps are.*give the row before it too"
+    ):
+        learn.forecast(hourly().head(1))
+    with pytest.raises(DataError, match=r"none of the 0 row\(s\) has a value of load"):
+        learn.forecast(hourly().head(0))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        range(200),
+        np.arange(200) * 10.0,
+        pd.date_range("2024-03-01", periods=200, freq="h", tz="Europe/Berlin"),
+        pd.date_range("2024-02-01", periods=200, freq="D", tz="Europe/Berlin"),
+        pd.period_range("2010-01", periods=200, freq="M"),
+        pd.timedelta_range(0, periods=200, freq="15min"),
+        pd.date_range("2024-01-01", periods=200, freq="D").date,
+        pd.date_range("2010-01-01", periods=200, freq="MS"),
+        pd.date_range("2010-01-01", periods=200, freq="QE"),
+    ],
+    ids=["int", "float", "hours", "days", "periods", "timedeltas", "dates", "months", "quarters"],
+)
+def test_the_times_of_a_forecast_follow_those_of_the_history(times: Any) -> None:
+    frame = hourly().assign(ts=list(times) if isinstance(times, np.ndarray) and times.dtype == object else times)
+    learn = of_frame(frame, known="phase")
+    for rows in (60, 70):  # the end of March, where clocks are changed, is step 55 of those days
+        asked = frame.head(rows + 6).assign(load=frame.load.where(frame.index < rows))
+        told = learn.forecast(asked).ts.tolist()
+        assert told == [pd.Timestamp(t) if type(t).__name__ == "date" else t for t in frame.ts[rows : rows + 6]]
+    alone = of_frame(frame)
+    for rows in (52, 60, 70):
+        assert alone.forecast(frame.head(rows)).ts.tolist() == [
+            pd.Timestamp(t) if type(t).__name__ == "date" else t for t in frame.ts[rows : rows + 6]
+        ]
+
+
+def test_a_forecast_of_a_history_with_gaps_is_filled_as_training_was() -> None:
+    frame = hourly()
+    frame.loc[[*range(30), 60], "phase"] = np.nan
+    learn = of_frame(frame, inputs="phase", missing="previous")
+    there = frame.phase[:160].mean()  # what lies before the validation
+    filled = frame.assign(phase=frame.phase.ffill().fillna(there))
+    again = of_frame(filled, inputs="phase")
+    for rows in (40, 60, 61):
+        expected = learn.forecast(np.stack([filled.load, filled.phase])[:, :rows])
+        np.testing.assert_allclose(learn.forecast(frame.head(rows)).load, expected[0], rtol=1e-6)
+    assert len(again.dls.train_ds) == len(learn.dls.train_ds)
+
+
+@pytest.mark.parametrize("kind", ["l1", "mse", "huber"])
+def test_the_loss_and_the_metrics_leave_out_targets_that_are_missing(kind: str) -> None:
+    values = waves()
+    values[[100, 165, 166]] = np.nan
+    learn = forecasting(X=values, missing="previous", learner={"loss_func": ForecastLoss(kind)})
+    learn.fit_one_cycle(2, 1e-2)
+    pred, target = learn.get_preds()
+    there = ~target.isnan()
+    assert int((~there).sum()) == 12
+    errors = pred - target
+    of = {"l1": lambda e: e.abs(), "mse": torch.square, "huber": lambda e: F.huber_loss(e, 0 * e, reduction="none")}[
+        kind
+    ]
+    assert learn.recorder.final[0] == pytest.approx(of(errors).nanmean((1, 2)).mean().item(), rel=1e-5)
+    unit = learn.dls.windows.scale.unit[0]  # type: ignore[union-attr]
+    assert learn.recorder.final[1] == pytest.approx(errors[there].abs().mean().item() * unit, rel=1e-5)
+    assert learn.recorder.final[2] == pytest.approx(errors[there].square().mean().sqrt().item() * unit, rel=1e-5)
+    told = learn.backtest(season=8).set_index("step").loc["all"]
+    assert (told.mae, told.rmse) == (pytest.approx(learn.recorder.final[1]), pytest.approx(learn.recorder.final[2]))
+    assert np.isfinite(told.seasonal_mae)
+    assert all(parameter.isfinite().all() for parameter in learn.model.parameters())
+
+
+def test_a_loss_that_would_be_nan_where_targets_are_missing_is_refused() -> None:
+    values = waves()
+    values[100] = np.nan
+    with pytest.raises(
+        ConfigError, match=r"loss_func=L1Loss\(\) gives NaN where a target is missing; take ForecastLoss"
+    ):
+        forecasting(X=values, missing="zero", learner={"loss_func": nn.L1Loss()})
+
+
+def test_forecasts_and_metrics_about_a_high_level_are_exact(tmp_path: Path) -> None:
+    values = 1e9 + np.sin(np.arange(200) / 3)
+    learn = forecasting(X=values)
+    learn.fit_one_cycle(8, 1e-2, valid_every=10**6)
+    assert 1e-4 < learn.recorder.final[1] < 0.3
+    forecast = learn.forecast(values[:150])
+    np.testing.assert_allclose(forecast[0], values[150:156], rtol=0, atol=0.6)
+    assert len(set(forecast[0])) == 6
+    learn.export(tmp_path / "model")
+    np.testing.assert_allclose(Predictor(tmp_path / "model").predict(values[:150]).label, forecast, rtol=0, atol=1e-5)
 
 
 def test_what_is_known_of_the_future_is_made_use_of() -> None:
@@ -283,6 +463,8 @@ def test_what_cannot_be_forecast_says_why() -> None:
         learn.forecast(hourly())
     with pytest.raises(ConfigError, match="season=25: expected 1 to context=24 steps"):
         learn.backtest(season=25)
+    with pytest.raises(ConfigError, match=r"season=24.0: expected a number of steps, at least 1; did you mean 24\?"):
+        learn.backtest(season=24.0)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match="TSDataLoaders holds no windows to forecast from; make them with TSForecast"):
         forecast_learner(TSDataLoaders.from_arrays(*labelled(), bs=4, num_workers=0))  # type: ignore[arg-type]  # wrong on purpose
 
@@ -317,7 +499,7 @@ def test_three_dates_tell_of_the_calendar_also_where_they_lie_equally_far_apart(
         (["2021-01-01", "2021-02-01"], ["2021-03-04", "2021-04-04"]),  # which may be 31 days
     ):
         past = pd.DataFrame({"when": pd.to_datetime(dates)})
-        assert [str(date.date()) for date in _following(past, "when", 2)] == following
+        assert [str(date.date()) for date in _following(past["when"], 2)] == following
 
 
 def test_dist_ai_predict_reads_the_series_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

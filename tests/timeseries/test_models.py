@@ -114,8 +114,22 @@ def test_minirocket_without_biases_and_of_too_short_series_says_so() -> None:
         ("Inception", {}, "no architecture named 'Inception'.*; there are FCN, GRU"),
         ("TST", {"width": 10, "heads": 4}, "width=10 cannot be dealt out to heads=4"),
         ("FCN", {"depth": 3}, "FCN cannot be made: .*'depth'"),
-        ("InceptionTime", {"widths": [4]}, "expected a block or more, and odd widths"),
+        ("InceptionTime", {"widths": [4]}, r"InceptionTime\(widths=\[4\]\): expected odd widths"),
         ("LSTM", {"cell": "LTSM"}, "cell='LTSM': expected 'LSTM' or 'GRU'"),
+        ("FCN", {"filters": [8, 8]}, r"filters=\[8, 8\] and widths=\(7, 5, 3\): expected as many of each"),
+        ("FCN", {"filters": 8}, "filters=8: expected sizes, whole numbers of at least 1"),
+        ("ResNet", {"filters": [8, 0]}, r"filters=\[8, 0\]: expected sizes, whole numbers of at least 1"),
+        ("InceptionTime", {"filters": 0}, "filters=0: expected a whole number of at least 1"),
+        ("InceptionTime", {"depth": 2.5}, "depth=2.5: expected a whole number of at least 1"),
+        ("GRU", {"hidden": 0}, "hidden=0: expected a whole number of at least 1"),
+        ("LSTM", {"layers": 0}, "layers=0: expected a whole number of at least 1"),
+        ("LSTM_FCN", {"hidden": -1}, "hidden=-1: expected a whole number of at least 1"),
+        ("TST", {"heads": 0}, "heads=0: expected a whole number of at least 1"),
+        ("TST", {"width": "64"}, "width='64': expected a whole number of at least 1"),
+        ("TST", {"layers": -1}, "layers=-1: expected a whole number of at least 0"),
+        ("PatchTST", {"stride": 0}, "stride=0: expected a whole number of at least 1"),
+        ("PatchTST", {"patch": 4.0}, "patch=4.0: expected a whole number of at least 1"),
+        ("MiniRocket", {"num_features": "84"}, "num_features='84': expected a whole number of at least 1"),
     ],
 )
 def test_what_cannot_be_made_is_named(arch: str, options: Any, said: str) -> None:
@@ -134,5 +148,9 @@ def test_a_forecaster_that_is_none_and_a_scale_that_is_none_are_named() -> None:
         forecast_model("Nlinear", 1, 30, 5, [0])
     with pytest.raises(ConfigError, match="normalize='mean': expected 'window', 'last' or None"):
         forecast_model("NLinear", 1, 30, 5, [0], normalize="mean")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="hidden=0: expected a whole number of at least 1"):
+        forecast_model("MLP", 1, 30, 5, [0], hidden=0)
+    with pytest.raises(ConfigError, match=r"width=25.0: expected a whole number of at least 1"):
+        forecast_model("DLinear", 1, 30, 5, [0], width=25.0)
     with pytest.raises(ConfigError, match=r"DLinear\(width=4\): expected an odd number of steps"):
         forecast_model("DLinear", 1, 30, 5, [0], width=4)

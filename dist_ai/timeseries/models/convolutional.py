@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.errors import ConfigError
-from dist_ai.timeseries.models.model import architectures, masked_mean
+from dist_ai.layers.mlp import require_sizes
+from dist_ai.timeseries.models.model import architectures, masked_mean, require_as_many, require_counts
 
 __all__ = ["FCN", "InceptionTime", "ResNet"]
 
@@ -48,6 +49,7 @@ class FCN(nn.Module):
         self, channels: int, length: int, filters: Sequence[int] = (128, 256, 128), widths: Sequence[int] = (7, 5, 3)
     ) -> None:
         super().__init__()
+        require_as_many(filters=filters, widths=widths)
         sizes = [channels, *filters]
         pairs = zip(sizes[:-1], sizes[1:], widths, strict=True)
         self.blocks = nn.ModuleList(_Conv(n_in, n_out, width) for n_in, n_out, width in pairs)
@@ -89,6 +91,8 @@ class ResNet(nn.Module):
         self, channels: int, length: int, filters: Sequence[int] = (64, 128, 128), widths: Sequence[int] = (7, 5, 3)
     ) -> None:
         super().__init__()
+        require_sizes("filters", filters)
+        require_sizes("widths", widths)
         sizes = [channels, *filters]
         pairs = itertools.pairwise(sizes)
         self.blocks = nn.ModuleList(_Residual(n_in, n_out, widths) for n_in, n_out in pairs)
@@ -134,10 +138,10 @@ class InceptionTime(nn.Module):
         self, channels: int, length: int, filters: int = 32, depth: int = 6, widths: Sequence[int] = (39, 19, 9)
     ) -> None:
         super().__init__()
-        if depth < 1 or any(width % 2 == 0 for width in widths):
-            raise ConfigError(
-                f"InceptionTime(depth={depth}, widths={list(widths)}): expected a block or more, and odd widths"
-            )
+        require_counts(filters=filters, depth=depth)
+        require_sizes("widths", widths)
+        if any(width % 2 == 0 for width in widths):
+            raise ConfigError(f"InceptionTime(widths={list(widths)}): expected odd widths")
         self.num_features = filters * (len(widths) + 1)
         sizes = [channels, *[self.num_features] * (depth - 1)]
         self.blocks = nn.ModuleList(_Inception(size, filters, widths) for size in sizes)

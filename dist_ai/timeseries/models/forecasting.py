@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from dist_ai.errors import ConfigError
 from dist_ai.layers import SeededDropout
-from dist_ai.timeseries.models.model import Channels, Normalize, forecasters
+from dist_ai.timeseries.models.model import Channels, Normalize, forecasters, require_counts
 from dist_ai.timeseries.models.recurrent import RNN
 from dist_ai.timeseries.models.transformer import PatchTST
 
@@ -75,7 +75,8 @@ class DLinear(nn.Module):
         self, channels: int, context: int, horizon: int, targets: Sequence[int], known: int, width: int = 25
     ) -> None:
         super().__init__()
-        if width < 1 or width % 2 == 0:
+        require_counts(width=width)
+        if width % 2 == 0:
             raise ConfigError(f"DLinear(width={width}): expected an odd number of steps")
         self.chosen, self.width = Channels(targets), width
         self.trend, self.rest = nn.Linear(context, horizon), nn.Linear(context, horizon)
@@ -113,6 +114,8 @@ class MLPForecaster(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        require_counts(hidden=hidden)
+        require_counts(least=0, layers=layers)
         self.chosen, self.num_targets, self.horizon = Channels(targets), len(targets), horizon
         self.linear = nn.Linear(context, horizon)
         sizes = [channels * context + known * horizon, *[hidden] * layers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from dist_ai.core.registry import Registry
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
 from dist_ai.layers import SeededDropout
+from dist_ai.layers.mlp import require_sizes
 
 __all__ = [
     "Channels",
@@ -21,6 +23,8 @@ __all__ = [
     "forecast_model",
     "forecasters",
     "masked_mean",
+    "require_as_many",
+    "require_counts",
     "series_model",
     "series_splitter",
     "split_padding",
@@ -137,6 +141,7 @@ def series_model(
     >>> series_model("FCN", channels=2, length=30, n_out=3)(torch.zeros(4, 2, 30)).shape
     torch.Size([4, 3])
     """
+    require_counts(channels=channels, length=length, n_out=n_out)
     return SeriesModel(_made(architectures, arch, options, channels, length), n_out, dropout=dropout, padded=padded)
 
 
@@ -190,6 +195,31 @@ def masked_mean(features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
     if mask is None:
         return features.mean(-1)
     return (features * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def require_counts(*, least: int = 1, **given: Any) -> None:
+    """Raises `ConfigError` for options of a model that are no whole numbers, or too small.
+
+    >>> require_counts(width=64, heads=0)
+    Traceback (most recent call last):
+    dist_ai.errors.ConfigError: heads=0: expected a whole number of at least 1
+    """
+    for name, value in given.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{name}={value!r}: expected a whole number of at least {least}")
+
+
+def require_as_many(**given: Any) -> None:
+    """Raises `ConfigError` for options of a model that are no sizes, or not as many of each.
+
+    >>> require_as_many(filters=[8, 8], widths=(7, 5, 3))
+    Traceback (most recent call last):
+    dist_ai.errors.ConfigError: filters=[8, 8] and widths=(7, 5, 3): expected as many of each
+    """
+    for name, sizes in given.items():
+        require_sizes(name, sizes)
+    if len({len(sizes) for sizes in given.values()}) > 1:
+        raise ConfigError(f"{' and '.join(f'{k}={v!r}' for k, v in given.items())}: expected as many of each")
 
 
 def _made(

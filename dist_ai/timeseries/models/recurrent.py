@@ -10,7 +10,7 @@ from torch import nn
 from dist_ai.errors import ConfigError
 from dist_ai.layers import SeededDropout
 from dist_ai.timeseries.models.convolutional import FCN
-from dist_ai.timeseries.models.model import architectures
+from dist_ai.timeseries.models.model import architectures, require_counts
 
 __all__ = ["RNN", "RNNFCN"]
 
@@ -34,6 +34,7 @@ class RNN(nn.Module):
         super().__init__()
         if cell not in _CELLS:
             raise ConfigError(f"cell={cell!r}: expected 'LSTM' or 'GRU'")
+        require_counts(hidden=hidden, layers=layers)
         sizes = [channels, *[hidden] * (layers - 1)]
         self.layers = nn.ModuleList(_CELLS[cell](size, hidden, batch_first=True) for size in sizes)
         self.dropout = nn.ModuleList(SeededDropout(dropout) for _ in sizes[1:])

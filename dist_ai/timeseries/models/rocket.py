@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dist_ai.core.randomness import Draw
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.timeseries.models.model import architectures
+from dist_ai.timeseries.models.model import architectures, require_counts
 
 __all__ = ["MiniRocket"]
 
@@ -45,6 +45,7 @@ class MiniRocket(nn.Module):
 
     def __init__(self, channels: int, length: int, num_features: int = 9996, seed: int = 0) -> None:
         super().__init__()
+        require_counts(num_features=num_features)
         if length < _WIDTH or num_features < 84:
             raise ConfigError(
                 f"MiniRocket of series of {length} steps with {num_features} features; expected at least {_WIDTH} steps and "

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.layers import SeededDropout
-from dist_ai.timeseries.models.model import architectures, masked_mean
+from dist_ai.timeseries.models.model import architectures, masked_mean, require_counts
 
 __all__ = ["TST", "Encoder", "PatchTST", "patches"]
 
@@ -44,6 +44,8 @@ class Encoder(nn.Module):
 
     def __init__(self, tokens: int, width: int, heads: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
+        require_counts(width=width, heads=heads, hidden=hidden)
+        require_counts(least=0, layers=layers)
         if width % heads:
             raise ConfigError(f"width={width} cannot be dealt out to heads={heads}; expected a multiple")
         self.places = nn.Parameter(torch.randn(tokens, width) * 0.02)
@@ -85,6 +87,7 @@ class TST(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        require_counts(width=width)
         self.embed = nn.Linear(channels, width)
         self.encoder = Encoder(length, width, heads, hidden, layers, dropout)
         self.num_features = width
@@ -120,6 +123,7 @@ class PatchTST(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        require_counts(patch=patch, stride=stride, width=width)
         self.patch, self.stride = min(patch, length), min(stride, patch, length)
         self.embed = nn.Linear(self.patch, width)
         num = patches(torch.zeros(1, 1, length), self.patch, self.stride).shape[2]
