@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import contextlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from dist_ai.collab.models import EmbeddingDotBias
 from dist_ai.core.types import TabularRow
 from dist_ai.data import ReadRows
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.distributed.sharded import replicated_beside, whole
+from dist_ai.errors import ConfigError, DataError, did_you_mean, require_whole
 from dist_ai.export import load_export
 from dist_ai.losses import activation
 
@@ -80,19 +83,25 @@ class Recommender:
             user: one that training did not see gets what is rated best on average.
             n: how many, at most.
             exclude: items that are left out, such as those the user has seen; unknown ones do no harm.
+
+        Raises:
+            ConfigError: `n` is no whole number of at least 1.
+            DataError: the user or an item to leave out is known, and written as another kind of value.
         """
-        if n < 1:
-            raise ConfigError(f"recommend(n={n}): expected at least 1")
+        require_whole(n, f"recommend(n={n!r})", "items")
+        excluded = [self._code_of(item, is_item=True) for item in _several(exclude)]
         scores = self.scores(user)
-        known = [code - 1 for item in exclude if (code := self._item_codes.get(item, 0))]
-        scores[known] = -torch.inf
-        best = scores.topk(min(n, len(scores) - len(set(known))))
-        return [
-            (self.items[i + 1], value) for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        is_candidate = torch.ones(len(self.items), dtype=torch.bool).index_fill(0, torch.tensor([0, *excluded]), False)
+        candidates = is_candidate.nonzero().squeeze(1)
+        # Sorted as it is, NaN would be first.
+        order = scores[candidates - 1].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        best = candidates[order.topk(min(n, len(candidates))).indices].tolist()
+        return [(self.items[code], scores[code - 1].item()) for code in best]
 
     def bias(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the biases of items, or of users, (n,): how they are rated whoever rates them.
+
+        Collective where ranks have parts of the model.
 
         Raises:
             ConfigError: the model has no biases.
@@ -104,6 +113,8 @@ class Recommender:
 
     def weight(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the factors of items, or of users, (n, factors).
+
+        Collective where ranks have parts of the model.
 
         Raises:
             DataError: one is unknown; names the nearest.
@@ -117,14 +128,13 @@ class Recommender:
         Raises:
             DataError: one is unknown; names the nearest.
         """
-        codes = self._item_codes if is_item else self._user_codes
-        if isinstance(names, str):
-            raise DataError(f"{names!r} is one name, and a list of them is expected: [{names!r}]")
+        codes, known = (self._item_codes, self.items) if is_item else (self._user_codes, self.users)
+        names = _several(names)
         for name in names:
-            if name not in codes:
+            if not isinstance(name, Hashable) or name not in codes:
                 raise DataError(
-                    f"{'item' if is_item else 'user'} {name!r} is none of the {len(codes) - 1:,} of the training rows"
-                    f"{_nearest(name, codes)}"
+                    f"{'item' if is_item else 'user'} {name!r:.100} is none of the {len(codes) - 1:,} of the training rows"
+                    f"{_nearest(name, codes, known)}"
                 )
         return torch.tensor([codes[name] for name in names], dtype=torch.int64)
 
@@ -134,15 +144,18 @@ class Recommender:
         Raises:
             DataError: it is several users; or is known, and written as another kind of value.
         """
-        if not isinstance(user, Hashable):
-            raise DataError(f"{user!r:.60} is no user, but a {type(user).__name__}; ask for one user at a time")
-        if (code := self._user_codes.get(user, 0)) or user is None:
+        return self._code_of(user, is_item=False)
+
+    def _code_of(self, name: Any, *, is_item: bool) -> int:
+        kind, codes = ("item", self._item_codes) if is_item else ("user", self._user_codes)
+        if not isinstance(name, Hashable):
+            raise DataError(f"{name!r:.60} is no {kind}, but a {type(name).__name__}; ask for one {kind} at a time")
+        if (code := codes.get(name, 0)) or name is None:
             return code
-        # The text "3" where training had the number 3 would be taken for somebody unknown.
-        meant = next((known for known in self.users[1:] if str(known) == str(user)), None)
-        if meant is not None:
+        # The text "3" where training had the number 3 would be taken for something unknown.
+        if (meant := _written_otherwise(name, codes, self.items if is_item else self.users)) is not None:
             raise DataError(
-                f"user {user!r} is a value of type {type(user).__name__}, and training had {meant!r}, of type "
+                f"{kind} {name!r} is a value of type {type(name).__name__}, and training had {meant!r}, of type "
                 f"{type(meant).__name__}; give it as that"
             )
         return 0
@@ -153,16 +166,33 @@ class Recommender:
         return activation(self.loss_func, raw).float().cpu()
 
     def _rows(self, table: nn.Embedding, names: Sequence[Any], is_item: bool) -> torch.Tensor:
-        weight = table.weight.detach()
-        return weight[self.codes(names, is_item=is_item).to(weight.device)].cpu()
+        weight, codes = table.weight.detach(), self.codes(names, is_item=is_item).to(table.weight.device)
+        # Each rank looks up what it has of these rows; the whole table may be larger than a device.
+        return whole(functional.embedding(replicated_beside(codes, weight), weight)).cpu()
 
 
-def _nearest(name: Any, there: Iterable[Any]) -> str:
+def _several(names: Iterable[Any]) -> list[Any]:
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise DataError(f"{names!r:.60} is one name, and a list of them is expected: [{names!r:.60}]")
+    return list(names)
+
+
+def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> Any:
+    """Returns the name that is written as `name` and is of another type; None where there is none."""
+    # Rather than writing all of them, there may be millions.
+    for read in (str, int, float, _YES_OR_NO.__getitem__):
+        with contextlib.suppress(TypeError, ValueError, OverflowError, KeyError):
+            if (code := codes.get(read(name), 0)) and str(names[code]) == str(name):
+                return names[code]
+    return None
+
+
+def _nearest(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> str:
     """Returns what was probably meant; of the same text in another type, that it is one."""
-    for each in there:
-        if str(each) == str(name):
-            return f"; there is {each!r}, of type {type(each).__name__} and not {type(name).__name__}"
-    return did_you_mean(str(name), map(str, there))
+    if (meant := _written_otherwise(name, codes, names)) is not None:
+        return f"; there is {meant!r}, of type {type(meant).__name__} and not {type(name).__name__}"
+    return did_you_mean(str(name), map(str, names))
 
 
+_YES_OR_NO = {"True": True, "False": False}
 _AT_ONCE = 100_000  # items scored in one pass

@@ -59,5 +59,17 @@ def test_a_model_that_says_the_same_of_all_items_has_found_none() -> None:
 
 def test_k_is_at_least_one() -> None:
     for metric in (RecallAtK, NDCGAtK, MRR):
-        with pytest.raises(ConfigError, match="k=0: expected"):
-            metric(0)
+        for k in (0, 2.5, "3", True):
+            with pytest.raises(ConfigError, match=rf"k={k!r}: expected a whole number of first items that count"):
+                metric(k)
+
+
+def test_a_score_that_is_no_number_is_the_lowest_there_is() -> None:
+    nan, inf = torch.nan, torch.inf
+    scores = torch.tensor([[nan, 1.0, 2.0], [nan, -inf, nan], [1.0, nan, inf]])
+    relevant = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 0, 0]])
+    for one, rank in zip(torch.arange(3).split(1), (3, 3, 2), strict=True):
+        assert MRR()(scores[one], relevant[one]).item() == pytest.approx(1 / rank)
+        assert RecallAtK(1)(scores[one], relevant[one]).item() == 0
+        assert NDCGAtK()(scores[one], relevant[one]).item() == pytest.approx(1 / np.log2(rank + 1))
+    assert MRR()(torch.tensor([[7, 8]]), torch.tensor([[1, 0]])).item() == 0.5  # whole numbers have no NaN
