@@ -104,7 +104,7 @@ class CollabDataLoaders(DataLoaders):
 
         Raises:
             DataError: a column is missing or comes twice, or a rating is missing, infinite or no number.
-            ConfigError: `negatives` beside `rating_name`, or columns that are the same.
+            ConfigError: `negatives` beside `rating_name`, `valid_negatives` without, or columns that are the same.
         """
         check_options(options, CollabOptions)
         if not isinstance(valid_pct, Real | None):
@@ -112,12 +112,16 @@ class CollabDataLoaders(DataLoaders):
                 f"valid_pct={valid_pct!r:.100}: expected a share of the rows, such as 0.2, or 0 for none to validate"
             )
         frame, rest = as_frame(ratings), dict[str, Any](options)
-        negatives, valid_negatives = rest.pop("negatives", None), rest.pop("valid_negatives", 99)
+        negatives = rest.pop("negatives", None)
+        if negatives is None and "valid_negatives" in rest:
+            raise ConfigError("valid_negatives without negatives: with ratings nothing is drawn; give negatives too")
+        valid_negatives = rest.pop("valid_negatives", 99)
         if negatives is not None and rating_name is not None:
             raise ConfigError("negatives beside rating_name: with ratings there is nothing to draw; give one of them")
         names = _columns(frame, [user_name, item_name, *([] if negatives is not None else [rating_name])])
         if negatives is not None:
-            frame, names = frame.assign(**{CHOSEN: 1.0}), [*names, CHOSEN]
+            target = CHOSEN + "_" * sum(name.startswith(CHOSEN) for name in names)  # one that they do not have
+            frame, names = frame.assign(**{target: 1.0}), [*names, target]
         _require_ids(frame, names[:2])
         splits = splits_of(frame, valid_pct=valid_pct, valid_idx=rest.pop("valid_idx", None), seed=seed)
         to = TabularPandas(frame[names], Categorify, names[:2], (), names[2], RegressionBlock, splits)
@@ -168,7 +172,7 @@ def _columns(frame: Any, given: list[str | None]) -> list[str]:
     for place, name in enumerate(given):
         if name is None and place >= len(there):
             raise DataError(f"there are {len(there)} column(s), {', '.join(there)}, and none for {kinds[place]}")
-        name = there[place] if name is None else name
+        name = there[place] if name is None else str(name)  # numbered columns are named by their numbers
         if name not in there:
             raise DataError(f"{kinds[place]}: {no_column(name, there)}")
         names.append(name)

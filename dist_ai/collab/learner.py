@@ -81,7 +81,8 @@ def collab_learner(
         layers: sizes of its hidden layers; by default one, of `n_factors`.
         emb_szs: numbers of its embeddings by column, where the rule (`embedding_size`) is not wanted.
         y_range: (low, high) that predicted ratings stay within; a little wider than the ratings is best.
-        sparse: gradients of only the users and items of a batch, for ``opt_func=torch.optim.SparseAdam``.
+        sparse: gradients of only the users and items of a batch, for ``opt_func=torch.optim.SparseAdam``, which takes no `wd`;
+            not for tables that ranks share.
         config: more arguments of `EmbeddingNN`: ``{"ps": 0.1}``.
         options: ``wd=0.1``, ``metrics=mae`` and more; see `Learner`.
 

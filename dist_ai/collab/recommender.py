@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -76,7 +77,7 @@ class Recommender:
             self.model.train(was_training)
         return torch.cat(parts)
 
-    def recommend(self, user: Any, n: int = 10, *, exclude: Iterable[Any] = ()) -> list[tuple[Any, float]]:
+    def recommend(self, user: Any, n: int = 10, *, exclude: Iterable[Any] | None = None) -> list[tuple[Any, float]]:
         """Returns the `n` items with the highest predicted rating for a user, and that rating, the best first.
 
         Args:
@@ -89,7 +90,7 @@ class Recommender:
             DataError: the user or an item to leave out is known, and written as another kind of value.
         """
         require_whole(n, f"recommend(n={n!r})", "items")
-        excluded = [self._code_of(item, is_item=True) for item in _several(exclude)]
+        excluded = [self._code_of(item, is_item=True) for item in _several(() if exclude is None else exclude)]
         scores = self.scores(user)
         is_candidate = torch.ones(len(self.items), dtype=torch.bool).index_fill(0, torch.tensor([0, *excluded]), False)
         candidates = is_candidate.nonzero().squeeze(1)
@@ -148,6 +149,7 @@ class Recommender:
 
     def _code_of(self, name: Any, *, is_item: bool) -> int:
         kind, codes = ("item", self._item_codes) if is_item else ("user", self._user_codes)
+        name = _as_python(name)
         if not isinstance(name, Hashable):
             raise DataError(f"{name!r:.60} is no {kind}, but a {type(name).__name__}; ask for one {kind} at a time")
         if (code := codes.get(name, 0)) or name is None:
@@ -174,7 +176,12 @@ class Recommender:
 def _several(names: Iterable[Any]) -> list[Any]:
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise DataError(f"{names!r:.60} is one name, and a list of them is expected: [{names!r:.60}]")
-    return list(names)
+    return [*map(_as_python, names)]
+
+
+def _as_python(name: Any) -> Any:
+    """Returns the number in a tensor or an array, which would be told from all others by where it is."""
+    return name.item() if isinstance(name, torch.Tensor | np.ndarray) and name.ndim == 0 else name
 
 
 def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> Any:
@@ -191,8 +198,9 @@ def _nearest(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> str:
     """Returns what was probably meant; of the same text in another type, that it is one."""
     if (meant := _written_otherwise(name, codes, names)) is not None:
         return f"; there is {meant!r}, of type {type(meant).__name__} and not {type(name).__name__}"
-    return did_you_mean(str(name), map(str, names))
+    return did_you_mean(str(name), map(str, names)) if len(names) <= _FEW else ""
 
 
 _YES_OR_NO = {"True": True, "False": False}
+_FEW = 20_000  # names that are searched for the nearest, which takes a second
 _AT_ONCE = 100_000  # items scored in one pass

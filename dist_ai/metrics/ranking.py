@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from dist_ai.errors import require_whole
+from dist_ai.errors import DataError, require_whole
 from dist_ai.metrics.mean import MeanOf
 
 __all__ = ["MRR", "NDCGAtK", "RecallAtK"]
@@ -77,6 +77,11 @@ def _require(k: int) -> None:
 
 def _ranks(pred: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the rank of each item, from 1, ties behind irrelevant ones, and which are relevant."""
+    if pred.shape != target.shape:
+        raise DataError(
+            f"scores {tuple(pred.shape)} and targets {tuple(target.shape)}: a metric of rankings expects a target for each "
+            "score, 1 for relevant items and 0 for others"
+        )
     relevant = target > 0.5 if target.is_floating_point() else target.bool()
     # Sorted as it is, NaN would be first.
     pred = pred.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)

@@ -81,6 +81,7 @@ def test_a_batch_has_user_and_item_and_the_rating(tmp_path: Path) -> None:
         ({"user": None}, {}, r"column 'user' has no value in any row"),
         ({"user": [1, "a"] * 50}, {}, r"column 'user' holds values of several types"),
         ({}, {"negatives": 3, "rating_name": "stars"}, r"negatives beside rating_name"),
+        ({}, {"valid_negatives": 3}, r"valid_negatives without negatives: with ratings nothing is drawn"),
         ({}, {"negatives": 0}, r"SampleNegatives\(train=0\): expected a whole number of items, at least 1"),
         ({}, {"negatives": 2.5}, r"SampleNegatives\(train=2.5\): expected a whole number of items, at least 1"),
     ],
@@ -88,6 +89,15 @@ def test_a_batch_has_user_and_item_and_the_rating(tmp_path: Path) -> None:
 def test_what_is_wrong_with_ratings_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises((DataError, ConfigError), match=message):
         CollabDataLoaders.from_df(ratings(100).assign(**change), **options)
+
+
+def test_columns_have_any_names() -> None:
+    frame = chosen()
+    for names in (["chosen", "film"], ["chosen", "chosen_"], [0, 1]):
+        named = frame.set_axis(names, axis=1)
+        for options in ({}, {"user_name": names[0], "item_name": names[1]}):
+            dls = CollabDataLoaders.from_df(named, negatives=3, **options)
+            assert list(dls.classes) == [str(name) for name in names]
 
 
 def test_too_few_columns_and_other_loaders_are_named() -> None:
@@ -209,6 +219,23 @@ def look_up(*, strategy: Any, use_nn: bool) -> dict[str, Any]:
 LOOKED_UP = {True: ["f3", "f7", "f3"], False: ["u1"]}
 
 
+def refuse_sparse(*, strategy: Any) -> str:
+    with pytest.raises(ConfigError) as refused:
+        ratings_learner(sparse=True, strategy=strategy, opt_func=torch.optim.SparseAdam).fit(1)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"), [("FSDP", "fsdp"), ("TensorParallel", TensorParallel(size=2))], ids=["fsdp", "tensor"]
+)
+def test_sparse_gradients_of_sharded_tables_are_refused_by_name(spawn: Any, name: str, strategy: Any) -> None:
+    for text in spawn(2, refuse_sparse, strategy=strategy):
+        assert text.startswith(
+            f"{name}: u_weight is an embedding with sparse=True, and torch divides no sparse gradients"
+        )
+        assert "give strategy='ddp'" in text
+
+
 DIVIDED = [(2, "fsdp"), (2, TensorParallel(size=2)), (4, TensorParallel(size=2, data_parallel=FSDP()))]
 
 
@@ -304,7 +331,9 @@ def test_a_user_given_as_another_kind_of_value_is_told_from_an_unknown_one() -> 
     learn = collab_learner(CollabDataLoaders.from_df(answers, bs=8, num_workers=0), n_factors=4, progress=False)
     with pytest.raises(DataError, match="user 'True' is a value of type str, and training had True, of type bool"):
         learn.recommend("True")
-    learn.recommend(np.bool_(True))
+    assert learn.recommend(np.bool_(True), 2) == learn.recommend(torch.tensor(True), 2) == learn.recommend(True, 2)
+    assert torch.equal(learn.weight(torch.tensor([1]), is_item=False), learn.weight([True], is_item=False))
+    assert learn.recommender.recommend(True, exclude=None) == learn.recommender.recommend(True)
 
 
 def test_scores_that_are_no_numbers_are_recommended_last() -> None:
