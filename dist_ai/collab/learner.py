@@ -27,10 +27,16 @@ __all__ = ["CollabLearner", "collab_learner"]
 class CollabLearner(Learner):
     """A Learner that also says what its model knows of users and items; see `Recommender`, which an export has too."""
 
+    _made: Recommender | None = None
+
     @property
     def recommender(self) -> Recommender:
         """What the model knows now."""
-        return Recommender(self.model, _reader_of(self.dls), self.loss_func)
+        now, made = (self.model, _reader_of(self.dls), self.loss_func), self._made
+        # Its index of names is made once: for 100,000 items it takes longer than scoring them.
+        if made is None or any(a is not b for a, b in zip((made.model, made.reader, made.loss_func), now, strict=True)):
+            made = self._made = Recommender(*now)
+        return made
 
     def bias(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the biases of items, or of users; see `Recommender.bias`."""

@@ -26,6 +26,8 @@ __all__ = ["Recommender"]
 class Recommender:
     """A trained model of ratings beside the names of its users and items.
 
+    A name may be of another type than training had, as a file or a service writes it: "3" is 3, where no name is the text.
+
     Args:
         model: the model.
         reader: the input transform of its data, which knows the names.
@@ -37,7 +39,7 @@ class Recommender:
     """
 
     def __init__(self, model: nn.Module, reader: ReadRows, loss_func: Any = None) -> None:
-        self.model, self.loss_func = model, loss_func
+        self.model, self.reader, self.loss_func = model, reader, loss_func
         self.users, self.items = (reader.classes[name] for name in reader.seen_cats[:2])
         self._user_codes, self._item_codes = ({name: i for i, name in enumerate(v)} for v in (self.users, self.items))
 
@@ -64,7 +66,7 @@ class Recommender:
             items: by default all that training saw, in the order of `items` after the first, the unknown one.
 
         Raises:
-            DataError: an item is unknown; names the nearest. Or the user is known, and written as another kind of value.
+            DataError: an item is unknown; names the nearest. Or it is several users.
         """
         codes = torch.arange(1, len(self.items)) if items is None else self.codes(items)
         device = next(self.model.parameters()).device
@@ -87,7 +89,7 @@ class Recommender:
 
         Raises:
             ConfigError: `n` is no whole number of at least 1.
-            DataError: the user or an item to leave out is known, and written as another kind of value.
+            DataError: it is several users, or `exclude` is one item.
         """
         require_whole(n, f"recommend(n={n!r})", "items")
         excluded = [self._code_of(item, is_item=True) for item in _several(() if exclude is None else exclude)]
@@ -131,19 +133,19 @@ class Recommender:
         """
         codes, known = (self._item_codes, self.items) if is_item else (self._user_codes, self.users)
         names = _several(names)
-        for name in names:
-            if not isinstance(name, Hashable) or name not in codes:
-                raise DataError(
-                    f"{'item' if is_item else 'user'} {name!r:.100} is none of the {len(codes) - 1:,} of the training rows"
-                    f"{_nearest(name, codes, known)}"
-                )
-        return torch.tensor([codes[name] for name in names], dtype=torch.int64)
+        found = [self._code_of(name, is_item=is_item) for name in names]
+        for name, code in zip(names, found, strict=True):
+            if not code and name not in codes:
+                nearest = did_you_mean(str(name), map(str, known)) if len(known) <= _FEW else ""
+                kind = "item" if is_item else "user"
+                raise DataError(f"{kind} {name!r:.100} is none of the {len(codes) - 1:,} of the training rows{nearest}")
+        return torch.tensor(found, dtype=torch.int64)
 
     def user_code(self, user: Any) -> int:
         """Returns the code of a user; 0 for one that training did not see.
 
         Raises:
-            DataError: it is several users; or is known, and written as another kind of value.
+            DataError: it is several users.
         """
         return self._code_of(user, is_item=False)
 
@@ -154,13 +156,7 @@ class Recommender:
             raise DataError(f"{name!r:.60} is no {kind}, but a {type(name).__name__}; ask for one {kind} at a time")
         if (code := codes.get(name, 0)) or name is None:
             return code
-        # The text "3" where training had the number 3 would be taken for something unknown.
-        if (meant := _written_otherwise(name, codes, self.items if is_item else self.users)) is not None:
-            raise DataError(
-                f"{kind} {name!r} is a value of type {type(name).__name__}, and training had {meant!r}, of type "
-                f"{type(meant).__name__}; give it as that"
-            )
-        return 0
+        return _written_otherwise(name, codes, self.items if is_item else self.users)
 
     def _part(self, user: int, items: torch.Tensor) -> torch.Tensor:
         cats = torch.stack([torch.full_like(items, user), items], 1)
@@ -184,21 +180,20 @@ def _as_python(name: Any) -> Any:
     return name.item() if isinstance(name, torch.Tensor | np.ndarray) and name.ndim == 0 else name
 
 
-def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> Any:
-    """Returns the name that is written as `name` and is of another type; None where there is none."""
-    # Rather than writing all of them, there may be millions.
-    for read in (str, int, float, _YES_OR_NO.__getitem__):
-        with contextlib.suppress(TypeError, ValueError, OverflowError, KeyError):
-            if (code := codes.get(read(name), 0)) and str(names[code]) == str(name):
-                return names[code]
-    return None
+def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> int:
+    """Returns the code of the name that reads as `name` does and is of another type; 0 where there is none."""
+    # Written out, there may be millions of them: `name` is read as each type that they may have.
+    for text in _spellings(name):
+        for read in (str, int, float, _YES_OR_NO.__getitem__):
+            with contextlib.suppress(ValueError, OverflowError, KeyError):
+                if (code := codes.get(read(text), 0)) and text in _spellings(names[code]):
+                    return code
+    return 0
 
 
-def _nearest(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> str:
-    """Returns what was probably meant; of the same text in another type, that it is one."""
-    if (meant := _written_otherwise(name, codes, names)) is not None:
-        return f"; there is {meant!r}, of type {type(meant).__name__} and not {type(name).__name__}"
-    return did_you_mean(str(name), map(str, names)) if len(names) <= _FEW else ""
+def _spellings(name: Any) -> tuple[str, ...]:
+    """Returns how a name may be written: a whole number also without its point, as where one is missing beside it."""
+    return (str(name), str(int(name))) if isinstance(name, float) and name.is_integer() else (str(name),)
 
 
 _YES_OR_NO = {"True": True, "False": False}
