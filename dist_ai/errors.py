@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 __all__ = [
     "ArtifactError",
@@ -39,6 +40,7 @@ __all__ = [
     "WorkerError",
     "WorldError",
     "did_you_mean",
+    "require_whole",
 ]
 
 
@@ -120,3 +122,20 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
     near = [each for each in there if each.casefold() == given.casefold()]
     near = near or difflib.get_close_matches(given, there, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def require_whole(given: object, shown: str, what: str = "", *, least: int = 1) -> None:
+    """Raises `ConfigError` for what is no whole number, or too small a one. True and False are none, whatever Python says.
+
+    Args:
+        given: the value.
+        shown: how it was given.
+        what: what it counts.
+        least: the smallest that will do.
+
+    >>> require_whole(2.5, "recommend(n=2.5)", "items")
+    Traceback (most recent call last):
+    dist_ai.errors.ConfigError: recommend(n=2.5): expected a whole number of items, at least 1
+    """
+    if not isinstance(given, Integral) or isinstance(given, bool) or int(given) < least:
+        raise ConfigError(f"{shown}: expected a whole number{what and f' of {what}'}, at least {least}")

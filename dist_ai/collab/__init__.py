@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dist_ai.collab.data import CollabDataLoaders, CollabOptions
+from dist_ai.collab.data import ChoiceOptions, CollabDataLoaders, CollabOptions
 from dist_ai.collab.learner import CollabLearner, collab_learner
 from dist_ai.collab.models import EmbeddingDotBias, EmbeddingNN
 from dist_ai.collab.negatives import SampleNegatives
@@ -10,6 +10,7 @@ from dist_ai.collab.recommender import Recommender
 from dist_ai.core.names import missing_name
 
 __all__ = [
+    "ChoiceOptions",
     "CollabDataLoaders",
     "CollabLearner",
     "CollabOptions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -24,32 +25,40 @@ from dist_ai.data.table import no_column
 from dist_ai.data.tabular import splits_of
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["CollabDataLoaders", "CollabOptions"]
+__all__ = ["ChoiceOptions", "CollabDataLoaders", "CollabOptions"]
 
 CHOSEN = "chosen"
 """The target's name where there are no ratings."""
 
 
-class CollabOptions(LoaderOptions, total=False):
+class ChoiceOptions(LoaderOptions, total=False):
+    """What all ways to make `CollabDataLoaders` take by name.
+
+    Attributes:
+        negatives: there are no ratings, each row is something that a user chose, and so many items that they did not are drawn
+            beside it, anew each epoch; see `SampleNegatives`.
+        valid_negatives: beside each validation row, always the same; 99 by default.
+        valid_idx: the validation rows, instead of drawing them.
+    """
+
+    negatives: int | None
+    valid_negatives: int
+    valid_idx: Sequence[int] | None
+
+
+class CollabOptions(ChoiceOptions, total=False):
     """What all ways to make `CollabDataLoaders` take, besides where the rows are.
 
     Attributes:
-        user_name, item_name, rating_name: the columns; by default the first, the second and the third.
-        negatives: there are no ratings, each row is something that a user chose, and so many items that they did not are drawn
-            beside it, anew each epoch.
-        valid_negatives: beside each validation row, always the same; 99 by default.
         valid_pct: share of the rows drawn at random for validation, 0.2 by default, 0 for none.
-        valid_idx: the validation rows, instead of drawing them.
+        user_name, item_name, rating_name: the columns; by default the first, the second and the third.
         seed: of that draw, of the order and of the negatives; 0 by default.
     """
 
+    valid_pct: float | None
     user_name: str | None
     item_name: str | None
     rating_name: str | None
-    negatives: int | None
-    valid_negatives: int
-    valid_pct: float | None
-    valid_idx: Sequence[int] | None
     seed: int | None
 
 
@@ -74,46 +83,61 @@ class CollabDataLoaders(DataLoaders):
         return reader.classes
 
     @classmethod
-    def from_df(cls, ratings: Any, path: str | Path = ".", **options: Unpack[CollabOptions]) -> Self:
+    def from_df(
+        cls,
+        ratings: Any,
+        valid_pct: float | None = None,
+        user_name: str | None = None,
+        item_name: str | None = None,
+        rating_name: str | None = None,
+        seed: int | None = 0,
+        path: str | Path = ".",
+        **options: Unpack[ChoiceOptions],
+    ) -> Self:
         """Returns loaders of a data frame, an Arrow table, a `Table` or a list of dicts.
 
         Args:
             ratings: the rows; they are not changed.
+            valid_pct, user_name, item_name, rating_name, seed: see `CollabOptions`; in fastai's order.
             path: not used; here because fastai's has it.
-            options: see `CollabOptions`.
+            options: see `ChoiceOptions`.
 
         Raises:
             DataError: a column is missing or comes twice, or a rating is missing, infinite or no number.
-            ConfigError: `negatives` beside `rating_name`, or columns that are the same.
+            ConfigError: `negatives` beside `rating_name`, `valid_negatives` without, or columns that are the same.
         """
         check_options(options, CollabOptions)
+        if not isinstance(valid_pct, Real | None):
+            raise ConfigError(
+                f"valid_pct={valid_pct!r:.100}: expected a share of the rows, such as 0.2, or 0 for none to validate"
+            )
         frame, rest = as_frame(ratings), dict[str, Any](options)
-        user_name, item_name, rating_name = (rest.pop(f"{kind}_name", None) for kind in ("user", "item", "rating"))
-        negatives, seed = rest.pop("negatives", None), rest.get("seed", 0)
+        negatives = rest.pop("negatives", None)
+        if negatives is None and "valid_negatives" in rest:
+            raise ConfigError("valid_negatives without negatives: with ratings nothing is drawn; give negatives too")
         valid_negatives = rest.pop("valid_negatives", 99)
         if negatives is not None and rating_name is not None:
             raise ConfigError("negatives beside rating_name: with ratings there is nothing to draw; give one of them")
         names = _columns(frame, [user_name, item_name, *([] if negatives is not None else [rating_name])])
         if negatives is not None:
-            frame, names = frame.assign(**{CHOSEN: 1.0}), [*names, CHOSEN]
+            target = CHOSEN + "_" * sum(name.startswith(CHOSEN) for name in names)  # one that they do not have
+            frame, names = frame.assign(**{target: 1.0}), [*names, target]
         _require_ids(frame, names[:2])
-        splits = splits_of(
-            frame, valid_pct=rest.pop("valid_pct", None), valid_idx=rest.pop("valid_idx", None), seed=seed
-        )
+        splits = splits_of(frame, valid_pct=valid_pct, valid_idx=rest.pop("valid_idx", None), seed=seed)
         to = TabularPandas(frame[names], Categorify, names[:2], (), names[2], RegressionBlock, splits)
         tfms = []
         if negatives is not None:
             sampler = SampleNegatives(len(to.classes[names[1]]), negatives, valid_negatives, seed or 0)
-            sampler.remember(to.train.rows.cats)
+            sampler.remember(to.train.rows.cats, None if to.valid is None else to.valid.rows.cats)
             tfms.append(sampler)
-        return to.dataloaders(cls=cls, batch_tfms=as_list(tfms), **rest)
+        return to.dataloaders(cls=cls, batch_tfms=as_list(tfms), seed=seed, **rest)
 
     @classmethod
     def from_csv(
         cls,
         csv: str | Path,
-        path: str | Path = ".",
         *,
+        path: str | Path = ".",
         delimiter: str = ",",
         encoding: str = "utf-8",
         **options: Unpack[CollabOptions],
@@ -148,7 +172,7 @@ def _columns(frame: Any, given: list[str | None]) -> list[str]:
     for place, name in enumerate(given):
         if name is None and place >= len(there):
             raise DataError(f"there are {len(there)} column(s), {', '.join(there)}, and none for {kinds[place]}")
-        name = there[place] if name is None else name
+        name = there[place] if name is None else str(name)  # numbered columns are named by their numbers
         if name not in there:
             raise DataError(f"{kinds[place]}: {no_column(name, there)}")
         names.append(name)

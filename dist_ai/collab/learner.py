@@ -12,10 +12,11 @@ from dist_ai.collab.models import EmbeddingDotBias, EmbeddingNN
 from dist_ai.collab.recommender import Recommender
 from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders, ReadRows, RowData
-from dist_ai.errors import ConfigError
+from dist_ai.errors import ConfigError, require_whole
 from dist_ai.export import ModelSpec
 from dist_ai.layers import embedding_size
 from dist_ai.layers.activation import bounds_of
+from dist_ai.layers.mlp import require_sizes
 from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner
 
 __all__ = ["CollabLearner", "collab_learner"]
@@ -26,10 +27,16 @@ __all__ = ["CollabLearner", "collab_learner"]
 class CollabLearner(Learner):
     """A Learner that also says what its model knows of users and items; see `Recommender`, which an export has too."""
 
+    _made: Recommender | None = None
+
     @property
     def recommender(self) -> Recommender:
         """What the model knows now."""
-        return Recommender(self.model, _reader_of(self.dls), self.loss_func)
+        now, made = (self.model, _reader_of(self.dls), self.loss_func), self._made
+        # Its index of names is made once: for 100,000 items it takes longer than scoring them.
+        if made is None or any(a is not b for a, b in zip((made.model, made.reader, made.loss_func), now, strict=True)):
+            made = self._made = Recommender(*now)
+        return made
 
     def bias(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the biases of items, or of users; see `Recommender.bias`."""
@@ -75,12 +82,13 @@ def collab_learner(
 
     Args:
         dls: the ratings, as `CollabDataLoaders` gives them.
-        n_factors: numbers for each user and item, of `EmbeddingDotBias`.
+        n_factors: numbers for each user and item, of `EmbeddingDotBias`; of `EmbeddingNN` the size of its hidden layer.
         use_nn: an `EmbeddingNN` instead.
-        layers: sizes of its hidden layers, 50 by default.
+        layers: sizes of its hidden layers; by default one, of `n_factors`.
         emb_szs: numbers of its embeddings by column, where the rule (`embedding_size`) is not wanted.
         y_range: (low, high) that predicted ratings stay within; a little wider than the ratings is best.
-        sparse: gradients of only the users and items of a batch, for ``opt_func=torch.optim.SparseAdam``.
+        sparse: gradients of only the users and items of a batch, for ``opt_func=torch.optim.SparseAdam``, which takes no `wd`;
+            not for tables that ranks share.
         config: more arguments of `EmbeddingNN`: ``{"ps": 0.1}``.
         options: ``wd=0.1``, ``metrics=mae`` and more; see `Learner`.
 
@@ -90,8 +98,12 @@ def collab_learner(
         ConfigError: an argument of the other model, or loaders of other data.
     """
     reader = _reader_of(dls)
-    if n_factors < 1:
-        raise ConfigError(f"n_factors={n_factors}: expected at least 1 number for each user and item")
+    require_whole(n_factors, f"n_factors={n_factors!r}", "factors")
+    if layers is not None:
+        require_sizes("layers", layers)
+    for kind, given_by_name in (("emb_szs", emb_szs), ("config", config)):
+        if not isinstance(given_by_name, Mapping | None):
+            raise ConfigError(f"{kind}={given_by_name!r:.100}: expected a dict by name, such as {_EXAMPLES[kind]}")
     sizes = [len(reader.classes[name]) for name in reader.seen_cats]
     given = {"layers": layers, "emb_szs": emb_szs, "config": config}
     if not use_nn and (needless := [name for name, value in given.items() if value is not None]):
@@ -99,9 +111,10 @@ def collab_learner(
     if use_nn and sparse:
         raise ConfigError("sparse=True is for the dot product, all of whose weights are embeddings; leave use_nn out")
     bounds = bounds_of(y_range)
-    for name in emb_szs or ():
+    for name, size in (emb_szs or {}).items():
         if name not in reader.seen_cats:
             raise ConfigError(f"emb_szs names {name!r}, and the columns are {' and '.join(reader.seen_cats)}")
+        require_whole(size, f"emb_szs={{{name!r}: {size!r}}}", "numbers")
     arguments: dict[str, Any]
     if use_nn:
         numbers = [
@@ -109,7 +122,7 @@ def collab_learner(
         ]
         arguments = {
             "emb_szs": [list(pair) for pair in zip(sizes, numbers, strict=True)],
-            "layers": [50] if layers is None else list(layers),
+            "layers": [n_factors] if layers is None else list(layers),
             "y_range": bounds,
             **(config or {}),
         }
@@ -117,9 +130,15 @@ def collab_learner(
         arguments = {"n_factors": n_factors, "n_users": sizes[0], "n_items": sizes[1], "y_range": bounds}
         arguments |= {"sparse": True} if sparse else {}
     with first_weights(dls):
-        model: nn.Module = (EmbeddingNN if use_nn else EmbeddingDotBias)(**arguments)
+        try:
+            model: nn.Module = (EmbeddingNN if use_nn else EmbeddingDotBias)(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"config={dict(config or {})}: {error}; see EmbeddingNN for its arguments") from error
     builder = "embedding_nn" if use_nn else "embedding_dot_bias"
     return CollabLearner(dls, model, spec=ModelSpec(builder, arguments), **options)
+
+
+_EXAMPLES = {"emb_szs": '{"user": 16}', "config": '{"ps": 0.1}'}
 
 
 def _reader_of(dls: DataLoaders) -> ReadRows:

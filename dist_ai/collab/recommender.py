@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import contextlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from dist_ai.collab.models import EmbeddingDotBias
 from dist_ai.core.types import TabularRow
 from dist_ai.data import ReadRows
-from dist_ai.errors import ConfigError, DataError, did_you_mean
+from dist_ai.distributed.sharded import replicated_beside, whole
+from dist_ai.errors import ConfigError, DataError, did_you_mean, require_whole
 from dist_ai.export import load_export
 from dist_ai.losses import activation
 
@@ -21,6 +25,8 @@ __all__ = ["Recommender"]
 
 class Recommender:
     """A trained model of ratings beside the names of its users and items.
+
+    A name may be of another type than training had, as a file or a service writes it: "3" is 3, where no name is the text.
 
     Args:
         model: the model.
@@ -33,7 +39,7 @@ class Recommender:
     """
 
     def __init__(self, model: nn.Module, reader: ReadRows, loss_func: Any = None) -> None:
-        self.model, self.loss_func = model, loss_func
+        self.model, self.reader, self.loss_func = model, reader, loss_func
         self.users, self.items = (reader.classes[name] for name in reader.seen_cats[:2])
         self._user_codes, self._item_codes = ({name: i for i, name in enumerate(v)} for v in (self.users, self.items))
 
@@ -60,7 +66,7 @@ class Recommender:
             items: by default all that training saw, in the order of `items` after the first, the unknown one.
 
         Raises:
-            DataError: an item is unknown; names the nearest. Or the user is known, and written as another kind of value.
+            DataError: an item is unknown; names the nearest. Or it is several users.
         """
         codes = torch.arange(1, len(self.items)) if items is None else self.codes(items)
         device = next(self.model.parameters()).device
@@ -73,26 +79,32 @@ class Recommender:
             self.model.train(was_training)
         return torch.cat(parts)
 
-    def recommend(self, user: Any, n: int = 10, *, exclude: Iterable[Any] = ()) -> list[tuple[Any, float]]:
+    def recommend(self, user: Any, n: int = 10, *, exclude: Iterable[Any] | None = None) -> list[tuple[Any, float]]:
         """Returns the `n` items with the highest predicted rating for a user, and that rating, the best first.
 
         Args:
             user: one that training did not see gets what is rated best on average.
             n: how many, at most.
             exclude: items that are left out, such as those the user has seen; unknown ones do no harm.
+
+        Raises:
+            ConfigError: `n` is no whole number of at least 1.
+            DataError: it is several users, or `exclude` is one item.
         """
-        if n < 1:
-            raise ConfigError(f"recommend(n={n}): expected at least 1")
+        require_whole(n, f"recommend(n={n!r})", "items")
+        excluded = [self._code_of(item, is_item=True) for item in _several(() if exclude is None else exclude)]
         scores = self.scores(user)
-        known = [code - 1 for item in exclude if (code := self._item_codes.get(item, 0))]
-        scores[known] = -torch.inf
-        best = scores.topk(min(n, len(scores) - len(set(known))))
-        return [
-            (self.items[i + 1], value) for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        is_candidate = torch.ones(len(self.items), dtype=torch.bool).index_fill(0, torch.tensor([0, *excluded]), False)
+        candidates = is_candidate.nonzero().squeeze(1)
+        # Sorted as it is, NaN would be first.
+        order = scores[candidates - 1].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        best = candidates[order.topk(min(n, len(candidates))).indices].tolist()
+        return [(self.items[code], scores[code - 1].item()) for code in best]
 
     def bias(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the biases of items, or of users, (n,): how they are rated whoever rates them.
+
+        Collective where ranks have parts of the model.
 
         Raises:
             ConfigError: the model has no biases.
@@ -104,6 +116,8 @@ class Recommender:
 
     def weight(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the factors of items, or of users, (n, factors).
+
+        Collective where ranks have parts of the model.
 
         Raises:
             DataError: one is unknown; names the nearest.
@@ -117,35 +131,32 @@ class Recommender:
         Raises:
             DataError: one is unknown; names the nearest.
         """
-        codes = self._item_codes if is_item else self._user_codes
-        if isinstance(names, str):
-            raise DataError(f"{names!r} is one name, and a list of them is expected: [{names!r}]")
-        for name in names:
-            if name not in codes:
-                raise DataError(
-                    f"{'item' if is_item else 'user'} {name!r} is none of the {len(codes) - 1:,} of the training rows"
-                    f"{_nearest(name, codes)}"
-                )
-        return torch.tensor([codes[name] for name in names], dtype=torch.int64)
+        codes, known = (self._item_codes, self.items) if is_item else (self._user_codes, self.users)
+        names = _several(names)
+        found = [self._code_of(name, is_item=is_item) for name in names]
+        for name, code in zip(names, found, strict=True):
+            if not code and name not in codes:
+                nearest = did_you_mean(str(name), map(str, known)) if len(known) <= _FEW else ""
+                kind = "item" if is_item else "user"
+                raise DataError(f"{kind} {name!r:.100} is none of the {len(codes) - 1:,} of the training rows{nearest}")
+        return torch.tensor(found, dtype=torch.int64)
 
     def user_code(self, user: Any) -> int:
         """Returns the code of a user; 0 for one that training did not see.
 
         Raises:
-            DataError: it is several users; or is known, and written as another kind of value.
+            DataError: it is several users.
         """
-        if not isinstance(user, Hashable):
-            raise DataError(f"{user!r:.60} is no user, but a {type(user).__name__}; ask for one user at a time")
-        if (code := self._user_codes.get(user, 0)) or user is None:
+        return self._code_of(user, is_item=False)
+
+    def _code_of(self, name: Any, *, is_item: bool) -> int:
+        kind, codes = ("item", self._item_codes) if is_item else ("user", self._user_codes)
+        name = _as_python(name)
+        if not isinstance(name, Hashable):
+            raise DataError(f"{name!r:.60} is no {kind}, but a {type(name).__name__}; ask for one {kind} at a time")
+        if (code := codes.get(name, 0)) or name is None:
             return code
-        # The text "3" where training had the number 3 would be taken for somebody unknown.
-        meant = next((known for known in self.users[1:] if str(known) == str(user)), None)
-        if meant is not None:
-            raise DataError(
-                f"user {user!r} is a value of type {type(user).__name__}, and training had {meant!r}, of type "
-                f"{type(meant).__name__}; give it as that"
-            )
-        return 0
+        return _written_otherwise(name, codes, self.items if is_item else self.users)
 
     def _part(self, user: int, items: torch.Tensor) -> torch.Tensor:
         cats = torch.stack([torch.full_like(items, user), items], 1)
@@ -153,16 +164,38 @@ class Recommender:
         return activation(self.loss_func, raw).float().cpu()
 
     def _rows(self, table: nn.Embedding, names: Sequence[Any], is_item: bool) -> torch.Tensor:
-        weight = table.weight.detach()
-        return weight[self.codes(names, is_item=is_item).to(weight.device)].cpu()
+        weight, codes = table.weight.detach(), self.codes(names, is_item=is_item).to(table.weight.device)
+        # Each rank looks up what it has of these rows; the whole table may be larger than a device.
+        return whole(functional.embedding(replicated_beside(codes, weight), weight)).cpu()
 
 
-def _nearest(name: Any, there: Iterable[Any]) -> str:
-    """Returns what was probably meant; of the same text in another type, that it is one."""
-    for each in there:
-        if str(each) == str(name):
-            return f"; there is {each!r}, of type {type(each).__name__} and not {type(name).__name__}"
-    return did_you_mean(str(name), map(str, there))
+def _several(names: Iterable[Any]) -> list[Any]:
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise DataError(f"{names!r:.60} is one name, and a list of them is expected: [{names!r:.60}]")
+    return [*map(_as_python, names)]
 
 
+def _as_python(name: Any) -> Any:
+    """Returns the number in a tensor or an array, which would be told from all others by where it is."""
+    return name.item() if isinstance(name, torch.Tensor | np.ndarray) and name.ndim == 0 else name
+
+
+def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> int:
+    """Returns the code of the name that reads as `name` does and is of another type; 0 where there is none."""
+    # Written out, there may be millions of them: `name` is read as each type that they may have.
+    for text in _spellings(name):
+        for read in (str, int, float, _YES_OR_NO.__getitem__):
+            with contextlib.suppress(ValueError, OverflowError, KeyError):
+                if (code := codes.get(read(text), 0)) and text in _spellings(names[code]):
+                    return code
+    return 0
+
+
+def _spellings(name: Any) -> tuple[str, ...]:
+    """Returns how a name may be written: a whole number also without its point, as where one is missing beside it."""
+    return (str(name), str(int(name))) if isinstance(name, float) and name.is_integer() else (str(name),)
+
+
+_YES_OR_NO = {"True": True, "False": False}
+_FEW = 20_000  # names that are searched for the nearest, which takes a second
 _AT_ONCE = 100_000  # items scored in one pass

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.distributed.tensor import DTensor
 
-__all__ = ["gather", "is_sharded", "local_part", "mesh_axes", "sharded_modules", "whole"]
+__all__ = ["gather", "is_sharded", "local_part", "mesh_axes", "replicated_beside", "sharded_modules", "whole"]
 
 
 def is_sharded(tensor: object) -> TypeGuard[DTensor]:
@@ -73,6 +73,20 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type != tensor.device_mesh.device_type:  # offloaded to the CPU, while ranks exchange on GPUs
         return tensor.to(tensor.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]  # a DTensor still
     return tensor.full_tensor()
+
+
+def replicated_beside(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Returns `tensor`, which is the same on all ranks, as an operation with `other` takes it where that is sharded.
+
+    >>> replicated_beside(torch.ones(2), torch.ones(3))
+    tensor([1., 1.])
+    """
+    if not is_sharded(other):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = other.device_mesh
+    return DTensor.from_local(tensor.to(mesh.device_type), mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
 def gather(tensors: Mapping[str, torch.Tensor], *, keep: bool = True) -> dict[str, torch.Tensor]:

@@ -1,14 +1,16 @@
 """Metrics of rankings. Predictions: scores (batch, items), higher is better; targets: 1 for relevant items, else 0.
 
 Only samples that have a relevant item count. A tie ranks the relevant item behind: a model that says the same of all items has
-found none.
+found none. A score that is NaN counts as the lowest there is.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from dist_ai.errors import ConfigError
+from dist_ai.errors import DataError, require_whole
 from dist_ai.metrics.mean import MeanOf
 
 __all__ = ["MRR", "NDCGAtK", "RecallAtK"]
@@ -70,13 +72,19 @@ def MRR(k: int | None = None) -> MeanOf:
 
 
 def _require(k: int) -> None:
-    if k < 1:
-        raise ConfigError(f"k={k}: expected how many of the first items count, at least 1")
+    require_whole(k, f"k={k!r}", "first items that count")
 
 
 def _ranks(pred: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the rank of each item, from 1, ties behind irrelevant ones, and which are relevant."""
+    if pred.shape != target.shape:
+        raise DataError(
+            f"scores {tuple(pred.shape)} and targets {tuple(target.shape)}: a metric of rankings expects a target for each "
+            "score, 1 for relevant items and 0 for others"
+        )
     relevant = target > 0.5 if target.is_floating_point() else target.bool()
+    # Sorted as it is, NaN would be first.
+    pred = pred.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     by_relevance = relevant.to(torch.int8).argsort(dim=-1, stable=True)
     by_score = pred.gather(-1, by_relevance).argsort(dim=-1, descending=True, stable=True)
     order = by_relevance.gather(-1, by_score)

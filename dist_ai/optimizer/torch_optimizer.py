@@ -96,8 +96,22 @@ class TorchOptimizer:
         return cls(lambda _: optimizer, groups)
 
     def step(self) -> None:
-        """Updates every parameter that has a gradient."""
-        self.torch.step()
+        """Updates every parameter that has a gradient.
+
+        Raises:
+            ConfigError: a gradient is sparse, and the optimizer cannot take that.
+        """
+        try:
+            self.torch.step()
+        except RuntimeError as error:
+            names = self._names()
+            params = (p for torch_group in self.torch.param_groups for p in torch_group["params"])
+            if not (sparse := [names[id(p)] for p in params if p.grad is not None and p.grad.is_sparse]):
+                raise
+            raise ConfigError(
+                f"the gradient of {sparse[0]!r} is sparse, which {self.kind} as it is set cannot take ({error}); use "
+                "torch.optim.SparseAdam, or dist_ai.optimizer.SGD without momentum, or make the embedding with sparse=False"
+            ) from error
 
     def zero_grad(self) -> None:
         """Drops the gradients."""
@@ -187,7 +201,10 @@ class TorchOptimizer:
 
     def _require(self, name: str) -> tuple[str, int | None]:
         if (place := self._place(name)) is None:
-            choices = [*_PLACES, *(key for key in self.torch.param_groups[0] if key not in ("params", "_decays"))]
+            choices = [
+                *filter(self._place, _PLACES),
+                *(key for key in self.torch.param_groups[0] if key not in ("params", "_decays")),
+            ]
             raise ConfigError(f"{self.kind} has no hyper-parameter {name!r}{did_you_mean(name, choices)}")
         return place
 

@@ -14,7 +14,7 @@ from dist_ai.callbacks import on
 from dist_ai.collab import CollabDataLoaders, CollabLearner, EmbeddingNN, Recommender, SampleNegatives, collab_learner
 from dist_ai.core import Draw, TabularRow, TensorMultiCategory, TensorRegression
 from dist_ai.distributed.sharded import local_part, whole
-from dist_ai.distributed.strategies import TensorParallel
+from dist_ai.distributed.strategies import FSDP, TensorParallel
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
@@ -81,6 +81,7 @@ def test_a_batch_has_user_and_item_and_the_rating(tmp_path: Path) -> None:
         ({"user": None}, {}, r"column 'user' has no value in any row"),
         ({"user": [1, "a"] * 50}, {}, r"column 'user' holds values of several types"),
         ({}, {"negatives": 3, "rating_name": "stars"}, r"negatives beside rating_name"),
+        ({}, {"valid_negatives": 3}, r"valid_negatives without negatives: with ratings nothing is drawn"),
         ({}, {"negatives": 0}, r"SampleNegatives\(train=0\): expected a whole number of items, at least 1"),
         ({}, {"negatives": 2.5}, r"SampleNegatives\(train=2.5\): expected a whole number of items, at least 1"),
     ],
@@ -88,6 +89,15 @@ def test_a_batch_has_user_and_item_and_the_rating(tmp_path: Path) -> None:
 def test_what_is_wrong_with_ratings_is_named(change: dict[str, Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises((DataError, ConfigError), match=message):
         CollabDataLoaders.from_df(ratings(100).assign(**change), **options)
+
+
+def test_columns_have_any_names() -> None:
+    frame = chosen()
+    for names in (["chosen", "film"], ["chosen", "chosen_"], [0, 1]):
+        named = frame.set_axis(names, axis=1)
+        for options in ({}, {"user_name": names[0], "item_name": names[1]}):
+            dls = CollabDataLoaders.from_df(named, negatives=3, **options)
+            assert list(dls.classes) == [str(name) for name in names]
 
 
 def test_too_few_columns_and_other_loaders_are_named() -> None:
@@ -101,6 +111,19 @@ def test_too_few_columns_and_other_loaders_are_named() -> None:
         collab_learner(people_loaders())
 
 
+def test_arguments_stand_in_fastai_s_order(tmp_path: Path) -> None:
+    frame = ratings(100)
+    dls = CollabDataLoaders.from_df(frame[["stars", "film", "user"]], 0.05, "user", "film", "stars", 3)
+    assert (len(dls.train_ds), len(dls.valid_ds), dls.train.seed) == (95, 5, 3)
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    named = CollabDataLoaders.from_csv(tmp_path / "r.csv", valid_pct=0.05, seed=3)
+    pd.testing.assert_frame_equal(named.valid_ds.frame, dls.valid_ds.frame[list(frame)])
+    with pytest.raises(TypeError, match="positional argument"):  # as in fastai; a path that is not used is no share
+        CollabDataLoaders.from_csv(tmp_path / "r.csv", 0.05)  # type: ignore[misc]
+    with pytest.raises(ConfigError, match=r"valid_pct='\.': expected a share of the rows, such as 0.2, or 0 for none"):
+        CollabDataLoaders.from_df(frame, ".")  # type: ignore[arg-type]
+
+
 # ------------------------------------------------------------------------------------------------ learning
 
 
@@ -111,6 +134,13 @@ def test_ratings_are_learned(options: dict[str, Any]) -> None:
     learn = ratings_learner(metrics=mae, **options)
     learn.fit_one_cycle(12, 0.05)
     assert learn.recorder.final[1] < 0.5  # the mean rating is off by 0.9
+
+
+def test_the_hidden_layer_has_as_many_units_as_a_user_has_factors() -> None:
+    for options, sizes in (({"n_factors": 20}, [20]), ({}, [50]), ({"n_factors": 20, "layers": [7, 5]}, [7, 5])):
+        learn = collab_learner(ratings_learner().dls, use_nn=True, run_dir=None, progress=False, **options)
+        assert learn.spec is not None
+        assert learn.spec.arguments["layers"] == sizes  # as fastai has it
 
 
 def test_sparse_gradients_learn_too() -> None:
@@ -163,7 +193,62 @@ def learn_divided(*, use_nn: bool, size: int) -> dict[str, Any]:
     learn.fit(2, 1e-2, cbs=look)
     answers = float(learn.predict({"user": "nobody", "film": "f3"})[2]), learn.get_preds()[0].tolist()
     weights = {name: whole(p.detach()).tolist() for name, p in learn.model.named_parameters()}
+    films = learn.recommender.codes(["f3", "f7"]).tolist()
+    torch.testing.assert_close(learn.weight(["f3", "f7"]), torch.tensor(weights["i_weight.weight"]).double()[films])
     return {"widths": set(widths), "losses": learn.recorder.losses, "answers": answers, "weights": weights}
+
+
+def look_up(*, strategy: Any, use_nn: bool) -> dict[str, Any]:
+    learn = ratings_learner(use_nn=use_nn, strategy=strategy, emb_szs={"user": 8, "film": 6} if use_nn else None)
+    learn.model.double()
+    learn.fit(1, 1e-2)
+    weights = {name: whole(p.detach()) for name, p in learn.model.named_parameters()}
+    codes = {is_item: learn.recommender.codes(names, is_item=is_item) for is_item, names in LOOKED_UP.items()}
+    found = {
+        (of, is_item): getattr(learn, of)(names, is_item=is_item)
+        for of in (["weight"] if use_nn else ["weight", "bias"])
+        for is_item, names in LOOKED_UP.items()
+    }
+    for (of, is_item), rows in found.items():
+        table = weights[f"{'i' if is_item else 'u'}_{of}.weight"]
+        assert torch.equal(rows, table[codes[is_item]].squeeze(1) if of == "bias" else table[codes[is_item]])
+    scores = learn.recommender.scores("u3").tolist(), learn.recommender.scores("nobody", ["f3", "f7"]).tolist()
+    return {"best": learn.recommend("u3", 4), "scores": scores, "rows": [rows.tolist() for rows in found.values()]}
+
+
+LOOKED_UP = {True: ["f3", "f7", "f3"], False: ["u1"]}
+
+
+def refuse_sparse(*, strategy: Any) -> str:
+    with pytest.raises(ConfigError) as refused:
+        ratings_learner(sparse=True, strategy=strategy, opt_func=torch.optim.SparseAdam).fit(1)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"), [("FSDP", "fsdp"), ("TensorParallel", TensorParallel(size=2))], ids=["fsdp", "tensor"]
+)
+def test_sparse_gradients_of_sharded_tables_are_refused_by_name(spawn: Any, name: str, strategy: Any) -> None:
+    for text in spawn(2, refuse_sparse, strategy=strategy):
+        assert text.startswith(
+            f"{name}: u_weight is an embedding with sparse=True, and torch divides no sparse gradients"
+        )
+        assert "give strategy='ddp'" in text
+
+
+DIVIDED = [(2, "fsdp"), (2, TensorParallel(size=2)), (4, TensorParallel(size=2, data_parallel=FSDP()))]
+
+
+@pytest.mark.parametrize(("world_size", "strategy"), DIVIDED, ids=["fsdp", "tensor", "both"])
+@pytest.mark.parametrize("use_nn", [False, True], ids=["factors", "layers"])
+def test_what_sharded_tables_know_is_looked_up_and_recommended(
+    spawn: Any, world_size: int, strategy: Any, use_nn: bool
+) -> None:
+    alone = look_up(strategy="auto", use_nn=use_nn)
+    for rank in spawn(world_size, look_up, strategy=strategy, use_nn=use_nn):
+        assert [item for item, _ in rank["best"]] == [item for item, _ in alone["best"]]
+        for got, expected in zip((*rank["scores"], *rank["rows"]), (*alone["scores"], *alone["rows"]), strict=True):
+            torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("use_nn", [False, True], ids=["factors", "layers"])
@@ -222,12 +307,46 @@ def test_unknown_users_are_average_ones() -> None:
         torch.testing.assert_close(rating, model(TabularRow(torch.tensor([[0, 3]]), torch.empty(1, 0))))
 
 
-def test_a_user_given_as_another_kind_of_value_is_told_from_an_unknown_one() -> None:
+def test_a_name_of_another_type_is_the_one_that_reads_alike() -> None:
     ratings = pd.DataFrame({"user": [1, 2, 3] * 8, "film": list("abcdefgh") * 3, "rating": [1.0, 2.0, 3.0] * 8})
-    learn = collab_learner(CollabDataLoaders.from_df(ratings, bs=8, num_workers=0), n_factors=4, progress=False)
-    assert learn.recommend(77, 2) == learn.recommend(78, 2)  # unknown ones
-    with pytest.raises(DataError, match="user '3' is a value of type str, and training had 3, of type int; give it as"):
-        learn.recommend("3")
+
+    def learner(**columns: Any) -> CollabLearner:
+        dls = CollabDataLoaders.from_df(ratings.assign(**columns), bs=8, num_workers=0)
+        learn = collab_learner(dls, n_factors=4, run_dir=None, progress=False)
+        learn.fit(1, 0.1)
+        return learn
+
+    learn = learner()
+    assert learn.recommend(77, 2) == learn.recommend("78", 2) == learn.recommend("3.5", 2)  # unknown ones
+    known = learn.recommend(3, 2, exclude_seen=False)
+    for user in ("3", 3.0, np.int64(3), np.float32(3), torch.tensor(3), np.array(3)):
+        assert learn.recommend(user, 2, exclude_seen=False) == known != learn.recommend(77, 2)
+    assert torch.equal(learn.weight(["3", 1.0], is_item=False), learn.weight(torch.tensor([3, 1]), is_item=False))
+    learn = learner(user=ratings["user"].astype(str), film=ratings["film"].map(ord))
+    assert learn.recommend(3, 2) == learn.recommend(3.0, 2) == learn.recommend("3", 2) != learn.recommend("03", 2)
+    recommender = learn.recommender
+    for exclude in (["97", 98, 4], np.array([97, 98, 4]), torch.tensor([97, 98, 4])):
+        assert len(recommender.recommend("3", exclude=exclude)) == 6  # 4 is none
+    assert recommender.recommend("3", exclude=None) == recommender.recommend("3")
+    with pytest.raises(DataError, match=r"'97' is one name, and a list of them is expected: \['97'\]"):
+        recommender.recommend("3", exclude="97")
+    with pytest.raises(DataError, match=r"\[97\] is no item, but a list; ask for one item at a time"):
+        recommender.recommend("3", exclude=[[97]])
+    learn = learner(user=[True, False] * 12)
+    assert learn.recommend("True", 2) == learn.recommend(np.bool_(True), 2) == learn.recommend(True, 2)
+    learn = learner(user=ratings["user"] + 0.5)
+    assert torch.equal(learn.weight(["1.5"], is_item=False), learn.weight([1.5], is_item=False))
+
+
+def test_scores_that_are_no_numbers_are_recommended_last() -> None:
+    learn = ratings_learner()
+    with torch.no_grad():
+        learn.model.i_bias.weight[learn.recommender.codes(["f7", "f8"])] = torch.nan
+    best = learn.recommender.recommend("u1", 29, exclude=["f8", "f9"])
+    assert len(best) == 28
+    assert best[-1][0] == "f7"
+    assert np.isnan(best[-1][1])
+    assert not np.isnan([score for _, score in best[:-1]]).any()
 
 
 def test_biases_and_factors_are_looked_up_by_name() -> None:
@@ -238,17 +357,19 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
     assert learn.bias(["f4", "f5"]).shape == (2,)
     assert learn.bias(["f4"]) > learn.bias(["f5"])  # 4 is rated 0.8 higher than 0
     assert learn.weight(["u1"], is_item=False).shape == (1, 8)
-    numbered = ratings(500).assign(user=lambda frame: frame["user"].str[1:].astype(int))
-    with pytest.raises(DataError, match=r"user '7' is none of the 20 .*; there is 7, of type int and not str"):
-        ratings_learner(numbered).bias(["7"], is_item=False)
-    with pytest.raises(ConfigError, match="n_factors=-1: expected at least 1 number"):
+    with pytest.raises(ConfigError, match="n_factors=-1: expected a whole number of factors, at least 1"):
         ratings_learner(n_factors=-1)
     with pytest.raises(DataError, match=r"item 'f44' is none of the 30 of the training rows; did you mean"):
         learn.weight(["f44"])
     with pytest.raises(ConfigError, match="EmbeddingNN has no biases"):
         ratings_learner(use_nn=True).bias(["f4"])
-    with pytest.raises(ConfigError, match="expected at least 1"):
-        learn.recommend("u1", 0)
+    for n in (0, 2.5, True, "3"):
+        with pytest.raises(ConfigError, match=rf"recommend\(n={n!r}\): expected a whole number of items, at least 1"):
+            learn.recommend("u1", n)
+    with pytest.raises(DataError, match=r"5 is one name, and a list of them is expected: \[5\]"):
+        learn.weight(5)
+    with pytest.raises(DataError, match=r"\['f4'\] is no item, but a list; ask for one item at a time"):
+        learn.weight([["f4"]])
     with pytest.raises(DataError, match=r"\['u1', 'u2'\] is no user, but a list; ask for one user at a time"):
         learn.recommend(["u1", "u2"])
     with pytest.raises(DataError, match=r"'f4' is one name, and a list of them is expected: \['f4'\]"):
@@ -265,6 +386,12 @@ def test_biases_and_factors_are_looked_up_by_name() -> None:
         ({"y_range": 5}, r"y_range=5: expected two numbers, \(low, high\)"),
         ({"use_nn": True, "emb_szs": {"usr": 3}}, "emb_szs names 'usr', and the columns are user and film"),
         ({"use_nn": True, "layers": [-1]}, r"layers=\[-1\]: expected sizes"),
+        ({"use_nn": True, "layers": 50}, r"layers=50: expected sizes, whole numbers of at least 1"),
+        ({"use_nn": True, "config": {"pss": 0.1}}, r"config=\{'pss': 0.1\}: .*'pss'.*; see EmbeddingNN for its"),
+        ({"use_nn": True, "config": [0.1]}, r"config=\[0.1\]: expected a dict by name, such as \{\"ps\": 0.1\}"),
+        ({"use_nn": True, "emb_szs": [(3, 2)]}, r"emb_szs=\[\(3, 2\)\]: expected a dict by name, such as"),
+        ({"use_nn": True, "emb_szs": {"user": 2.5}}, r"emb_szs=\{'user': 2.5\}: expected a whole number of numbers"),
+        ({"n_factors": 2.5}, r"n_factors=2.5: expected a whole number of factors, at least 1"),
     ],
 )
 def test_what_is_wrong_with_a_learner_is_named(options: dict[str, Any], message: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import sklearn.metrics as skm
 import torch
 
-from dist_ai.errors import ConfigError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.metrics import MRR, NDCGAtK, RecallAtK, as_metrics
 
 
@@ -59,5 +61,59 @@ def test_a_model_that_says_the_same_of_all_items_has_found_none() -> None:
 
 def test_k_is_at_least_one() -> None:
     for metric in (RecallAtK, NDCGAtK, MRR):
-        with pytest.raises(ConfigError, match="k=0: expected"):
-            metric(0)
+        for k in (0, 2.5, "3", True):
+            with pytest.raises(ConfigError, match=rf"k={k!r}: expected a whole number of first items that count"):
+                metric(k)
+
+
+def test_targets_of_another_shape_are_named() -> None:
+    for target in (torch.ones(2, 4), torch.ones(2, 2), torch.tensor([1, 2])):
+        shape = tuple(target.shape)
+        message = (
+            rf"scores \(2, 3\) and targets {re.escape(str(shape))}: a metric of rankings expects a target for each"
+        )
+        with pytest.raises(DataError, match=message):
+            RecallAtK(2)(torch.rand(2, 3), target)
+
+
+@pytest.mark.parametrize("items", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("k", [1, 3, 10, 100])
+def test_ties_infinities_and_fewer_items_than_k_are_ranked_as_by_hand(items: int, k: int) -> None:
+    random = np.random.default_rng(items)
+    scores = random.integers(0, 4, (40, items)).astype(float)
+    for value in (np.nan, np.inf, -np.inf):
+        scores[random.random(scores.shape) < 0.05] = value
+    relevant = (random.random(scores.shape) < 0.3).astype(int)
+    relevant[0, 0] = 1
+    expected = []
+    for row, wanted in zip(scores, relevant, strict=True):
+        if not wanted.any():
+            continue
+        best = sorted(
+            range(items),
+            key=lambda i, row=row, wanted=wanted: (
+                -np.nan_to_num(row[i], nan=-np.inf, posinf=np.inf, neginf=-np.inf),
+                wanted[i],
+            ),
+        )  # type: ignore[misc]
+        hits = [int(wanted[i]) for i in best]
+        ideal = sum(1 / np.log2(r + 2) for r in range(min(k, sum(hits))))
+        gain = sum(hit / np.log2(r + 2) for r, hit in enumerate(hits[:k]))
+        first = hits.index(1) + 1
+        expected.append((sum(hits[:k]) / min(k, sum(hits)), gain / ideal, 1 / first, (first <= k) / first))
+    found = [
+        metric(torch.tensor(scores), torch.tensor(relevant)).item()
+        for metric in (RecallAtK(k), NDCGAtK(k), MRR(), MRR(k))
+    ]
+    assert found == pytest.approx(np.mean(expected, 0).tolist())
+
+
+def test_a_score_that_is_no_number_is_the_lowest_there_is() -> None:
+    nan, inf = torch.nan, torch.inf
+    scores = torch.tensor([[nan, 1.0, 2.0], [nan, -inf, nan], [1.0, nan, inf]])
+    relevant = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 0, 0]])
+    for one, rank in zip(torch.arange(3).split(1), (3, 3, 2), strict=True):
+        assert MRR()(scores[one], relevant[one]).item() == pytest.approx(1 / rank)
+        assert RecallAtK(1)(scores[one], relevant[one]).item() == 0
+        assert NDCGAtK()(scores[one], relevant[one]).item() == pytest.approx(1 / np.log2(rank + 1))
+    assert MRR()(torch.tensor([[7, 8]]), torch.tensor([[1, 0]])).item() == 0.5  # whole numbers have no NaN

@@ -171,6 +171,24 @@ def test_a_misspelt_hyper_parameter_is_refused_with_a_suggestion() -> None:
         opt.set_hyper("lr", [0.1, 0.2])
 
 
+def test_a_hyper_parameter_that_there_is_not_is_not_suggested() -> None:
+    opt = TorchOptimizer(torch.optim.SparseAdam, one_group(make_params()))
+    with pytest.raises(ConfigError) as refused:
+        opt.set_hyper("wd", 0.1)
+    assert str(refused.value) == "torch.optim.SparseAdam has no hyper-parameter 'wd'"
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, partial(torch.optim.SGD, weight_decay=0.1)], ids=["Adam", "decay"])
+def test_a_sparse_gradient_that_cannot_be_taken_is_named(make: Any) -> None:
+    table = torch.nn.Embedding(4, 2, sparse=True)
+    opt = TorchOptimizer(make, one_group({"table": table.weight}), lr=0.1)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(
+        ConfigError, match=r"the gradient of 'table' is sparse, which torch.optim.\w+ as it is set cannot take"
+    ):
+        opt.step()
+
+
 def test_the_state_of_another_optimizer_is_refused() -> None:
     params = make_params()
     adam = TorchOptimizer(torch.optim.Adam, one_group(params))

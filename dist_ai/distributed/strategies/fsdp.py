@@ -21,6 +21,7 @@ from dist_ai.distributed.strategies.blocks import Blocks, find_blocks, recompute
 from dist_ai.distributed.strategies.replay import count_exchanges, forget_unsharded_gradients
 from dist_ai.distributed.strategies.same_model import (
     divided_otherwise,
+    require_dense,
     require_same_model,
     take_rank_0s,
     take_rank_0s_buffers,
@@ -114,7 +115,7 @@ class FSDPStrategy:
         """Shards the model in place; see `Strategy`. Blocks move to the device one by one.
 
         Raises:
-            ConfigError: it was divided for another strategy.
+            ConfigError: it was divided for another strategy, or has an embedding with ``sparse=True``.
         """
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -122,6 +123,7 @@ class FSDPStrategy:
             raise divided_otherwise("FSDP", axes)
         if isinstance(model, FSDPModule):
             return
+        require_dense("FSDP", dict(model.named_modules()))
         require_same_model(self.collectives, model)
         take_rank_0s(self.collectives, model)
         if self.sync_bn:

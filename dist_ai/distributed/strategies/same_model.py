@@ -11,7 +11,7 @@ from dist_ai.distributed.collectives import Collectives, require_same
 from dist_ai.distributed.sharded import local_part
 from dist_ai.errors import ConfigError
 
-__all__ = ["divided_otherwise", "require_same_model", "take_rank_0s", "take_rank_0s_buffers"]
+__all__ = ["divided_otherwise", "require_dense", "require_same_model", "take_rank_0s", "take_rank_0s_buffers"]
 
 
 def require_same_model(collectives: Collectives, model: nn.Module) -> None:
@@ -31,6 +31,24 @@ def require_same_model(collectives: Collectives, model: nn.Module) -> None:
         what="the model",
         remedy="build it from the same arguments on every rank (not from the rank, the time or files that differ)",
     )
+
+
+def require_dense(strategy: str, modules: Mapping[str, nn.Module]) -> None:
+    """Checks that no embedding to divide gives sparse gradients, of which torch divides none.
+
+    Args:
+        strategy: its name.
+        modules: what it divides, by name.
+
+    Raises:
+        ConfigError: one does; names it.
+    """
+    for name, module in modules.items():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise ConfigError(
+                f"{strategy}: {name or 'the model'} is an embedding with sparse=True, and torch divides no sparse gradients "
+                "among ranks; leave sparse=True out, or give strategy='ddp', where each rank has the whole table"
+            )
 
 
 def divided_otherwise(strategy: str, axes: Mapping[str, int]) -> ConfigError:

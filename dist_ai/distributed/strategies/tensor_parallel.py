@@ -18,7 +18,7 @@ from dist_ai.distributed.mesh import TENSOR_AXIS, Mesh
 from dist_ai.distributed.sharded import is_sharded, mesh_axes
 from dist_ai.distributed.strategies.ddp import DDP, DDPStrategy
 from dist_ai.distributed.strategies.fsdp import FSDP, FSDPStrategy
-from dist_ai.distributed.strategies.same_model import divided_otherwise, require_same_model, take_rank_0s
+from dist_ai.distributed.strategies.same_model import divided_otherwise, require_dense, require_same_model, take_rank_0s
 from dist_ai.distributed.strategies.single import Single
 from dist_ai.distributed.strategies.strategy import Strategy
 from dist_ai.distributed.strategies.tensor_plan import Plan, divide, plan_of
@@ -135,13 +135,15 @@ class TensorParallelStrategy:
         """Divides the model in place; see `Strategy`.
 
         Raises:
-            ConfigError: it cannot be divided by the plan, or was divided for another strategy.
+            ConfigError: it cannot be divided by the plan, was divided for another strategy, or has an embedding with
+                ``sparse=True`` to divide.
         """
         if axes := mesh_axes(model):
             if axes != self._axes:
                 raise divided_otherwise("TensorParallel", axes)
             return
         styles = plan_of(model, self.config.plan, size=self.config.size)
+        require_dense("TensorParallel", {name: model.get_submodule(name) for name in styles})
         require_same_model(self.collectives, model)
         take_rank_0s(self.collectives, model)
         divide(model, styles, self._tensor_mesh)
