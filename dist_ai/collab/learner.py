@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
 from torch import nn
 
 from dist_ai.collab.models import EmbeddingDotBias, EmbeddingNN
-from dist_ai.collab.recommender import Recommender
+from dist_ai.collab.recommender import Recommender, several
 from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders, ReadRows, RowData
 from dist_ai.errors import ConfigError, require_whole
@@ -46,19 +46,35 @@ class CollabLearner(Learner):
         """Returns the factors of items, or of users; see `Recommender.weight`."""
         return self.recommender.weight(items, is_item=is_item)
 
-    def recommend(self, user: Any, n: int = 10, *, exclude_seen: bool = True) -> list[tuple[Any, float]]:
+    def similar(self, item: Any, n: int = 10, *, is_item: bool = True) -> list[tuple[Any, float]]:
+        """Returns the `n` items whose factors are most like those of one; see `Recommender.similar`."""
+        return self.recommender.similar(item, n, is_item=is_item)
+
+    def recommend(
+        self, user: Any, n: int = 10, *, exclude: Iterable[Any] = (), exclude_seen: bool | None = None
+    ) -> list[tuple[Any, float]]:
         """Returns the `n` items with the highest predicted rating for a user, and that rating, the best first.
 
         Args:
             user: one that training did not see gets what is rated best on average.
             n: how many, at most.
-            exclude_seen: leave out what the user has in the training rows; a loaded Learner has none.
-        """
-        return self.recommender.recommend(user, n, exclude=self._seen(user) if exclude_seen else ())
+            exclude: items that are left out.
+            exclude_seen: leave out also what the user has in the training rows; by default where there are some, which a loaded
+                Learner has not.
 
-    def _seen(self, user: Any) -> list[Any]:
+        Raises:
+            ConfigError: `exclude_seen` is asked for where there are no training rows, or `n` is no whole number of at least 1.
+        """
+        seen = self._seen(user, required=exclude_seen is True) if exclude_seen is not False else []
+        return self.recommender.recommend(user, n, exclude=several(exclude) + seen)
+
+    def _seen(self, user: Any, *, required: bool) -> list[Any]:
         rows = self.dls.train_ds if self.dls.has_data else None
         if not isinstance(rows, RowData):
+            if required:
+                raise ConfigError(
+                    "exclude_seen=True needs the training rows, which a loaded Learner has not; give exclude="
+                )
             return []
         recommender = self.recommender
         cats, code = rows.rows.cats, recommender.user_code(user)

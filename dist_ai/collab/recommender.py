@@ -20,7 +20,7 @@ from dist_ai.errors import ConfigError, DataError, did_you_mean, require_whole
 from dist_ai.export import load_export
 from dist_ai.losses import activation
 
-__all__ = ["Recommender"]
+__all__ = ["Recommender", "several"]
 
 
 class Recommender:
@@ -92,7 +92,7 @@ class Recommender:
             DataError: it is several users, or `exclude` is one item.
         """
         require_whole(n, f"recommend(n={n!r})", "items")
-        excluded = [self._code_of(item, is_item=True) for item in _several(() if exclude is None else exclude)]
+        excluded = [self._code_of(item, is_item=True) for item in several(() if exclude is None else exclude)]
         scores = self.scores(user)
         is_candidate = torch.ones(len(self.items), dtype=torch.bool).index_fill(0, torch.tensor([0, *excluded]), False)
         candidates = is_candidate.nonzero().squeeze(1)
@@ -112,7 +112,8 @@ class Recommender:
         """
         if not isinstance(self.model, EmbeddingDotBias):
             raise ConfigError(f"{type(self.model).__name__} has no biases; EmbeddingDotBias (use_nn=False) has")
-        return self._rows(self.model.i_bias if is_item else self.model.u_bias, items, is_item).squeeze(1)
+        codes = self.codes(items, is_item=is_item)
+        return _rows(self.model.i_bias if is_item else self.model.u_bias, codes).squeeze(1)
 
     def weight(self, items: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the factors of items, or of users, (n, factors).
@@ -122,8 +123,32 @@ class Recommender:
         Raises:
             DataError: one is unknown; names the nearest.
         """
-        model: Any = self.model
-        return self._rows(model.i_weight if is_item else model.u_weight, items, is_item)
+        return self._factors(self.codes(items, is_item=is_item), is_item)
+
+    def similar(self, item: Any, n: int = 10, *, is_item: bool = True) -> list[tuple[Any, float]]:
+        """Returns the `n` items, or users, whose factors are most like those of one, and the cosine between both, nearest first.
+
+        Collective where ranks have parts of the model.
+
+        Args:
+            item: its name.
+            n: how many, at most; the one itself is none of them.
+            is_item: whether it is an item, and not a user.
+
+        Raises:
+            ConfigError: `n` is no whole number of at least 1.
+            DataError: it is unknown; names the nearest.
+        """
+        require_whole(n, f"similar(n={n!r})", "items" if is_item else "users")
+        [code] = self.codes([item], is_item=is_item).tolist()
+        names = self.items if is_item else self.users
+        own, *parts = (
+            self._factors(codes, is_item) for codes in (torch.tensor([code]), *torch.arange(len(names)).split(_AT_ONCE))
+        )
+        cosines = torch.cat([functional.cosine_similarity(part, own, dim=1) for part in parts])
+        cosines[[0, code]] = -torch.inf  # the unknown one, and itself
+        best = cosines.topk(min(n, max(0, len(names) - 2)))
+        return [(names[each], cosine) for each, cosine in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     def codes(self, names: Sequence[Any], *, is_item: bool = True) -> torch.Tensor:
         """Returns the codes of items, or of users, int64 (n,).
@@ -132,7 +157,7 @@ class Recommender:
             DataError: one is unknown; names the nearest.
         """
         codes, known = (self._item_codes, self.items) if is_item else (self._user_codes, self.users)
-        names = _several(names)
+        names = several(names)
         found = [self._code_of(name, is_item=is_item) for name in names]
         for name, code in zip(names, found, strict=True):
             if not code and name not in codes:
@@ -163,13 +188,20 @@ class Recommender:
         raw = self.model(TabularRow(cats, torch.empty(len(items), 0, device=items.device)))
         return activation(self.loss_func, raw).float().cpu()
 
-    def _rows(self, table: nn.Embedding, names: Sequence[Any], is_item: bool) -> torch.Tensor:
-        weight, codes = table.weight.detach(), self.codes(names, is_item=is_item).to(table.weight.device)
-        # Each rank looks up what it has of these rows; the whole table may be larger than a device.
-        return whole(functional.embedding(replicated_beside(codes, weight), weight)).cpu()
+    def _factors(self, codes: torch.Tensor, is_item: bool) -> torch.Tensor:
+        model: Any = self.model
+        return _rows(model.i_weight if is_item else model.u_weight, codes)
 
 
-def _several(names: Iterable[Any]) -> list[Any]:
+def _rows(table: nn.Embedding, codes: torch.Tensor) -> torch.Tensor:
+    """Returns rows of a table, on the CPU."""
+    weight = table.weight.detach()
+    # Each rank looks up what it has of these rows; the whole table may be larger than a device.
+    return whole(functional.embedding(replicated_beside(codes.to(weight.device), weight), weight)).cpu()
+
+
+def several(names: Iterable[Any]) -> list[Any]:
+    """Returns a list of names, which one name is not."""
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise DataError(f"{names!r:.60} is one name, and a list of them is expected: [{names!r:.60}]")
     return [*map(_as_python, names)]

@@ -82,6 +82,11 @@ def _ranks(pred: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torc
             f"scores {tuple(pred.shape)} and targets {tuple(target.shape)}: a metric of rankings expects a target for each "
             "score, 1 for relevant items and 0 for others"
         )
+    if pred.dim() < 2 or (pred.shape[-1] == 1 and bool(((target != 0) & (target != 1)).any())):
+        raise DataError(
+            f"scores {tuple(pred.shape)}, one a row: a metric of rankings compares a row's items, such as a chosen one and "
+            "others (CollabDataLoaders.from_df(..., negatives=4)); for ratings by themselves take mae or rmse"
+        )
     relevant = target > 0.5 if target.is_floating_point() else target.bool()
     # Sorted as it is, NaN would be first.
     pred = pred.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)

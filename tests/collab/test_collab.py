@@ -275,6 +275,7 @@ def test_recommendations_leave_out_what_was_seen_and_know_what_is_liked() -> Non
     liked = [int(item[1:]) % 2 == 0 for item, _ in learn.recommend("u4", 5, exclude_seen=False)]
     assert sum(liked) >= 4
     assert len(learn.recommend("u4", 1000)) == 30 - len(seen)
+    assert best[0][0] not in {item for item, _ in learn.recommend("u4", 4, exclude=[best[0][0]])}
 
 
 def test_an_export_recommends_and_predicts_as_the_learner(tmp_path: Path) -> None:
@@ -290,9 +291,32 @@ def test_an_export_recommends_and_predicts_as_the_learner(tmp_path: Path) -> Non
     again = load_learner(tmp_path / "model")
     assert isinstance(again, CollabLearner)
     assert again.recommend("u1", 3) == learn.recommend("u1", 3, exclude_seen=False)  # an export has no rows
+    with pytest.raises(
+        ConfigError, match="exclude_seen=True needs the training rows, which a loaded Learner has not; give"
+    ):
+        again.recommend("u1", 3, exclude_seen=True)
+    assert recommender.similar("f2", 3) == again.similar("f2", 3) == learn.similar("f2", 3)
     label, *_ = again.predict(pairs[0])
     assert label == pytest.approx(expected[0].item())
     assert recommender.scores("u3", ["f2"]).item() == pytest.approx(expected[0].item())
+
+
+def test_items_that_the_same_users_like_are_similar() -> None:
+    learn = ratings_learner()
+    learn.fit_one_cycle(12, 0.05)
+    nearest = learn.similar("f4", 6)
+    assert sum(int(name[1:]) % 2 == 0 for name, _ in nearest) >= 5
+    names = [name for name in learn.recommender.items[1:] if name != "f4"]
+    cosines = torch.cosine_similarity(learn.weight(names), learn.weight(["f4"]), dim=1)
+    best = cosines.argsort(descending=True)[:6]
+    assert [name for name, _ in nearest] == [names[i] for i in best.tolist()]
+    assert [cosine for _, cosine in nearest] == pytest.approx(cosines[best].tolist())
+    assert len(learn.similar("f4", 1000)) == 29
+    assert {name[0] for name, _ in learn.similar("u1", 3, is_item=False)} == {"u"}
+    with pytest.raises(DataError, match="item 'f44' is none of the 30 of the training rows"):
+        learn.similar("f44")
+    with pytest.raises(ConfigError, match=r"similar\(n=0\): expected a whole number of items, at least 1"):
+        learn.similar("f4", 0)
 
 
 def test_unknown_users_are_average_ones() -> None:

@@ -117,3 +117,11 @@ def test_a_score_that_is_no_number_is_the_lowest_there_is() -> None:
         assert RecallAtK(1)(scores[one], relevant[one]).item() == 0
         assert NDCGAtK()(scores[one], relevant[one]).item() == pytest.approx(1 / np.log2(rank + 1))
     assert MRR()(torch.tensor([[7, 8]]), torch.tensor([[1, 0]])).item() == 0.5  # whole numbers have no NaN
+
+
+def test_ratings_by_themselves_have_no_ranking() -> None:
+    for shape in ((4, 1), (4,)):
+        with pytest.raises(
+            DataError, match=r"one a row: a metric of rankings compares a row's items.*take mae or rmse"
+        ):
+            NDCGAtK(5)(torch.rand(shape), torch.full(shape, 3.5))
