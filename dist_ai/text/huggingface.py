@@ -195,17 +195,17 @@ def _require_causal(model: HFModel, pad_token: int) -> None:
     """Refuses a model whose predictions for the first tokens change with the last one: it would be told what it predicts."""
     if any(p.is_meta for p in model.parameters()):
         return
+    config: Any = model.model.config
     ids = torch.tensor([i for i in range(12) if i != pad_token][:5])
-    ids = torch.stack([ids[:4], ids[[0, 1, 2, 4]]]) % int(model.model.config.vocab_size)
+    ids = torch.stack([ids[:4], ids[[0, 1, 2, 4]]]) % int(config.vocab_size)
     training = model.training
     one, other = model.eval()(ids).float()[:, :3]
     model.train(training)
     # Of equal sums a few last bits may differ, where experts get other numbers of tokens.
     if not (one - other).abs().max() <= 1e-4 * one.std():
-        kind = model.model.config.model_type
         raise ConfigError(
-            f"a {kind!r} sees the tokens that follow, which a language model is to predict; take one that reads forwards, "
-            "such as 'gpt2' or 'llama'"
+            f"a {config.model_type!r} sees the tokens that follow, which a language model is to predict; take one that "
+            "reads forwards, such as 'gpt2' or 'llama'"
         )
 
 
