@@ -19,7 +19,17 @@ from typing import Any
 
 from dist_ai.errors import ArtifactError, ConfigError
 
-__all__ = ["MANIFEST", "check_replaceable", "open_sealed", "remove_sealed", "remove_unsealed", "seal", "sign", "unsign"]
+__all__ = [
+    "MANIFEST",
+    "check_replaceable",
+    "open_sealed",
+    "remove_sealed",
+    "remove_unsealed",
+    "seal",
+    "sign",
+    "sync",
+    "unsign",
+]
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -49,14 +59,14 @@ def seal(directory: str | Path, kind: str, files: Collection[str] | None = None)
         yield partial
         written = {}
         for path in sorted(partial.iterdir()):
-            _sync(path)
+            sync(path)
             written[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         (partial / MANIFEST).write_text(sign({"format": _FORMAT, "kind": kind, "files": written}, indent=2))
-        _sync(partial / MANIFEST)
-        _sync(partial)
+        sync(partial / MANIFEST)
+        sync(partial)
         check_replaceable(directory, kind, written)  # again: a long write is time enough to put something there
         _put_in_place(partial, directory)
-        _sync(directory.parent)
+        sync(directory.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -245,7 +255,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until the file or folder is on disk: a rename must not overtake the content in a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

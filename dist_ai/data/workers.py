@@ -18,20 +18,24 @@ from dist_ai.data.fetcher import Fetched
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError, DistAIError
 
-__all__ = ["Workers", "default_num_workers"]
+__all__ = ["Failure", "Workers", "default_num_workers", "num_cores"]
 
 Task = TypeVar("Task")
 
 
 def default_num_workers(world: World) -> int:
     """Returns how many processes load for each rank of a machine: its cores dealt out, less one for the training itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(0, min(16, cores // world.local_world_size - 1))
+    return max(0, min(16, num_cores() // world.local_world_size - 1))
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 @dataclass
-class _Failure:
-    """An error on its way from a worker to the training process, without the worker's stack around it.
+class Failure:
+    """An error on its way from a worker to the process that it works for, without the worker's stack around it.
 
     Attributes:
         cause: the traceback of what the user's code raised, if that is what went wrong. Our own errors say enough.
@@ -42,7 +46,7 @@ class _Failure:
     cause: str = ""
 
     @classmethod
-    def of(cls, error: DistAIError) -> _Failure:
+    def of(cls, error: DistAIError) -> Failure:
         """Returns an error as what can travel."""
         cause = error.__cause__
         theirs = cause is not None and not isinstance(cause, DistAIError)
@@ -52,7 +56,7 @@ class _Failure:
         """Returns the error again; what the user's code raised is in a note."""
         error = self.kind(self.message)
         if self.cause:
-            error.add_note(f"raised in a loader worker by:\n{self.cause.rstrip()}")
+            error.add_note(f"raised in a worker process by:\n{self.cause.rstrip()}")
         return error
 
 
@@ -108,7 +112,7 @@ class Workers(Generic[Task]):
         self._num_runs += 1
         number = self._num_runs
         self._feed.begin(tasks)
-        batches: Iterator[Fetched | _Failure] | None = None
+        batches: Iterator[Fetched | Failure] | None = None
         while True:
             if number != self._num_runs:
                 raise ConfigError(
@@ -132,7 +136,7 @@ class Workers(Generic[Task]):
                     f"a loader process ended before its work was done: {str(error).strip()}. The system ends one when memory "
                     "runs out: use fewer num_workers or a smaller bs; num_workers=0 loads in the training process itself"
                 ) from error
-            if isinstance(fetched, _Failure):
+            if isinstance(fetched, Failure):
                 raise fetched.as_error()
             yield self._feed.under_way.popleft(), fetched
 
@@ -141,15 +145,15 @@ class Workers(Generic[Task]):
 class _TaskDataset(torch.utils.data.Dataset[Any]):
     load: Callable[[Any], Fetched]
 
-    def __getitem__(self, task: Any) -> Fetched | _Failure:
+    def __getitem__(self, task: Any) -> Fetched | Failure:
         try:
             return self.load(task)
         except DistAIError as error:
-            return _Failure.of(error)
+            return Failure.of(error)
         except StopIteration as error:  # torch would take it for the end of the epoch
             failure = DataError("the data set raised StopIteration where a batch was asked for; raise an error instead")
             failure.__cause__ = error
-            return _Failure.of(failure)
+            return Failure.of(failure)
 
 
 def _serve_to_the_end(_: int) -> None:

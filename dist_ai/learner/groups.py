@@ -39,16 +39,16 @@ def one_group(model: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def layer_groups(model: nn.Module, splitter: Splitter) -> list[dict[str, nn.Parameter]]:
-    """Returns the splitter's groups with the parameters' names.
+    """Returns the splitter's groups with the parameters' names. What the model has frozen may be in none: it stays so.
 
     Raises:
-        ConfigError: the splitter leaves a parameter out or has one twice.
+        ConfigError: the splitter leaves a parameter out that learns, or has one twice.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     groups = [{names[id(p)]: p for p in group} for group in splitter(model)]
     covered = [name for group in groups for name in group]
-    if len(covered) != len(names) or len(set(covered)) != len(names):
-        missing = sorted(set(names.values()) - set(covered))
+    missing = sorted(name for name, p in model.named_parameters() if p.requires_grad and name not in set(covered))
+    if missing or len(set(covered)) != len(covered):
         raise ConfigError(
             f"the splitter's groups hold {len(covered)} of the model's {len(names)} parameters"
             + (f"; missing: {', '.join(missing[:3])}" if missing else "; some are there twice")

@@ -41,7 +41,8 @@ class CorpusBLEUMetric:
         axis: dimension of the vocabulary in the prediction.
         pad_idx: the token that fills up a text; it is left out of both texts.
 
-    The predicted text of a sample is the likeliest token at each place.
+    The predicted text of a sample is the likeliest token at each place. The value is that of nltk's `corpus_bleu`; that of
+    fastai's metric differs by up to 0.02.
     """
 
     name = "corpus_bleu"

@@ -30,7 +30,7 @@ class TextBlock(TransformBlock):
         is_lm: for a language model: windows of the texts, whose targets are the tokens that follow. Then it is the only block.
         seq_len: tokens in a window.
         backwards: the tokens come from the last to the first.
-        tok_tfm: a `Tokenize` to use instead of fastai's rules and words: ``Tokenize("bpe")``, ``Tokenize.from_pretrained(file)``.
+        tok_tfm: a `Tokenize` instead of the default rules and words: ``Tokenize("bpe")``, ``Tokenize.from_pretrained(file)``.
         min_freq, max_vocab: of the vocabulary; see `Tokenize`.
         max_length: longer texts are cut.
         encoding: of files.

@@ -7,11 +7,9 @@ program finds it there if the texts and the tokenizer are the same.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,16 @@ import numpy.typing as npt
 import pyarrow
 import torch
 
+from dist_ai.core.sealed import sync
 from dist_ai.core.types import TensorLMText
 from dist_ai.data import LengthOrder, TokenStreams
 from dist_ai.data.cache import alone, partial_folder, put_in_place
 from dist_ai.data.datasets import Subset
 from dist_ai.data.plan import Order
+from dist_ai.data.processes import in_processes
+from dist_ai.data.workers import num_cores
 from dist_ai.errors import DataError
-from dist_ai.text.rules import as_text
+from dist_ai.text.rules import as_text, text_rules
 from dist_ai.text.transforms import Tokenize
 
 __all__ = ["ArrowTokens", "LMStreams", "TokenizedPart", "tokenized"]
@@ -103,16 +104,26 @@ def tokenized(
         return np.concatenate(found), np.array([len(ids) for ids in found], dtype=np.int64)
     key, num_bytes = _fingerprint(tokenize, texts)
     folder = Path(cache) / key
-    if not folder.is_dir():
+    if (tokens := _kept(folder)) is None:
         if num_workers is None:
-            num_workers = len(os.sched_getaffinity(0)) if num_bytes > _MANY_BYTES else 1
+            num_workers = num_cores() if num_bytes > _MANY_BYTES else 1
         with alone(folder, f"tokenizing into {cache}", timeout_s=600) as alive:
-            if not folder.is_dir():
-                with partial_folder(folder, leftovers_after_s=0) as partial:
-                    _write(partial / _FILE, _parts(tokenize, texts, num_workers), tokenize.num_outputs, alive)
-                    put_in_place(partial, folder, [_FILE])
-    tokens = ArrowTokens(folder / _FILE)
+            if (tokens := _kept(folder)) is None:
+                with partial_folder(folder, leftovers_after_s=0) as made:
+                    _write(made / _FILE, _parts(tokenize, texts, num_workers), tokenize.num_outputs, alive)
+                    put_in_place(made, folder, [_FILE])
+                sync(folder)
+                sync(folder.parent)
+                tokens = ArrowTokens(folder / _FILE)
     return tokens, tokens.lengths
+
+
+def _kept(folder: Path) -> ArrowTokens | None:
+    """Returns the tokens that a folder holds; None where there are none, or not all: an Arrow file's end tells where all lies."""
+    try:
+        return ArrowTokens(folder / _FILE)
+    except (OSError, pyarrow.ArrowException):
+        return None
 
 
 _FILE = "tokens.arrow"
@@ -137,26 +148,28 @@ def _parts(
     """Yields the tokens of some texts and their lengths, in order."""
     some = _by_size(texts)
     if num_workers <= 1:
-        yield from map(_Encode(tokenize), some)
+        yield from map(partial(_encoded, tokenize, {}), some)
         return
-    # Not forked: the threads of the tokenizers do not survive a fork.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        under_way = []
-        for texts_of_part in some:  # a few at a time: `map` would read the whole corpus first
-            under_way.append(pool.submit(_Encode(tokenize), texts_of_part))
-            if len(under_way) > 2 * num_workers:
-                yield under_way.pop(0).result()
-        for each in under_way:
-            yield each.result()
+    # Those that a program adds go with it: the processes do not read the program.
+    rules = {name: text_rules.find(name) for name in tokenize.rules or ()}
+    yield from in_processes(partial(_encoded, tokenize, rules), some, num_processes=num_workers)
 
 
-@dataclass
-class _Encode:
-    tokenize: Tokenize
+def _encoded(
+    tokenize: Tokenize, rules: Mapping[str, Callable[[str], str]], texts: list[str]
+) -> tuple[npt.NDArray[np.int32], list[int]]:
+    """Returns the tokens of texts, and their lengths.
 
-    def __call__(self, texts: list[str]) -> tuple[npt.NDArray[np.int32], list[int]]:
-        found = list(self.tokenize.encode_all(texts))
-        return np.concatenate(found), [len(ids) for ids in found]
+    Args:
+        tokenize: how.
+        rules: what this process is to know by name.
+        texts: the texts.
+    """
+    for name, rule in rules.items():
+        if name not in text_rules:
+            text_rules.add(name, rule)
+    found = list(tokenize.encode_all(texts))
+    return np.concatenate(found), [len(ids) for ids in found]
 
 
 def _by_size(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -188,6 +201,7 @@ def _write(
             alive()
     if not num:
         raise DataError("no texts; there is nothing to learn from")
+    sync(file)  # the rename that follows must not overtake the content in a power cut
 
 
 # ------------------------------------------------------------------------------------ what loaders read
@@ -279,13 +293,13 @@ class Texts(Iterable[str]):
         pipeline = self.part.pipelines[self.place]
         tfms = [tfm for tfm in pipeline.tfms if not isinstance(tfm, Tokenize)]
         for i in range(len(self.part)):
+            yield self._text(tfms, i)
+
+    def _text(self, tfms: Sequence[Any], i: int) -> str:
+        try:
             text = self.part.item(i)
             for tfm in tfms:
                 text = tfm(text)
-            yield self._checked(text, i)
-
-    def _checked(self, text: Any, i: int) -> str:
-        try:
             return as_text(text)
         except DataError as error:
             name = "training" if self.part.split_idx == 0 else "validation"

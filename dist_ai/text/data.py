@@ -44,7 +44,7 @@ class TextOptions(LoaderOptions, total=False):
         text_vocab: the vocabulary: words in the order of their ids (``dls_lm.vocab``) or a `Tokenize` (``dls_lm.tokenize``).
         seq_len: tokens in a window of a language model; 72 by default.
         backwards: read the texts from their end to their begin.
-        tok_tfm: a `Tokenize` instead of fastai's rules and words.
+        tok_tfm: a `Tokenize` instead of the default rules and words.
         min_freq, max_vocab: of the vocabulary: how often a word comes, and how many there are; 3 and 60,000.
         max_length: longer texts are cut behind so many tokens.
         cache: a folder that keeps the tokens as Arrow files, which are mapped: for corpora larger than memory.

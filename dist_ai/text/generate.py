@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
 from typing import Any, Protocol
 
 import torch
 
-from dist_ai.errors import ConfigError
+from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["beam_search", "filtered", "generate"]
 
@@ -26,21 +28,23 @@ def filtered(
 
     Args:
         logits: (batch, tokens).
-        top_k: keep the likeliest so many.
+        top_k: keep the likeliest so many; of equally likely ones those with the lowest ids.
         top_p: keep the likeliest that together have this probability (nucleus sampling, arXiv:1904.09751).
-        min_p: keep those of at least this probability; the likeliest one always.
+        min_p: keep those of at least this probability, in what the other two have left; the likeliest one always.
+
+    Raises:
+        ConfigError: an argument that cannot work.
 
     >>> filtered(torch.tensor([[1.0, 3.0, 2.0]]), top_k=2)
     tensor([[-inf, 3., 2.]])
     """
     for name, value, most in (("top_p", top_p, 1.0), ("min_p", min_p, 1.0)):
-        if value is not None and not 0 < value <= most:
+        if value is not None and not (isinstance(value, Real) and 0 < value <= most):
             raise ConfigError(f"{name}={value}: expected a probability above 0 and up to 1")
     if top_k is not None:
-        if top_k < 1:
-            raise ConfigError(f"top_k={top_k}: expected at least 1 token")
-        least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        _require_whole(top_k=top_k)
+        beyond = logits.sort(descending=True, stable=True).indices[:, top_k:]
+        logits = logits.scatter(-1, beyond, -torch.inf)
     if top_p is not None:
         ordered, places = logits.softmax(-1).sort(descending=True, stable=True)
         beyond = ordered.cumsum(-1) - ordered >= top_p  # the first that reaches it stays
@@ -73,16 +77,19 @@ def generate(
         ids: the begin, int64 (tokens,), at least one.
         n: tokens; fewer after `stop`.
         temperature: below 1 makes likely tokens likelier; 0 takes the likeliest.
-        top_k, top_p, min_p: see `filtered`.
+        top_k, top_p, min_p: see `filtered`. They are of the probabilities behind the temperature, as in transformers; fastai's
+            `min_p` is of those before it.
         forbidden: tokens that never come.
         stop: the token that ends the text.
         seed: of the draws.
 
     Raises:
         ConfigError: an argument that cannot work.
+        DataError: the model predicts NaN.
     """
-    if temperature < 0 or n < 1:
-        raise ConfigError(f"temperature={temperature}, n={n}: expected a temperature of 0 or more and at least 1 token")
+    _require_whole(n=n)
+    if not (isinstance(temperature, Real) and 0 <= temperature < math.inf):
+        raise ConfigError(f"temperature={temperature!r}: expected a number of 0 or more")
     draws = torch.Generator().manual_seed(seed)
     new: list[int] = []
     state: dict[str, torch.Tensor] = {}
@@ -119,10 +126,10 @@ def beam_search(
         beam: begins that are kept.
 
     Raises:
-        ConfigError: `beam` or `n` is below 1.
+        ConfigError: `beam` or `n` is no whole number, or below 1.
+        DataError: the model predicts NaN.
     """
-    if beam < 1 or n < 1:
-        raise ConfigError(f"beam={beam}, n={n}: expected at least 1 of each")
+    _require_whole(beam=beam, n=n)
     logits, state = model.continued(ids[None], {})
     first = _allowed(logits, forbidden).log_softmax(-1)[0]
     scores, tokens = first.topk(min(beam, int(first.isfinite().sum())))
@@ -149,5 +156,16 @@ def beam_search(
 def _allowed(logits: torch.Tensor, forbidden: tuple[int, ...]) -> torch.Tensor:
     """Returns the logits on the CPU, in float32, of the tokens that may come."""
     scores = logits.detach().float().cpu().clone()
+    if scores.isnan().any() or scores.isposinf().any():
+        raise DataError(
+            "the model predicts NaN or infinity for what follows, so nothing can be written: look for such weights "
+            "(learn.model.parameters()), train with a lower learning rate, or compute in float32"
+        )
     scores[:, list(forbidden)] = -torch.inf
     return scores
+
+
+def _require_whole(**given: Any) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1")

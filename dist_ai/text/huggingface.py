@@ -23,10 +23,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.core.names import known_arguments
+from dist_ai.core.types import TensorCategory
 from dist_ai.data import DataLoaders
 from dist_ai.errors import ArtifactError, ConfigError, DataError, MissingDependencyError, did_you_mean
 from dist_ai.export import ModelSpec, register_builder
-from dist_ai.layers import SeededDropout
+from dist_ai.layers import SeededDropout, SigmoidRange
+from dist_ai.layers.activation import bounds_of
 from dist_ai.learner import LearnerOptions, first_weights, register_learner, with_defaults
 from dist_ai.text.corpus import LMStreams, TokenizedPart
 from dist_ai.text.learner import LMLearner, TextLearner, tokenize_of
@@ -58,12 +60,21 @@ class HFModel(nn.Module):
         task: what is returned: logits of ``"classification"`` (batch, outputs), of ``"tokens"`` and ``"lm"`` (batch, time,
             outputs); or ``"embeddings"``, the mean of a text's features with length 1, (batch, features).
         head: makes the logits of classification from that mean, where the model does not by itself.
+        y_range: (low, high) that the outputs of classification stay within, where they are numbers to predict.
     """
 
-    def __init__(self, model: nn.Module, pad_token: int, task: Task, head: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pad_token: int,
+        task: Task,
+        head: nn.Module | None = None,
+        y_range: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.head = head
+        self.range = nn.Identity() if y_range is None else SigmoidRange(*y_range)
         self.pad_token, self.task = pad_token, task
         self.num_places = _num_places(model)
 
@@ -73,9 +84,9 @@ class HFModel(nn.Module):
         mask = ids != self.pad_token
         output = self.model(input_ids=ids, attention_mask=mask.long())
         if self.task != "embeddings" and self.head is None:
-            return output.logits
+            return self.range(output.logits)
         mean = (output.last_hidden_state * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return F.normalize(mean, dim=-1) if self.head is None else self.head(mean)
+        return F.normalize(mean, dim=-1) if self.head is None else self.range(self.head(mean))
 
     def require_places(self, num_tokens: int) -> None:
         """Raises `DataError` for a text of more tokens than the model has places: a GPU would fail without saying why."""
@@ -101,6 +112,7 @@ def hf_learner(
     *,
     task: Task | None = None,
     n_out: int | None = None,
+    y_range: tuple[float, float] | None = None,
     pooling: Pooling = "own",
     lora: dict[str, Any] | None = None,
     **options: Unpack[LearnerOptions],
@@ -113,17 +125,19 @@ def hf_learner(
             ``{"model_type": "bert", "hidden_size": 64}``, for random weights.
         task: see `HFModel`; by default ``"lm"`` for loaders of a language model, and else ``"classification"``.
         n_out: outputs; by default what the targets say.
+        y_range: (low, high) that predicted numbers stay within; a little wider than the targets' is best.
         pooling: what a text is classified by: ``"own"``, which each kind of model does in its way, many by the first token;
             or ``"mean"``, the mean of its tokens' features, which is what models of sentences were trained for
             (Sentence-BERT, arXiv:1908.10084).
         lora: trains small matrices beside the weights, and the head: options of PEFT's `LoraConfig`, such as ``{"r": 8}``.
         options: see `Learner`.
 
-    Parameter groups: the embeddings, each layer, the rest; with `lora` the weights, which are frozen, and what is trained.
+    Parameter groups: the embeddings, each layer, the rest. With `lora` its matrices, and the head; the weights are in no
+    group, and stay frozen whatever is unfrozen.
 
     Raises:
-        ConfigError: the tokenizer has more tokens than the model, there is no such model or option of its configuration, or an
-            argument cannot work.
+        ConfigError: the tokenizer has more tokens than the model, there is no such model or option of its configuration, a model
+            sees what follows and is to be one of a language, the targets are not those of the task, or an argument cannot work.
         DataError: a text is longer than the model has places for.
         ArtifactError: there are no such weights.
         MissingDependencyError: `transformers`, or for `lora` PEFT, is not installed.
@@ -136,21 +150,63 @@ def hf_learner(
         raise ConfigError(
             f"pooling={pooling!r} for task={task!r}: expected 'own', or for the task 'classification' 'mean'"
         )
+    if y_range is not None and task != "classification":
+        raise ConfigError(f"y_range={y_range!r} beside task={task!r}: only numbers that a text predicts have a range")
     if task in ("classification", "tokens") and n_out is None:
         n_out = dls.recipe.num_outputs
+    if task == "tokens":
+        _require_targets_of_tokens(dls)
     config = _config(source, tokenize, n_out)
-    arguments = {"config": _plain(config), "task": task, "pad_token": tokenize.pad_id, "pooling": pooling, "lora": lora}
+    if task == "lm" and hasattr(config, "is_decoder"):
+        config.is_decoder = True  # BERT and its kin see what follows otherwise
+    arguments = {
+        "config": _plain(config),
+        "task": task,
+        "pad_token": tokenize.pad_id,
+        "pooling": pooling,
+        "lora": lora,
+        "y_range": bounds_of(y_range),
+    }
     with first_weights(dls):
         model = hf_model(**arguments, weights=source if isinstance(source, str | Path) else None)
     assert isinstance(model, HFModel)
     model.require_places(_longest(dls))
+    if task == "lm":
+        _require_causal(model, tokenize.pad_id)
     kind = LMLearner if task == "lm" else TextLearner
-    learn = kind(
+    return kind(
         dls, model, **with_defaults(options, wd=0.01), spec=ModelSpec("hf_model", arguments), splitter=hf_splitter
     )
-    if lora is not None:
-        learn.freeze()
-    return learn
+
+
+def _require_targets_of_tokens(dls: DataLoaders) -> None:
+    """Refuses targets that are one for each text."""
+    if hasattr(dls.train_ds, "__getitem__"):
+        target = dls.train_ds[0][-1]
+        if isinstance(target, TensorCategory) and target.ndim == 0:
+            raise ConfigError(
+                'task="tokens" predicts a class for each token, and these loaders have one for each text: use '
+                'task="classification", or give each text as many classes as it has tokens'
+            )
+
+
+@torch.no_grad()
+def _require_causal(model: HFModel, pad_token: int) -> None:
+    """Refuses a model whose predictions for the first tokens change with the last one: it would be told what it predicts."""
+    if any(p.is_meta for p in model.parameters()):
+        return
+    config: Any = model.model.config
+    ids = torch.tensor([i for i in range(12) if i != pad_token][:5])
+    ids = torch.stack([ids[:4], ids[[0, 1, 2, 4]]]) % int(config.vocab_size)
+    training = model.training
+    one, other = model.eval()(ids).float()[:, :3]
+    model.train(training)
+    # Of equal sums a few last bits may differ, where experts get other numbers of tokens.
+    if not (one - other).abs().max() <= 1e-4 * one.std():
+        raise ConfigError(
+            f"a {config.model_type!r} sees the tokens that follow, which a language model is to predict; take one that "
+            "reads forwards, such as 'gpt2' or 'llama'"
+        )
 
 
 def _longest(dls: DataLoaders) -> int:
@@ -171,6 +227,7 @@ def hf_model(
     pad_token: int,
     pooling: Pooling = "own",
     lora: dict[str, Any] | None = None,
+    y_range: Sequence[float] | None = None,
     weights: str | Path | None = None,
 ) -> HFModel:
     """Returns a model of a configuration.
@@ -178,7 +235,7 @@ def hf_model(
     Args:
         config: as `PretrainedConfig.to_dict` gives it.
         task, pad_token: see `HFModel`.
-        pooling, lora: see `hf_learner`.
+        pooling, lora, y_range: see `hf_learner`.
         weights: a folder of weights, or a name on the hub; by default they are random.
 
     Raises:
@@ -204,11 +261,13 @@ def hf_model(
         model.pooler = None  # of the first token: nobody asks for it, so it would get no gradients
     if lora is not None:
         model = _with_lora(model, lora)
+        for name, p in model.named_parameters():
+            p.requires_grad_(_learns_beside(name))
     _seed_dropout(model)
     head = None
     if pooling == "mean":
         head = nn.Sequential(SeededDropout(0.1), nn.Linear(made.hidden_size, made.num_labels))
-    return HFModel(model, pad_token, task, head)
+    return HFModel(model, pad_token, task, head, y_range)
 
 
 def _num_places(model: nn.Module) -> int | None:
@@ -227,15 +286,17 @@ def _num_places(model: nn.Module) -> int | None:
 @register_learner("hf_model")
 def _loaded(dls: DataLoaders, model: HFModel, *given: Any, **options: Any) -> TextLearner:
     """Returns the Learner of an exported model: one that writes of a language model."""
+    options = {"splitter": hf_splitter, **options}
     return (LMLearner if model.task == "lm" else TextLearner)(dls, model, *given, **options)
 
 
 def hf_splitter(model: HFModel) -> list[list[nn.Parameter]]:
-    """Returns the parameters in groups: the embeddings, each layer, the rest; with LoRA the weights and what is trained."""
+    """Returns the parameters in groups: the embeddings, each layer, the rest; with LoRA its matrices and the head, no weights."""
     named = list(model.named_parameters())
     if any("lora_" in name for name, _ in named):
-        trained = [name for name, _ in named if "lora_" in name or "modules_to_save" in name or _is_head(name)]
-        return [[p for name, p in named if name not in trained], [p for name, p in named if name in trained]]
+        trained = [(name, p) for name, p in named if _learns_beside(name)]
+        groups = [[p for name, p in trained if ("lora_" in name) is matrices] for matrices in (True, False)]
+        return [group for group in groups if group]
     layers = max(
         (module for module in model.modules() if isinstance(module, nn.ModuleList)),
         key=lambda module: sum(p.numel() for p in module.parameters()),
@@ -257,7 +318,15 @@ def embed(learn: TextLearner, texts: Sequence[str], *, bs: int = 64) -> torch.Te
         learn: of `hf_learner(dls, folder, task="embeddings")`.
         texts: the texts.
         bs: how many go through the model at once.
+
+    Raises:
+        ConfigError: a model of another task, or one string for the texts.
+        DataError: there is no text.
     """
+    if isinstance(texts, str):
+        raise ConfigError(f"texts={texts!r:.60}: expected several texts; give [{texts!r:.60}]")
+    if not len(texts):
+        raise DataError("no texts: there is nothing to embed")
     if getattr(learn.model, "task", None) != "embeddings":
         raise ConfigError('embed needs a model that was made with task="embeddings"')
     learn.model.eval()
@@ -336,6 +405,11 @@ def _with_lora(model: Any, lora: dict[str, Any]) -> Any:
         return peft.inject_adapter_in_model(config, model)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"lora={lora}: {error}") from error
+
+
+def _learns_beside(name: str) -> bool:
+    """Returns whether a parameter learns where LoRA's matrices do, instead of the weights."""
+    return "lora_" in name or "modules_to_save" in name or _is_head(name)
 
 
 def _is_head(name: str) -> bool:

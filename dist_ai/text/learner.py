@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -14,9 +15,10 @@ from dist_ai.checkpoint import Checkpoint, write_checkpoint
 from dist_ai.core.names import known_arguments
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.sharded import is_sharded
-from dist_ai.errors import ArtifactError, ConfigError
+from dist_ai.errors import ArtifactError, ConfigError, did_you_mean
 from dist_ai.export import ModelSpec
 from dist_ai.export.artifact import load_tensors
+from dist_ai.layers.activation import bounds_of
 from dist_ai.learner import Learner, LearnerOptions, first_weights, load_learner, register_learner, with_defaults
 from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.run_places import program_directory
@@ -116,18 +118,21 @@ class LMLearner(TextLearner):
         top_k: int | None = None,
         top_p: float | None = None,
         beam: int | None = None,
+        stop: str | None = None,
         only_last_word: bool = False,
         seed: int = 0,
     ) -> str:
         """Returns the text with what the model writes behind it; in front of it, if it reads backwards.
 
         Args:
-            text: the begin.
-            n_words: tokens to write.
+            text: the begin; all of it, whatever `max_length` the loaders cut texts by.
+            n_words: tokens to write at most.
             no_unk: never write ``xxunk``.
             temperature, min_p, top_k, top_p, seed: see `dist_ai.text.generate.generate`.
             beam: search the likeliest text with so many begins instead of drawing one; see `beam_search`. It draws nothing, so
                 temperature, min_p, top_k and top_p have no place beside it.
+            stop: the token that ends the text; by default the mark that the rules put at the end of one: ``xxeos``, with the rule
+                `add_eos`; or, backwards, ``xxbos``. Without such rules none.
             only_last_word: show the model no more than the last token of `text`.
 
         Raises:
@@ -143,10 +148,15 @@ class LMLearner(TextLearner):
         }
         if beam is not None and (beside := [name for name, value in drawn.items() if value is not None]):
             raise ConfigError(f"{beside[0]} beside beam={beam}: a beam search draws nothing; give one of them")
-        tokenize = self.tokenize
+        tokenize = replace(self.tokenize, max_length=None)
+        end = tokenize.end_id
+        until = end if stop is None else tokenize.id_of(stop)
+        if stop is not None and until is None:
+            raise ConfigError(f"stop={stop!r} is no token of the vocabulary{did_you_mean(stop, tokenize.vocab)}")
         ids = torch.tensor(
             next(iter(tokenize.encode_all([text]))).copy(), dtype=torch.int64, device=device_of(self.model)
         )
+        ids = ids[:-1] if len(ids) > 1 and ids[-1] == end else ids  # it goes on: its end is not reached
         begin = ids[-1:] if only_last_word else ids
         never = {i for i in (tokenize.unknown_id if no_unk else None, tokenize.pad_id) if i is not None}
         forbidden = tuple(never)
@@ -161,10 +171,18 @@ class LMLearner(TextLearner):
                     top_p=top_p,
                     min_p=min_p,
                     forbidden=forbidden,
+                    stop=until,
                     seed=seed,
                 )
             else:
-                new = beam_search(self.model, begin, n_words, beam=beam, forbidden=forbidden)  # type: ignore[arg-type]
+                new = beam_search(
+                    self.model,  # type: ignore[arg-type]
+                    begin,
+                    n_words,
+                    beam=beam,
+                    forbidden=forbidden,
+                    stop=until,
+                )
         return tokenize.text([*ids.tolist(), *new])
 
 
@@ -237,6 +255,7 @@ def text_classifier_learner(
     alpha: float = 2.0,
     beta: float = 1.0,
     n_out: int | None = None,
+    y_range: tuple[float, float] | None = None,
     pretrained: str | Path | Literal[False] | None = None,
     **options: Unpack[LearnerOptions],
 ) -> TextLearner:
@@ -249,6 +268,7 @@ def text_classifier_learner(
         max_len: and pools so many last tokens; None for all.
         lin_ftrs, ps: widths and dropout of the head's hidden layers.
         n_out: outputs; by default the number of classes, or of numbers to predict.
+        y_range: (low, high) that predicted numbers stay within; a little wider than the targets' is best.
         pretrained: what `save_encoder` wrote of a language model; then all but the head is frozen.
         options: see `Learner`.
 
@@ -276,6 +296,7 @@ def text_classifier_learner(
         "max_len": max_len,
         "lin_ftrs": list(lin_ftrs),
         "ps": list(ps),
+        "y_range": bounds_of(y_range),
         "config": config,
     }
     with first_weights(dls):

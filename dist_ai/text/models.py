@@ -12,7 +12,7 @@ from torch import nn
 from dist_ai.core.registry import Registry
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
-from dist_ai.layers import SeededDropout
+from dist_ai.layers import SeededDropout, SigmoidRange
 from dist_ai.layers.mlp import require_sizes
 from dist_ai.text.awd_lstm import AWD_LSTM, RNNDropout, State
 from dist_ai.text.transformer import Transformer
@@ -110,6 +110,7 @@ class TextClassifier(nn.Module):
         bptt: a recurrent encoder reads a text in pieces of so many tokens, and gradients do not cross their borders.
         max_len: and only so many last tokens are pooled.
         lin_ftrs, ps, output_p: widths of the head's hidden layers, and dropout behind and before them.
+        y_range: (low, high) that the outputs stay within.
 
     Input: (batch, time) ids; output: (batch, n_out). The same on any number of ranks, however much is padded.
     """
@@ -125,6 +126,7 @@ class TextClassifier(nn.Module):
         lin_ftrs: Sequence[int] = (50,),
         ps: Sequence[float] = (0.1,),
         output_p: float = 0.4,
+        y_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         require_sizes("lin_ftrs", lin_ftrs)
@@ -139,7 +141,7 @@ class TextClassifier(nn.Module):
         for i, p in enumerate((output_p, *ps)):
             layers += [nn.BatchNorm1d(sizes[i]), SeededDropout(p), nn.Linear(sizes[i], sizes[i + 1])]
             layers += [nn.ReLU()] if i < len(ps) else []
-        self.head = nn.Sequential(*layers)
+        self.head = nn.Sequential(*layers, *([SigmoidRange(*y_range)] if y_range is not None else []))
 
     def forward(self, ids: torch.Tensor) -> Any:
         """Returns the predictions; of a recurrent encoder in training (predictions, features, features, which count)."""
@@ -230,6 +232,7 @@ def text_classifier(
     lin_ftrs: Sequence[int] = (50,),
     ps: Sequence[float] = (0.1,),
     config: dict[str, Any] | None = None,
+    y_range: Sequence[float] | None = None,
 ) -> TextClassifier:
     """Returns an untrained classifier.
 
@@ -237,7 +240,7 @@ def text_classifier(
         arch, vocab_sz, pad_token, drop_mult, config: see `text_language_model`.
         n_out: outputs.
         seq_len: see `TextClassifier`'s bptt.
-        max_len, lin_ftrs, ps: see `TextClassifier`.
+        max_len, lin_ftrs, ps, y_range: see `TextClassifier`.
 
     Raises:
         ConfigError: as `text_language_model`.
@@ -255,6 +258,7 @@ def text_classifier(
         lin_ftrs=lin_ftrs,
         ps=[p * drop_mult for p in ps],
         output_p=output_p,
+        y_range=y_range,
     )
 
 

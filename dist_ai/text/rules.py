@@ -17,6 +17,18 @@ r"""Rules that prepare text for a tokenizer, and undo it: fastai's special token
 >>> restored("xxbos xxmaj a xxup good film xxrep 4 ! xxmaj xxwrep 3 very good .".split())
 'A GOOD film!!!! Very very very good.'
 
+They are fastai's in spirit, with its special tokens, and not its token for token:
+
+- capitals are those of all alphabets, with digits (``U2``, ``3D``), also before punctuation; fastai marks words of A-Z between
+  spaces;
+- a single capital is marked (``I`` is ``xxmaj i``), fastai's becomes small without a mark;
+- a character is repeated from three times on in both, but here digits are not (``1000``), nor just three dots, which fastai
+  makes an ellipsis;
+- `replace_wrep` comes behind the rules of spaces, and ``No no no`` is a repetition;
+- dashes are hyphens, and ``&quot;`` is ``"``, of which fastai makes ``&'``; ``@,@`` is undone as ``@.@`` and ``@-@`` are.
+
+Capitals inside a word (``iPhone``, ``McDonald``) are lost in both.
+
 A rule is a function from text to text with a name, so that an export can say which were used. Most are one pass of a regular
 expression over the text without a call of Python for each match.
 """
@@ -28,6 +40,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from dist_ai.core.registry import Registry
+from dist_ai.data.table import missing
 from dist_ai.errors import DataError
 
 __all__ = [
@@ -70,12 +83,12 @@ text_rules: Registry[Callable[[str], str]] = Registry(
 
 _HTML_LEFT = str.maketrans({"\u2013": "-", "\u2014": "-"})
 _REPLACED = [
-    (re.compile(r"#39;"), "'"),
-    (re.compile(r"#146;"), "'"),
-    (re.compile(r"\bnbsp;"), " "),
-    (re.compile(r"#36;"), "$"),
+    (re.compile(r"&?#39;"), "'"),
+    (re.compile(r"&?#146;"), "'"),
+    (re.compile(r"&?\bnbsp;"), " "),
+    (re.compile(r"&?#36;"), "$"),
     (re.compile(r"\\n"), "\n"),
-    (re.compile(r"\bquot;"), '"'),
+    (re.compile(r"&?\bquot;"), '"'),
     (re.compile(r"<br\s*/?>"), "\n"),
     (re.compile(r" @\.@ "), "."),
     (re.compile(r" @,@ "), ","),
@@ -83,13 +96,37 @@ _REPLACED = [
 ]
 _ODD = re.compile(r"[#&@<\\–—;]")  # texts without any of them, nearly all, are left alone
 # Each begins with a set of characters, which is what the engine skips to, and never tries a part of a word.
-_REPEATED = re.compile(r"([^\s\d])\1{3,}")
-_REPEATED_WORD = re.compile(r"(?<!\S)(\w++)((?:\s+\1){2,})(?!\w)", re.IGNORECASE)
+# What is there again is written out: `\1{2,}` takes three times as long.
+_REPEATED = re.compile(r"(\S)\1\1(?<!\d)\1*+(?<!(?<!\.)\.{3})")  # three dots are a word
+_REPEATED_WORD = re.compile(r"(?<!\S)(\w++)(\s++\1\s++\1(?:\s++\1)*+)(?!\w)", re.IGNORECASE)
 _SPACED = re.compile(r"\s*([/#\\])\s*")
 _SPACES = re.compile(r"[ \t\r\f\v]{2,}|[\u00a0\u2009\u200b]+")
 _ODD_SPACE = re.compile(r"[\t\r\f\v\u00a0\u2009\u200b]")  # with none of them and no two spaces, a text is left alone
-_CAPITALS = re.compile(r"([A-Z](?<!\w\w)[A-Z][A-Z0-9'’]*)(?!\w)")
-_CAPITAL = re.compile(r"([A-ZÀ-ÖØ-ÞΑ-ΩА-Я])(?<!\w\w)(?=[^\W\d_]*[^\W\d_A-Z]|(?!\w))")
+
+
+def _ranges(chars: Iterable[str]) -> str:
+    """Returns characters as what stands in the brackets of a regular expression; runs of them as ranges."""
+    runs: list[list[int]] = []
+    for code in map(ord, chars):
+        if runs and code == runs[-1][1] + 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in runs)
+
+
+# The capitals of all alphabets of the basic plane: for the others the engine has no table, and would look through a list.
+_UPPER = _ranges(char for char in map(chr, range(0x10000)) if char.isupper())
+# The end of a contraction, whose word has the mark: the T of DON'T, and of Don'T. Told behind its first letter.
+_NO_ENDING = r"(?!(?<=\w['’][DMST])(?!\w)|(?<=\w['’][RV])[eE](?!\w)|(?<=\w['’]L)[lL](?!\w))"
+_ENDING = r"(?:['’](?:(?<=N['’])T|M|RE|VE|D|LL)(?!\w))"
+_CAPITALS = re.compile(
+    rf"([{_UPPER}0-9](?<!\w\w){_NO_ENDING}"
+    rf"(?:(?<=[{_UPPER}])(?:[{_UPPER}0-9_]++{_ENDING}*|{_ENDING}++|\.(?:[{_UPPER}]\.)++)"  # NASA, U2, CAN'T; I'M; U.S.A.
+    rf"|[0-9]*[{_UPPER}][{_UPPER}0-9_]*+{_ENDING}*))(?!\w)"  # 3D
+)
+_CAPITAL_S = re.compile(rf"(?<=[{_UPPER}0-9])(['’])S(?!\w)")
+_CAPITAL = re.compile(rf"([{_UPPER}])(?<!\w\w){_NO_ENDING}(?=[^\W\d_]*[^\W\d_{_UPPER}]|(?!\w))")
 
 
 @text_rules.register("fix_html")
@@ -104,7 +141,7 @@ def fix_html(text: str) -> str:
 
 @text_rules.register("replace_rep")
 def replace_rep(text: str) -> str:
-    """Replaces four or more of a character by how many: ``"!!!!"`` by ``" xxrep 4 ! "``."""
+    """Replaces three or more of a character by how many: ``"!!!!"`` by ``" xxrep 4 ! "``. Not of digits, nor just three dots."""
     return _REPEATED.sub(lambda m: f" {REP} {len(m[0])} {m[0][0]} ", text)
 
 
@@ -140,25 +177,27 @@ def rm_useless_spaces(text: str) -> str:
 
 @text_rules.register("replace_all_caps")
 def replace_all_caps(text: str) -> str:
-    """Marks words of capitals by ``xxup``; `lowercase` makes them small."""
+    """Makes words of capitals small, behind ``xxup``, with n't, 'm, 're, 've, 'd and 'll; 's has a mark of its own."""
+    if "'S" in text or "’S" in text:
+        text = _CAPITAL_S.sub(rf" {UP} \1s", text)
     return _marked(_CAPITALS, UP, text)
 
 
 @text_rules.register("replace_maj")
 def replace_maj(text: str) -> str:
-    """Marks words that begin with a capital by ``xxmaj``; `lowercase` makes it small."""
+    """Makes the capital small that a word begins with, behind ``xxmaj``."""
     return _marked(_CAPITAL, MAJ, text)
 
 
 def _marked(pattern: re.Pattern[str], mark: str, text: str) -> str:
-    """Returns the text with a mark before each match of a pattern that is one group.
+    """Returns the text with a mark before each match of a pattern that is one group, which becomes small.
 
     Split and joined, which takes half the time of `re.sub`: that calls Python for every match.
     """
     parts = pattern.split(text)
     if len(parts) == 1:
         return text
-    parts[1::2] = [f"{mark} {each}" for each in parts[1::2]]
+    parts[1::2] = [f"{mark} {each.lower()}" for each in parts[1::2]]
     return "".join(parts)
 
 
@@ -190,7 +229,7 @@ DEFAULT_RULES = (
     "replace_maj",
     "lowercase",
 )
-"""fastai's rules, by name, in their order."""
+"""What prepares a text unless other rules are asked for, by name, in order: fastai's, and where they differ see above."""
 
 
 def prepared(text: str, rules: Iterable[str] = DEFAULT_RULES) -> str:
@@ -205,18 +244,19 @@ def prepared(text: str, rules: Iterable[str] = DEFAULT_RULES) -> str:
 
 
 def in_fields(values: Sequence[str]) -> str:
-    """Returns several texts of one item as one, each behind a mark and its number, counted from 1.
+    """Returns several texts of one item as one, each behind a mark and its number, counted from 1, also where it is empty.
 
-    >>> in_fields(["a title", "a body"])
-    'xxfld 1 a title xxfld 2 a body'
+    >>> in_fields(["a title", "", "a body"])
+    'xxfld 1 a title xxfld 2 xxfld 3 a body'
     """
-    return " ".join(f"{FLD} {number} {value}" for number, value in enumerate(values, 1))
+    return " ".join(f"{FLD} {number} {value}".rstrip() for number, value in enumerate(values, 1))
 
 
 # ------------------------------------------------------------------------------------ back
 
-_CLOSING = set(".,!?;:)]}%’”…") | {"n't", "'s", "'re", "'ve", "'d", "'m", "'ll", "’s", "n’t"}
+_CLOSING = set(".,!?;:)]}%’”…") | {"n't", "n’t"}
 _OPENING = set("([{$“")
+_ENDINGS = {ending.replace("'", mark) for ending in ("n't", "'re", "'ve", "'d", "'m", "'ll") for mark in "'’"}
 
 
 def restored(tokens: Sequence[str]) -> str:
@@ -227,7 +267,9 @@ def restored(tokens: Sequence[str]) -> str:
     words = _words(tokens)
     text, glued, open_quote = "", True, False
     for word in words:
-        closes = word in _CLOSING or (word == '"' and open_quote) or word.startswith(("'", "’")) or _is_dots(word)
+        closes = (
+            word.lower() in _CLOSING or (word == '"' and open_quote) or word.startswith(("'", "’")) or _is_dots(word)
+        )
         text += word if glued or closes else f" {word}"
         glued = word in _OPENING or (word == '"' and not open_quote)
         open_quote ^= word == '"'
@@ -241,7 +283,7 @@ def _is_dots(word: str) -> bool:
 def _words(tokens: Sequence[str]) -> list[str]:
     """Returns the words of tokens with their capitals and repetitions."""
     words: list[str] = []
-    capital, count, of_words = "", 0, False
+    capital, count, of_words, all_caps = "", 0, False, False
     wants_count = False
     for token in tokens:
         if wants_count:
@@ -253,13 +295,19 @@ def _words(tokens: Sequence[str]) -> list[str]:
         elif token in (MAJ, UP):
             capital = token
         elif token not in (BOS, EOS, PAD):
-            word = token.upper() if capital == UP else token[:1].upper() + token[1:] if capital == MAJ else token
+            capital = UP if all_caps and token in _ENDINGS else capital
+            word = _upper(token) if capital == UP else token[:1].upper() + token[1:] if capital == MAJ else token
             if count and of_words:
                 words += [word, *[word if capital == UP else token] * (min(count, _MOST) - 1)]
             else:
                 words.append(word * min(count, _MOST) if count else word)
-            capital, count = "", 0
+            capital, count, all_caps = "", 0, capital == UP
     return words
+
+
+def _upper(word: str) -> str:
+    """Returns a word in capitals, as `replace_all_caps` takes it: of NASA's the s is small."""
+    return word[:-1].upper() + "s" if word[:-2] and word.endswith(("'s", "’s")) else word.upper()
 
 
 _MOST = 1000  # repetitions: a model may say xxrep 999999
@@ -272,7 +320,7 @@ def as_text(value: object) -> str:
         DataError: it is no text, or empty: says what it is.
     """
     if not isinstance(value, str):
-        given = "missing" if value is None or value != value else f"a {type(value).__name__} ({value!r:.50})"
+        given = "missing" if missing(value) else f"a {type(value).__name__} ({value!r:.50})"
         raise DataError(f"the text is {given}; expected a string: fill it, convert it, or leave such rows out")
     if not value.strip():
         raise DataError("the text is empty; fill it, or leave such rows out")

@@ -36,8 +36,11 @@ __all__ = [
 Kind: TypeAlias = Literal["word", "bpe", "unigram"]
 
 _SPECIAL = re.compile(rf"\b(?:{'|'.join(SPECIALS)})\b")
-# As spaCy's English parts words: "don't" is "do n't", "film's" is "film 's", punctuation stands alone.
-_WORDS = r"\d+(?:[.,]\d+)+|\w+(?=n['’]t\b)|n['’]t\b|['’](?:s|re|ve|d|m|ll)(?:\b|(?=n['’]t\b))|\w+|\.{2,}|[^\w\s]"
+# As spaCy's English parts words: "don't" is "do n't", "film's" is "film 's", "u.s.a." is one; punctuation stands alone.
+_WORDS = (
+    r"(?:[^\W\d_]\.){2,}|\d+(?:[.,]\d+)+|\w+(?=n['’]t\b)|n['’]t\b|['’](?:s|re|ve|d|m|ll)(?:\b|(?=n['’]t\b))"
+    r"|\w+|\.{2,}|[^\w\s]"
+)
 
 
 def train_tokenizer(texts: Iterable[str], kind: Kind = "word", *, max_vocab: int = 60_000, min_freq: int = 3) -> str:
@@ -233,14 +236,19 @@ def _parts_our_words(description: dict[str, Any]) -> bool:
 _DISPUTED = re.compile(
     r"[^\u0000-\u001b\u0020-\u00b1\u00b4-\u00b8\u00ba\u00bb\u00bf-\u02ff\u0370-\u0482\u048a-\u0590\u1e00-\u200a\u2010-\u203e]"
 )
-# `_WORDS` without its \w+(?=n't), which goes back through every word: n't is parted from its word before.
-_PARTED = re.compile(r"n['’]t\b|[^\W\d]\w*+|['’](?:s|re|ve|d|m|ll)\b|\d+(?:[.,]\d+)+|\w+|\.{2,}|[^\w\s]")
+# `_WORDS` without its \w+(?=n't), which goes back through every word: n't is parted from its word before. Initials are looked
+# for only where there are any.
+_REST = r"n['’]t\b|[^\W\d]\w*+|['’](?:s|re|ve|d|m|ll)\b|\d+(?:[.,]\d+)+|\w+|\.{2,}|[^\w\s]"
+_PARTED = re.compile(_REST)
+_PARTED_INITIALS = re.compile(rf"(?:[^\W\d_]\.){{2,}}|{_REST}")
+_INITIALS = re.compile(r"\.\w\.")
 _NOT = re.compile(r"(n(?<=\wn)['’]t)\b")
 
 
 def _words(text: str) -> list[str]:
     """Returns what `_WORDS` finds."""
-    return _PARTED.findall(" ".join(_NOT.split(text)) if "n't" in text or "n’t" in text else text)
+    parted = _PARTED if _INITIALS.search(text) is None else _PARTED_INITIALS
+    return parted.findall(" ".join(_NOT.split(text)) if "n't" in text or "n’t" in text else text)
 
 
 def _empty(kind: Kind, vocab: dict[str, int] | None = None) -> Tokenizer:

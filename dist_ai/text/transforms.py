@@ -13,9 +13,9 @@ import torch
 
 from dist_ai.core.transform import ItemTransform, Transform
 from dist_ai.core.types import TensorLMText, TensorText, plain
-from dist_ai.data.table import other_encoding, require_encoding
+from dist_ai.data.table import missing, other_encoding, require_encoding
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.text.rules import DEFAULT_RULES, SPECIALS, as_text, in_fields, prepared, restored
+from dist_ai.text.rules import BOS, DEFAULT_RULES, EOS, SPECIALS, as_text, in_fields, prepared, restored
 from dist_ai.text.tokenizers import (
     Kind,
     encoder_of,
@@ -57,31 +57,41 @@ class ReadText(Transform):
 
 @dataclass
 class JoinFields(ItemTransform):
-    """One text of the values of several columns.
+    """One text of the values of several columns, of which some may be empty or missing.
 
     Args:
-        mark: put a mark and its number before each; see `dist_ai.text.rules.in_fields`.
+        mark: put a mark and its number before each, also where it is empty; see `dist_ai.text.rules.in_fields`.
 
-    >>> JoinFields()(["a title", "a body"])
-    'xxfld 1 a title xxfld 2 a body'
+    Raises:
+        DataError: all are empty, or one is no text.
+
+    >>> JoinFields()(["a title", "a body"]), JoinFields()([None, "a body"])
+    ('xxfld 1 a title xxfld 2 a body', 'xxfld 1 xxfld 2 a body')
     """
 
     mark: bool = True
 
     def encodes(self, x: list | tuple) -> Any:
         """Returns the text."""
-        texts = [as_text(value) for value in x]
-        return in_fields(texts) if self.mark else " ".join(texts)
+        texts = [
+            "" if missing(value) or (isinstance(value, str) and not value.strip()) else as_text(value) for value in x
+        ]
+        if not any(texts):
+            raise DataError(f"the text is empty in all of its {len(texts)} fields; fill one, or leave such rows out")
+        return in_fields(texts) if self.mark else " ".join(filter(None, texts))
 
 
 @dataclass
 class Tokenize(Transform):
     """Text to token ids, `TensorText`, and back to text.
 
+    The vocabulary that texts make has the special tokens first, then words by how often they come and, of those that come equally
+    often, by the alphabet. fastai's has those by which comes first, and is filled up with ``xxfake`` to a multiple of 8.
+
     Args:
         kind: of the tokenizer that the training texts make: ``"word"``, ``"bpe"`` or ``"unigram"``; see `train_tokenizer`.
-        rules: what prepares a text, by name; see `dist_ai.text.rules`. By default fastai's, and none before a tokenizer that is
-            given.
+        rules: what prepares a text, by name; see `dist_ai.text.rules`. By default `DEFAULT_RULES`, in the spirit of fastai's, and
+            none before a tokenizer that is given.
         max_vocab, min_freq: of the vocabulary; see `train_tokenizer`.
         max_length: longer texts are cut behind so many tokens.
         backwards: the tokens come from the last to the first.
@@ -193,6 +203,21 @@ class Tokenize(Transform):
     def unknown_id(self) -> int | None:
         """The id of what is not in the vocabulary; None where everything is."""
         return special_ids(self.tokenizer)[1]
+
+    @property
+    def end_id(self) -> int | None:
+        """The id of the mark that the rules put where a model comes to the end of a text: ``xxeos``, or ``xxbos`` backwards.
+
+        None where they put none there.
+        """
+        words = prepared("a", self.rules or ()).split() or [""]
+        mark = words[0] if self.backwards else words[-1]
+        return self.id_of(mark) if mark in (BOS, EOS) else None
+
+    def id_of(self, token: str) -> int | None:
+        """Returns the id of a token; None if the vocabulary does not have it."""
+        found: int | None = self._engine.token_to_id(token)
+        return found
 
     @property
     def _engine(self) -> Any:

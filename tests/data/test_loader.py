@@ -742,7 +742,7 @@ def test_an_error_in_a_worker_tells_where_in_the_users_code_it_came_from():
     with pytest.raises(BadSampleError, match=r"KeyError: 'deep bug'") as caught:
         list(DataLoader(DeepBug(), bs=4, num_workers=1))
     [note] = caught.value.__notes__
-    assert note.startswith("raised in a loader worker by:\nTraceback")
+    assert note.startswith("raised in a worker process by:\nTraceback")
     assert "test_loader.py" in note
     assert 'return {}["deep bug"]' in note
 

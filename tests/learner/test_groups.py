@@ -100,6 +100,18 @@ def test_a_splitter_that_forgets_parameters_or_has_them_twice_is_refused() -> No
         layer_groups(model, lambda m: in_three(m) * 2)
 
 
+def test_what_a_model_has_frozen_may_be_in_no_group_and_stays_frozen() -> None:
+    model = make_model()
+    model[0].requires_grad_(False)
+
+    def rest(m: Any) -> Any:
+        return in_three(m)[1:]
+
+    assert len(layer_groups(model, rest)) == 2
+    freeze_to(model, rest, 0, train_bn=True)
+    assert [p.requires_grad for p in model.parameters()] == [False] * 4 + [True] * 5
+
+
 def test_biases_and_normalisation_do_not_decay_unless_asked_to() -> None:
     model = make_model()
     decaying = [

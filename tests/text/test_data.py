@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from texts import loaders, reviews
 from dist_ai.core.types import TensorCategory, TensorLMText, TensorMultiCategory, TensorRegression, TensorText, plain
 from dist_ai.data import CategoryBlock, ColReader, DataBlock, RandomSplitter
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.text import SPECIALS, TextBlock, TextDataLoaders, Tokenize
+from dist_ai.text import SPECIALS, JoinFields, TextBlock, TextDataLoaders, Tokenize
 from dist_ai.text.corpus import ArrowTokens, tokenized
 
 
@@ -158,6 +160,60 @@ def test_processes_tokenize_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (tokens[0 : len(tokens)] == tokenized(tokenize, texts)[0]).all()
 
 
+# As long as it is, no line of it stands under `if __name__ == "__main__":`.
+WITHOUT_GUARD = """
+import sys
+from dist_ai.text import TextDataLoaders, Tokenize, corpus, text_rules
+
+corpus._MANY_BYTES, corpus._PART_BYTES = 1000, 300
+
+@text_rules.register("of_the_program")
+def of_the_program(text):
+    return text.replace("film", "picture")
+
+rows = [{"text": f"a film of {i} words and a film"} for i in range(200)]
+tokenize = Tokenize(min_freq=1, rules=["of_the_program", "lowercase"])
+dls = TextDataLoaders.from_df(rows, is_lm=True, bs=4, seq_len=8, tok_tfm=tokenize, cache=sys.argv[1], num_workers=0)
+print("read", len(dls.train), "picture" in dls.tokenize.decode(dls.one_batch()[0][0]))
+"""
+
+
+def run_without_guard(folder: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    program = folder / "program.py"
+    program.write_text(WITHOUT_GUARD)
+    command = [sys.executable, *before, str(program), str(folder / "cache")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder, check=False)
+
+
+def test_a_program_without_a_guard_tokenizes_on_all_cores_and_runs_once(tmp_path: Path) -> None:
+    done = run_without_guard(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "read 45 True\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_ranks_of_a_launch_tokenize_on_all_cores(tmp_path: Path) -> None:
+    done = run_without_guard(tmp_path, "-m", "dist_ai.cli.main", "launch", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "read 45 True\n" in done.stdout
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
+def test_a_damaged_cache_is_written_anew(tmp_path: Path, damage: str) -> None:
+    tokenize = Tokenize(min_freq=1)
+    texts = [row["text"] for row in reviews()]
+    tokenize.setup(texts)
+    wanted = tokenized(tokenize, texts)[0]
+    tokenized(tokenize, texts, cache=tmp_path)
+    [file] = tmp_path.rglob("*.arrow")
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage == "cut" else b"")
+    assert (tokenized(tokenize, texts, cache=tmp_path)[0][: len(wanted)] == wanted).all()
+    assert [*tmp_path.rglob("*.arrow")] == [file]
+    assert (ArrowTokens(file)[: len(wanted)] == wanted).all()
+
+
 def test_a_stream_of_a_mapped_corpus_is_shuffled_by_document(tmp_path: Path) -> None:
     dls = loaders(is_lm=True, bs=4, cache=tmp_path, seq_len=11)
     first, second = ([plain(batch[0]).tolist() for _, batch in dls.train.batches(epoch)] for epoch in (0, 1))
@@ -182,6 +238,23 @@ def test_a_text_that_is_none_is_named_when_loaders_are_made(change: dict[str, An
     rows[place] = {**rows[place], **change}
     with pytest.raises(DataError, match=says):
         TextDataLoaders.from_df(rows, text_col="text", label_col="label", bs=4, min_freq=1, num_workers=0)
+
+
+def test_a_field_may_be_empty_or_missing_and_not_all_of_them() -> None:
+    rows: list[dict[str, Any]] = [{"title": f"title {i}", "body": f"a body {i}", "label": i % 2} for i in range(10)]
+    rows[3]["title"], rows[4]["body"], rows[5]["title"] = "", None, float("nan")
+    options: dict[str, Any] = {"text_col": ["title", "body"], "label_col": "label", "bs": 4, "min_freq": 1}
+    dls = TextDataLoaders.from_df(rows, **options, num_workers=0)
+    texts = {dls.tokenize.decode(x) for part in (dls.train_ds, dls.valid_ds) for x, _ in part}
+    assert {"xxfld 1 xxfld 2 a body 3", "xxfld 1 title 4 xxfld 2", "xxfld 1 xxfld 2 a body 5"} < texts
+    assert JoinFields(mark=False)(["", "a body"]) == "a body"
+    rows[3]["body"] = " "
+    says = r"training item \d+.*: the text is empty in all of its 2 fields; fill one, or leave such rows out|validation item"
+    with pytest.raises(DataError, match=says):
+        TextDataLoaders.from_df(rows, **options, num_workers=0)
+    rows[3]["body"] = 7
+    with pytest.raises(DataError, match=r"the text is a int \(7\); expected a string"):
+        TextDataLoaders.from_df(rows, **options, num_workers=0)
 
 
 def test_one_class_an_unknown_option_and_a_missing_column_are_named() -> None:

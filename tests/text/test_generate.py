@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from dist_ai.errors import ConfigError
+from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.generate import beam_search, filtered, generate
 
 
@@ -39,6 +39,12 @@ def test_what_is_kept_by_top_k_top_p_and_min_p() -> None:
 
     assert kept(top_k=1) == [0]
     assert kept(top_k=9) == [0, 1, 2, 3]
+    assert filtered(torch.zeros(1, 4), top_k=2)[0].isfinite().tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]  # of equals, the first
     assert kept(top_p=0.5) == [0]
     assert kept(top_p=0.6) == [0, 1]
     assert kept(top_p=1.0) == [0, 1, 2, 3]
@@ -77,11 +83,21 @@ def test_arguments_that_cannot_work_are_named() -> None:
     logits = torch.zeros(1, 3)
     with pytest.raises(ConfigError, match=r"top_p=1\.5: expected a probability above 0 and up to 1"):
         filtered(logits, top_p=1.5)
-    with pytest.raises(ConfigError, match="top_k=0: expected at least 1 token"):
-        filtered(logits, top_k=0)
-    with pytest.raises(
-        ConfigError, match="temperature=-1, n=1: expected a temperature of 0 or more and at least 1 token"
-    ):
+    for top_k in (0, 2.5):
+        with pytest.raises(ConfigError, match=f"top_k={top_k}: expected a whole number of at least 1"):
+            filtered(logits, top_k=top_k)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="temperature=-1: expected a number of 0 or more"):
         generate(Table(), torch.tensor([0]), 1, temperature=-1)
-    with pytest.raises(ConfigError, match="beam=0, n=1: expected at least 1 of each"):
-        beam_search(Table(), torch.tensor([0]), 1, beam=0)
+    for beam in (0, 2.0):
+        with pytest.raises(ConfigError, match=f"beam={beam}: expected a whole number of at least 1"):
+            beam_search(Table(), torch.tensor([0]), 1, beam=beam)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="n=0: expected a whole number of at least 1"):
+        generate(Table(), torch.tensor([0]), 0)
+
+
+def test_a_model_that_predicts_nan_is_named() -> None:
+    model = Table()
+    model.logits[:] = torch.nan
+    for write in (generate, beam_search):
+        with pytest.raises(DataError, match="the model predicts NaN or infinity for what follows, so nothing can be"):
+            write(model, torch.tensor([0]), 3)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from texts import loaders
+from texts import loaders, reviews
 
 from dist_ai.core.types import TensorCategory, TensorText
 from dist_ai.data import DataBlock, Pad, TransformBlock
@@ -17,7 +17,7 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError, MissingDepende
 from dist_ai.export import Predictor
 from dist_ai.losses import CrossEntropyLoss
 from dist_ai.metrics import accuracy
-from dist_ai.text import hf_learner, load_text_learner
+from dist_ai.text import TextDataLoaders, hf_learner, load_text_learner
 from dist_ai.text.huggingface import embed, hf_model
 
 BERT = {
@@ -98,6 +98,74 @@ def test_lora_trains_little_and_leaves_the_weights(tmp_path: Path, pooling: Any)
     assert Predictor(tmp_path / "export").predict("A film").label == learn.predict("A film")[0]
 
 
+def test_what_lora_leaves_stays_frozen_whatever_is_unfrozen(tmp_path: Path) -> None:
+    learn = learner(loaders(), BERT, lora={"r": 2, "target_modules": ["query", "value"]})
+
+    def learning() -> set[str]:
+        return {name for name, p in learn.model.named_parameters() if p.requires_grad}
+
+    trained = learning()
+    assert {name.split(".")[1] for name in trained if "lora_" not in name} == {"classifier"}
+    before = {name: p.clone() for name, p in learn.model.named_parameters()}
+    learn.fine_tune(1, 1e-2)
+    assert learning() == trained
+    changed = {name for name, p in learn.model.named_parameters() if not torch.equal(before[name], p)}
+    assert changed <= trained
+    assert any("lora_" in name for name in changed)
+    learn.freeze()
+    assert learning() == {name for name in trained if "lora_" not in name}
+    learn.export(tmp_path / "export")
+    learn = load_text_learner(tmp_path / "export")
+    learn.unfreeze()
+    assert learning() == trained
+
+
+@pytest.mark.parametrize("pooling", ["own", "mean"])
+def test_numbers_that_a_text_predicts_stay_within_their_range(pooling: Any) -> None:
+    rows = [{"text": each["text"], "stars": 100.0 * i} for i, each in enumerate(reviews(20))]
+    dls = TextDataLoaders.from_df(rows, label_col="stars", text_col="text", bs=4, min_freq=1, num_workers=0)
+    learn = learner(dls, BERT, y_range=(0, 5), pooling=pooling)
+    learn.fit(1, 1e-1)
+    assert 0 <= learn.get_preds()[0].min() <= learn.get_preds()[0].max() <= 5
+    with pytest.raises(
+        ConfigError, match=r"y_range=\(0, 5\) beside task='embeddings': only numbers that a text predicts"
+    ):
+        learner(dls, BERT, y_range=(0, 5), task="embeddings")
+
+
+ROBERTA = {**BERT, "model_type": "roberta"}
+ELECTRA = {**BERT, "model_type": "electra", "embedding_size": 16}
+BART = {
+    "model_type": "bart",
+    "d_model": 16,
+    "decoder_layers": 1,
+    "encoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "encoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "encoder_ffn_dim": 16,
+    "max_position_embeddings": 64,
+}
+XLM = {"model_type": "xlm", "emb_dim": 16, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize("source", [BERT, ROBERTA, ELECTRA, GPT2, LLAMA, BART], ids=lambda each: each["model_type"])
+def test_a_language_model_does_not_see_what_follows(source: dict[str, Any], tmp_path: Path) -> None:
+    learn = learner(loaders(is_lm=True, bs=6, seq_len=7), source)
+    ids = torch.randint(9, 20, (1, 8))
+    other = ids.clone()
+    other[0, -1] = 20
+    for model in (learn.model, load_text_learner(learn.export(tmp_path / "export")).model):
+        one, two = model.eval()(ids), model(other)
+        torch.testing.assert_close(one[:, :-1], two[:, :-1], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(one[:, -1], two[:, -1])
+
+
+def test_a_model_that_sees_what_follows_is_no_language_model() -> None:
+    with pytest.raises(ConfigError, match="a 'xlm' sees the tokens that follow, which a language model is to predict"):
+        learner(loaders(is_lm=True, bs=6, seq_len=7), XLM)
+
+
 def test_each_token_is_classified_and_padding_is_not() -> None:
     items = [torch.randint(9, 20, (length,)) for length in (5, 9, 7, 4, 8, 6, 5, 9, 3, 7)]
     dls = loaders(is_lm=False)
@@ -129,6 +197,10 @@ def test_embeddings_have_length_1_and_do_not_depend_on_the_batch() -> None:
     assert together.shape == (3, 16)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(embed(learn, texts, bs=1), together, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"texts='hello there': expected several texts; give \['hello there'\]"):
+        embed(learn, "hello there")
+    with pytest.raises(DataError, match="no texts: there is nothing to embed"):
+        embed(learn, [])
     with pytest.raises(ConfigError, match='embed needs a model that was made with task="embeddings"'):
         embed(learner(loaders(), BERT), texts)
 
@@ -168,6 +240,10 @@ def test_what_cannot_work_is_named() -> None:
         ConfigError, match="task='classify': expected one of 'classification', 'tokens', 'lm', 'embeddings'"
     ):
         learner(loaders(), BERT, task="classify")
+    with pytest.raises(
+        ConfigError, match='task="tokens" predicts a class for each token, and these loaders have one for'
+    ):
+        learner(loaders(), BERT, task="tokens")
     for task, pooling in ((None, "max"), ("tokens", "mean")):
         asked = f"pooling='{pooling}' for task='{task or 'classification'}'"
         with pytest.raises(ConfigError, match=f"{asked}: expected 'own', or for the task 'classification' 'mean'"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from texts import SMALL, classifier, language_model, loaders
+from texts import SMALL, classifier, language_model, loaders, reviews
 from toy import make_learner
 
 from dist_ai.callbacks import Callback, CarryState
@@ -17,7 +17,7 @@ from dist_ai.errors import ArtifactError, ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import load_learner
 from dist_ai.metrics import Perplexity
-from dist_ai.text import AWD_LSTM, LMLearner, load_text_learner
+from dist_ai.text import AWD_LSTM, DEFAULT_RULES, LMLearner, TextDataLoaders, Tokenize, load_text_learner
 from dist_ai.text.awd_lstm import LSTMLayer
 from dist_ai.text.models import text_classifier, text_language_model, text_splitter
 
@@ -326,6 +326,57 @@ def test_a_begin_that_is_no_text_and_draws_beside_a_beam_are_named(lm: Any) -> N
         [name] = option
         with pytest.raises(ConfigError, match=f"{name} beside beam=2: a beam search draws nothing; give one of them"):
             lm.predict("The film", 3, beam=2, **option)
+
+
+def ending_model() -> Any:
+    """Returns a learner whose model writes "a b xxeos a b xxeos" for ever."""
+    tokenize = Tokenize(min_freq=1, rules=[*DEFAULT_RULES, "add_eos"], max_length=5)
+    learn = language_model(loaders(is_lm=True, bs=6, seq_len=7, tok_tfm=tokenize), "gpt")
+    first, second, end = 20, 21, learn.tokenize.id_of("xxeos")
+
+    def continued(ids: torch.Tensor, state: Any) -> Any:
+        following = {first: second, second: end}
+        logits = torch.full((len(ids), learn.tokenize.num_outputs), -20.0)
+        for row, last in enumerate(ids[:, -1].tolist()):
+            logits[row, following.get(last, first)] = 0.0
+        return logits, {"ids": ids}
+
+    learn.model.continued = continued
+    return learn
+
+
+def test_a_text_ends_where_the_model_writes_its_end_and_its_begin_is_never_cut() -> None:
+    learn = ending_model()
+    a, b = learn.tokenize.tokens([20, 21])
+    begin = "the film is a story with music and actors"
+    assert len(learn.tokenize(begin)) == 5
+    for how in ({"temperature": 0}, {"beam": 2}):
+        assert learn.predict(begin, 9, **how) == f"{begin} {a} {b}"
+        assert learn.predict(begin, 9, stop=a, **how) == f"{begin} {a}"
+    with pytest.raises(ConfigError, match=r"stop='moviee' is no token of the vocabulary"):
+        learn.predict(begin, 9, stop="moviee")
+
+
+def test_backwards_the_begin_of_a_text_is_its_end() -> None:
+    learn = language_model(loaders(is_lm=True, bs=6, seq_len=7, backwards=True), "gpt")
+    tokenize = learn.tokenize
+    assert tokenize.end_id == tokenize.id_of("xxbos")
+    seen = []
+    learn.model.continued = lambda ids, state: (seen.append(ids), (torch.zeros(1, tokenize.num_outputs), {}))[1]
+    learn.predict("a film", 1)
+    assert tokenize.tokens(seen[0][0]) == ["film", "a"]
+
+
+def test_numbers_that_a_text_predicts_stay_within_their_range(tmp_path: Path) -> None:
+    rows = [{"text": each["text"], "stars": 100.0 * i} for i, each in enumerate(reviews(20))]
+    dls = TextDataLoaders.from_df(rows, label_col="stars", text_col="text", bs=4, min_freq=1, num_workers=0)
+    learn = classifier(dls, metrics=(), y_range=(0, 5))
+    learn.fit(1, 1e-1)
+    assert 0 <= learn.get_preds()[0].min() <= learn.get_preds()[0].max() <= 5
+    learn.export(tmp_path / "export")
+    torch.testing.assert_close(load_learner(tmp_path / "export").predict("A film")[2], learn.predict("A film")[2])
+    with pytest.raises(ConfigError, match=r"y_range=\(5, 0\): expected the lower end first"):
+        classifier(dls, y_range=(5, 0))
 
 
 def test_new_texts_of_a_language_model_want_loaders_of_their_own(lm: Any) -> None:
