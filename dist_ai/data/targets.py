@@ -17,7 +17,7 @@ from dist_ai.data.getters import ColReader
 from dist_ai.data.transforms import Categorize, EncodedMultiCategorize, RegressionSetup, in_order
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["block_of", "block_of_lists", "kind_of", "target_pipeline", "target_tensor"]
+__all__ = ["block_of", "block_of_columns", "block_of_lists", "kind_of", "target_pipeline", "target_tensor"]
 
 
 def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
@@ -66,6 +66,24 @@ def block_of_lists(targets: Iterable[Any]) -> TransformBlock:
     if not len(first) or any(isinstance(each, str) for each in first):
         return MultiCategoryBlock()
     return RegressionBlock(len(first))
+
+
+def block_of_columns(targets: Iterable[Sequence[Any]], columns: Sequence[Any]) -> TransformBlock:
+    """Returns what targets are that are read from several columns: a yes or no for each, or what `block_of_lists` says.
+
+    Args:
+        targets: the values of each row; read until one is neither 0 nor 1.
+        columns: their names, which are the labels.
+
+    >>> block_of_columns([[1, 0], [0, 1]], ["wet", "cold"]).type_tfms[0].vocab
+    ['wet', 'cold']
+    """
+    read: list[Sequence[Any]] = []
+    for each in targets:
+        read.append(each)
+        if not all(isinstance(value, bool | int | float | np.number) and value in (0, 1) for value in each):
+            return block_of_lists(read)
+    return MultiCategoryBlock(encoded=True, vocab=map(str, columns))
 
 
 def target_pipeline(

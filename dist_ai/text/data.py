@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -26,7 +26,7 @@ from dist_ai.data import (
 )
 from dist_ai.data.loaders import check_options
 from dist_ai.data.splitters import Splitter
-from dist_ai.data.targets import block_of_lists
+from dist_ai.data.targets import block_of_columns, block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.blocks import TextBlock, Vocab
 from dist_ai.text.transforms import Tokenize
@@ -68,7 +68,8 @@ class ColumnOptions(TextOptions, total=False):
 
     Attributes:
         text_col: the column of texts, by name or place, the first by default; or several, each of which is put behind a mark.
-        label_col: the column of labels, the second by default; or several, with a number each. A language model needs none.
+        label_col: the column of labels, the second by default; or several, with a number each, or a yes or no (1 and 0). A
+            language model needs none.
         label_delim: between the labels of a text that has several.
         y_block: what the labels are; by default several labels with `label_delim` or where there are lists of words, numbers
             where there are floats, and one label otherwise.
@@ -78,7 +79,7 @@ class ColumnOptions(TextOptions, total=False):
     text_col: str | int | Sequence[str | int]
     label_col: str | int | Sequence[str | int]
     label_delim: str | None
-    y_block: TransformBlock | None
+    y_block: TransformBlock | Callable[[], TransformBlock] | None
     valid_col: str | int | None
 
 
@@ -153,10 +154,12 @@ class TextDataLoaders(DataLoaders):
             raise DataError("the table has no rows: there is no text to learn from")
         text, of_loaders = _text_block((ColReader(options.get("text_col", 0)),), options)
         get_y: Any = None
-        targets: list[TransformBlock] = []
+        targets: list[TransformBlock | Callable[[], TransformBlock]] = []
         if not options.get("is_lm"):
             get_y = ColReader(options.get("label_col", 1), label_delim=options.get("label_delim"))
-            targets = [options.get("y_block") or _target_block(rows, get_y)]
+            given = options.get("y_block")
+            several_labels = given is MultiCategoryBlock and not isinstance(get_y.cols, str | int)
+            targets = [_target_block(rows, get_y) if given is None or several_labels else given]
         valid_col, valid_pct, seed = options.get("valid_col"), options.get("valid_pct"), options.get("seed", 0)
         drawn = RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
         block = DataBlock(
@@ -240,6 +243,8 @@ def _target_block(rows: Any, get_y: ColReader) -> TransformBlock:
     first = get_y(rows[0])
     if get_y.label_delim is not None:
         return MultiCategoryBlock()
+    if not isinstance(get_y.cols, str | int) and len(get_y.cols) > 1:
+        return block_of_columns(map(get_y, rows), get_y.cols)
     if isinstance(first, list):
         return block_of_lists(map(get_y, rows))
     return RegressionBlock(1) if isinstance(first, float) else CategoryBlock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -302,6 +303,13 @@ def _configured(
 def _encoder(
     arch: str, make: Callable[..., nn.Module], vocab_sz: int, pad_token: int, options: dict[str, Any]
 ) -> nn.Module:
+    known = inspect.signature(make).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        own = [name for name in known if name not in ("vocab_sz", "pad_token")]
+        for name in (name for name in options if name not in own):
+            raise ConfigError(
+                f"architecture {arch!r} has no {name!r}{did_you_mean(name, own)}; config may have {', '.join(own)}"
+            )
     try:
         return make(vocab_sz, pad_token=pad_token, **options)
     except TypeError as error:

@@ -24,6 +24,7 @@ from dist_ai.text.rules import PAD, SPECIALS, UNK
 
 __all__ = [
     "Kind",
+    "as_json",
     "encoder_of",
     "engine_of",
     "pretrained_tokenizer",
@@ -130,6 +131,23 @@ def word_tokenizer(vocab: Sequence[str]) -> str:
         [AddedToken(token, single_word=True, special=True) for token in SPECIALS if token in words]
     )
     return tokenizer.to_str()
+
+
+def as_json(tokenizer: Any) -> str:
+    """Returns a tokenizer as JSON: one of the library `tokenizers`, a fast one of `transformers`, or what is JSON already.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    engine = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if isinstance(engine, Tokenizer):
+        return engine.to_str()
+    if not isinstance(engine, str):
+        raise ConfigError(
+            f"tokenizer={tokenizer!r:.80}: expected one of the library `tokenizers`, a fast one of `transformers`, or a "
+            "tokenizer.json's text; what a function of Python splits by can be a rule (dist_ai.text.text_rules)"
+        )
+    return engine
 
 
 def pretrained_tokenizer(source: str | Path) -> str:

@@ -18,6 +18,7 @@ from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.rules import BOS, DEFAULT_RULES, EOS, SPECIALS, as_text, in_fields, prepared, restored
 from dist_ai.text.tokenizers import (
     Kind,
+    as_json,
     encoder_of,
     engine_of,
     pretrained_tokenizer,
@@ -96,7 +97,8 @@ class Tokenize(Transform):
         max_length: longer texts are cut behind so many tokens.
         backwards: the tokens come from the last to the first.
         is_lm: for a language model, whose texts are `TensorLMText`.
-        tokenizer: the tokenizer as JSON, if it is there already; by default the training texts make it.
+        tokenizer: one that is there already, as JSON; or of `tokenizers`, or a fast one of `transformers`, of which the JSON is
+            taken. By default the training texts make it.
 
     >>> tokenize = Tokenize(min_freq=1)
     >>> tokenize.setup(["A good film.", "A bad film!"])
@@ -120,9 +122,16 @@ class Tokenize(Transform):
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
             raise ConfigError(f"max_length={self.max_length}: expected at least 1 token")
+        self.tokenizer = as_json(self.tokenizer)
         if self.rules is None:
             self.rules = () if self.tokenizer else DEFAULT_RULES
         self.rules = list(self.rules)
+        for rule in self.rules:
+            if not isinstance(rule, str):
+                raise ConfigError(
+                    f"rules has {rule!r:.80}: rules are given by name, so that an export can name them; register a function with "
+                    "@dist_ai.text.text_rules.register('my_rule') and give 'my_rule'"
+                )
 
     @classmethod
     def from_words(cls, vocab: Sequence[str], **options: Any) -> Tokenize:

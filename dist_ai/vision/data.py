@@ -30,6 +30,7 @@ from dist_ai.data import (
 )
 from dist_ai.data.splitters import Splitter
 from dist_ai.data.table import missing
+from dist_ai.data.targets import block_of_columns
 from dist_ai.data.transforms import in_order
 from dist_ai.errors import DataError
 from dist_ai.vision.annotations import boxes_of_table, get_annotations
@@ -505,10 +506,7 @@ def _block_of(labels: Sequence[Any], rows: Any, columns: Any, *, all_are_seen: b
     several = isinstance(labels[0], list | tuple)
     numbers = [each for label in labels for each in (label if several else [label])]
     if several and not isinstance(columns, str | int):
-        is_yes_or_no = all(each in (0, 1) for each in numbers)
-        return (
-            MultiCategoryBlock(encoded=True, vocab=map(str, columns)) if is_yes_or_no else RegressionBlock(len(columns))
-        )
+        return block_of_columns(labels, columns)
     if several:
         return MultiCategoryBlock(vocab=sorted(set(numbers)) if all_are_seen else None)
     if all(isinstance(each, float) for each in numbers):

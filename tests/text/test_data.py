@@ -17,7 +17,7 @@ from pyarrow import parquet
 from texts import loaders, reviews
 
 from dist_ai.core.types import TensorCategory, TensorLMText, TensorMultiCategory, TensorRegression, TensorText, plain
-from dist_ai.data import CategoryBlock, ColReader, DataBlock, RandomSplitter
+from dist_ai.data import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RandomSplitter
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text import SPECIALS, JoinFields, TextBlock, TextDataLoaders, Tokenize
 from dist_ai.text.corpus import ArrowTokens, tokenized
@@ -103,6 +103,22 @@ def test_labels_may_be_several_or_numbers() -> None:
     assert (type(listed.one_batch()[1]), listed.vocab) == (TensorMultiCategory, several.vocab)
     numbers = TextDataLoaders.from_df(rows, label_col="x", bs=4, min_freq=1, num_workers=0)
     assert type(numbers.one_batch()[1]) is TensorRegression
+
+
+def test_a_yes_or_no_in_each_of_several_columns_is_several_labels() -> None:
+    rows = [{"text": f"a text of number {i}", "wet": i % 2, "cold": i % 3 == 0, "x": 0.5, "y": i} for i in range(12)]
+    options: dict[str, Any] = {"bs": 12, "min_freq": 1, "num_workers": 0, "valid_pct": 0.1}
+    for given in ({}, {"y_block": MultiCategoryBlock}):
+        dls = TextDataLoaders.from_df(rows, label_col=["wet", "cold"], **options, **given)
+        assert dls.vocab == ["wet", "cold"]
+        assert type(dls.one_batch()[1]) is TensorMultiCategory
+        targets = [part[i][1] for part in (dls.train_ds, dls.valid_ds) for i in range(len(part))]
+        assert torch.stack(targets).sum(0).tolist() == [6.0, 4.0]
+    numbers = TextDataLoaders.from_df(rows, label_col=["x", "y"], **options)
+    assert type(numbers.one_batch()[1]) is TensorRegression
+    genres = [{**row, "first": "wet", "second": "cold" if row["wet"] else "wet"} for row in rows]
+    words = TextDataLoaders.from_df(genres, label_col=["first", "second"], **options)
+    assert (type(words.one_batch()[1]), list(words.vocab)) == (TensorMultiCategory, ["cold", "wet"])
 
 
 def test_the_vocabulary_of_a_language_model_is_taken_over() -> None:

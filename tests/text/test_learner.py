@@ -292,7 +292,8 @@ def test_what_cannot_work_is_named() -> None:
     ):
         classifier(arch="awd_lstn", config=SMALL)
     with pytest.raises(
-        ConfigError, match=r"architecture 'awd_lstm' with config .*unexpected keyword argument 'n_hidden'"
+        ConfigError,
+        match=r"architecture 'awd_lstm' has no 'n_hidden'; did you mean 'n_hid'\?; config may have .*emb_sz, n_hid",
     ):
         classifier(config={"n_hidden": 3})
     with pytest.raises(

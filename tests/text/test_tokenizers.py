@@ -149,6 +149,28 @@ def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
         Tokenize.from_pretrained(tmp_path)
 
 
+def test_a_tokenizer_may_be_given_as_its_library_has_it() -> None:
+    made = Tokenizer.from_str(train_tokenizer(many_texts(), "bpe"))
+
+    class Fast:  # as transformers'
+        backend_tokenizer = made
+
+    texts = ["the film was great", "nobody knows why"]
+    expected = [ids.tolist() for ids in Tokenize(tokenizer=made.to_str()).encode_all(texts)]
+    for given in (made, Fast()):
+        tokenize = Tokenize(tokenizer=given)  # type: ignore[arg-type]
+        assert isinstance(tokenize.tokenizer, str)
+        assert [ids.tolist() for ids in tokenize.encode_all(texts)] == expected
+    with pytest.raises(
+        ConfigError, match=r"tokenizer=<method 'split' of 'str' objects>: expected one of the library `tokeni"
+    ):
+        Tokenize(tokenizer=str.split)  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=r"rules has <method 'lower' .*>: rules are given by name, .*register a function with"
+    ):
+        Tokenize(rules=[str.lower])  # type: ignore[list-item]
+
+
 def test_arguments_that_cannot_work_are_named() -> None:
     with pytest.raises(ConfigError, match="kind='words': expected 'word', 'bpe' or 'unigram', or a tokenizer's file"):
         train_tokenizer(["a"], "words")  # type: ignore[arg-type]
