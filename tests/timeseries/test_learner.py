@@ -19,6 +19,7 @@ from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
 from dist_ai.losses import CrossEntropyLoss, MSELoss
+from dist_ai.metrics import AccumMetric, R2Score, mae, rmse
 from dist_ai.timeseries import (
     ForecastLearner,
     ForecastLoss,
@@ -366,7 +367,9 @@ def test_the_loss_and_the_metrics_leave_out_targets_that_are_missing(kind: str) 
     values[[100, 165, 166]] = np.nan
     learn = forecasting(X=values, missing="previous", learner={"loss_func": ForecastLoss(kind)})
     learn.fit_one_cycle(2, 1e-2)
-    pred, target = learn.get_preds()
+    found, came = learn.get_preds()
+    zero, unit = learn.dls.windows.scale.zero[0], learn.dls.windows.scale.unit[0]  # type: ignore[union-attr]
+    pred, target = (found - zero) / unit, (came - zero) / unit
     there = ~target.isnan()
     assert int((~there).sum()) == 12
     errors = pred - target
@@ -374,13 +377,46 @@ def test_the_loss_and_the_metrics_leave_out_targets_that_are_missing(kind: str) 
         kind
     ]
     assert learn.recorder.final[0] == pytest.approx(of(errors).nanmean((1, 2)).mean().item(), rel=1e-5)
-    unit = learn.dls.windows.scale.unit[0]  # type: ignore[union-attr]
     assert learn.recorder.final[1] == pytest.approx(errors[there].abs().mean().item() * unit, rel=1e-5)
     assert learn.recorder.final[2] == pytest.approx(errors[there].square().mean().sqrt().item() * unit, rel=1e-5)
     told = learn.backtest(season=8).set_index("step").loc["all"]
     assert (told.mae, told.rmse) == (pytest.approx(learn.recorder.final[1]), pytest.approx(learn.recorder.final[2]))
     assert np.isfinite(told.seasonal_mae)
     assert all(parameter.isfinite().all() for parameter in learn.model.parameters())
+
+
+def worst(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (pred - target).abs().max()
+
+
+def test_all_metrics_and_predictions_of_forecasts_are_in_the_units_of_the_data(tmp_path: Path) -> None:
+    given = [mae, rmse, R2Score(), worst, AccumMetric(worst, "worst of all")]
+    learn = forecasting(learner={"metrics": given})
+    learn.fit_one_cycle(1, 1e-2)
+    pred, target, decoded = learn.get_preds(with_decoded=True)
+    past, again, _ = learn.get_preds(with_input=True, act=lambda raw: raw)
+    series = waves()
+    assert target[-1, 0].tolist() == pytest.approx(series[-6:], rel=1e-6)
+    assert decoded.equal(pred)
+    assert past.abs().max() < 5
+    assert again.abs().max() < 5  # what the model gives, in its scale
+    errors = (pred - target).abs()
+    expected = {"mae": errors.mean(), "rmse": errors.square().mean().sqrt(), "worst of all": errors.max()}
+    names = [metric.name for metric in learn.metrics]
+    final = dict(zip(names, learn.recorder.final[1:], strict=True))
+    assert {name: final[name] for name in expected} == pytest.approx(
+        {k: v.item() for k, v in expected.items()}, rel=1e-5
+    )
+    assert final["mae"] == pytest.approx(learn.backtest().mae.iloc[-1], rel=1e-6)
+    assert 1 < final["worst"] <= final["worst of all"] * (1 + 1e-6)
+    assert learn.tta(n=1)[1].equal(target)
+    learn.metrics = mae
+    assert learn.validate()[1] == pytest.approx(final["mae"], rel=1e-6)
+    label, *others = learn.predict(series[-24:])
+    assert all(np.allclose(label, each, atol=1e-3) for each in others)
+    learn.export(tmp_path / "model")
+    for one, other in zip(load_learner(tmp_path / "model").predict(series[-24:]), others * 2, strict=False):
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_a_loss_that_would_be_nan_where_targets_are_missing_is_refused() -> None:
