@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
@@ -26,7 +27,7 @@ from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
 from dist_ai.timeseries.metrics import in_units, to_units
-from dist_ai.timeseries.models import MiniRocket, forecast_model, series_model, series_splitter
+from dist_ai.timeseries.models import MiniRocket, forecast_model, forecasters, series_model, series_splitter
 from dist_ai.timeseries.windows import Window, require_steps
 
 __all__ = ["ForecastLearner", "forecast_learner", "ts_learner"]
@@ -110,6 +111,9 @@ def forecast_learner(
         options: see `LearnerOptions`; the loss is by default `ForecastLoss("l1")`, and metrics are the mean absolute and the root
             mean squared error. All metrics, yours too, are in the units of the data; the loss is in the scale of the model.
 
+    NLinear, DLinear and PatchTST make use of what is known of the future, and of the past look at the targets alone: where the
+    loaders have further inputs they warn, and MLP, LSTM or GRU are to be taken.
+
     Raises:
         ConfigError: the loaders are of no windows, or there is no such architecture.
     """
@@ -137,7 +141,10 @@ def forecast_learner(
             "leave such steps out, fill the data before, or say that yours does so: leaves_out_missing = True"
         )
     spec = ModelSpec("forecast_model", {"arch": arch, **shape, **(config or {})}) if isinstance(arch, str) else None
-    return ForecastLearner(dls, model, spec=spec, **given)
+    learn = ForecastLearner(dls, model, spec=spec, **given)
+    if isinstance(arch, str) and learn.collectives.world.is_main:
+        _warn_of_unseen(arch, dls)
+    return learn
 
 
 @register_learner("forecast_model")
@@ -328,6 +335,20 @@ def _check_model(arch: Any, config: Any) -> None:
         )
     if config is not None and not isinstance(config, Mapping):
         raise ConfigError(f"config={config!r:.100}: expected a dict of options of the model, such as {{'hidden': 64}}")
+
+
+def _warn_of_unseen(arch: str, dls: TSForecastDataLoaders) -> None:
+    """Warns of channels that are neither forecast nor known of the future, if a forecaster does not look at them."""
+    windows, columns = dls.windows, dls.columns
+    unseen = sorted({*range(windows.series[0].values.shape[0])} - {*windows.targets, *windows.known})
+    if unseen and getattr(forecasters.find(arch), "targets_only", False):
+        named = [repr(columns.channels[i]) if columns else f"channel {i}" for i in unseen]
+        several = [name for name in forecasters if not getattr(forecasters.find(name), "targets_only", False)]
+        warnings.warn(
+            f"{arch} looks at the past of its targets only, so {', '.join(named)} will change nothing; leave them out, or take a "
+            f"forecaster that looks at all: {', '.join(several)}",
+            stacklevel=4,
+        )
 
 
 def _scale_of(dls: DataLoaders) -> list[Any]:

@@ -227,10 +227,10 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
             learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
 
 
-def of_frame(df: pd.DataFrame, **options: Any) -> ForecastLearner:
+def of_frame(df: pd.DataFrame, arch: str = "NLinear", **options: Any) -> ForecastLearner:
     """A Learner of a frame with the columns ts and load, not trained."""
     given = {"time": "ts", "targets": "load", "context": 24, "horizon": 6, "bs": 32, "num_workers": 0, **options}
-    return forecast_learner(TSForecastDataLoaders.from_long_df(df, **given), run_dir=None, progress=False)
+    return forecast_learner(TSForecastDataLoaders.from_long_df(df, **given), arch, run_dir=None, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -351,10 +351,10 @@ def test_the_times_of_a_forecast_follow_those_of_the_history(times: Any) -> None
 def test_a_forecast_of_a_history_with_gaps_is_filled_as_training_was() -> None:
     frame = hourly()
     frame.loc[[*range(30), 60], "phase"] = np.nan
-    learn = of_frame(frame, inputs="phase", missing="previous")
+    learn = of_frame(frame, "MLP", inputs="phase", missing="previous")
     there = frame.phase[:160].mean()  # what lies before the validation
     filled = frame.assign(phase=frame.phase.ffill().fillna(there))
-    again = of_frame(filled, inputs="phase")
+    again = of_frame(filled, "MLP", inputs="phase")
     for rows in (40, 60, 61):
         expected = learn.forecast(np.stack([filled.load, filled.phase])[:, :rows])
         np.testing.assert_allclose(learn.forecast(frame.head(rows)).load, expected[0], rtol=1e-6)
@@ -444,11 +444,28 @@ def test_what_is_known_of_the_future_is_made_use_of() -> None:
     random = np.random.default_rng(0)
     switch = random.integers(0, 2, 300) * 1.0  # nothing before it tells what it will be
     X = np.stack([10 * switch + random.normal(0, 0.1, 300), switch])
-    alone, helped = (forecasting("NLinear", X=X, targets=[0], **more) for more in ({}, {"known": [1]}))
+    alone, helped = forecasting("NLinear", X=X[:1]), forecasting("NLinear", X=X, targets=[0], known=[1])
     for learn in (alone, helped):
         learn.fit_one_cycle(10, 2e-2, valid_every=10**6)
     assert helped.backtest().mae.iloc[-1] < 0.5 * alone.backtest().mae.iloc[-1]
     assert helped.forecast(X[:, :200], X[1:, 200:206]).shape == (1, 6)
+
+
+def test_inputs_that_a_forecaster_does_not_look_at_are_named() -> None:
+    dls = TSForecastDataLoaders.from_long_df(
+        hourly(), time="ts", targets="load", inputs="phase", context=24, horizon=6, num_workers=0
+    )
+    with pytest.warns(
+        UserWarning, match=r"NLinear looks at the past of its targets only, so 'phase' will change nothing; "
+    ) as told:
+        forecast_learner(dls, run_dir=None)
+    assert "GRU, LSTM, MLP" in str(told[0].message)
+    assert told[0].filename == __file__
+    with pytest.warns(
+        UserWarning, match="DLinear looks at the past of its targets only, so channel 1 will change nothing"
+    ):
+        forecasting("DLinear", X=np.stack([waves(), waves()]), targets=[0])
+    forecast_learner(dls, "MLP", run_dir=None, progress=False)  # which looks at all: warnings are errors here
 
 
 def test_every_fold_of_a_walk_forward_split_can_be_trained_on() -> None:
