@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from dist_ai.core.types import TensorSeries
-from dist_ai.data import DataBlock, DataLoaders, LoaderOptions
+from dist_ai.data import DataBlock, DataLoader, DataLoaders, LoaderOptions
 from dist_ai.data.loaders import check_options
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
-from dist_ai.timeseries.frames import frame_of, long_series, read_frame
+from dist_ai.timeseries.frames import frame_of, is_frame, long_series, read_frame
 from dist_ai.timeseries.items import check_fill
 from dist_ai.timeseries.transforms import LinearScale, ScaleRange, Standardize
 from dist_ai.timeseries.windows import (
@@ -98,6 +98,16 @@ class TSForecastDataLoaders(DataLoaders):
 
     windows: Windows
     columns: Columns | None
+
+    def test_dl(self, items: Any, **options: Any) -> DataLoader:
+        """Returns a loader of new histories, arrays or `Window`s; see `DataLoaders.test_dl`.
+
+        Raises:
+            DataError: a frame, from which `ForecastLearner.forecast` forecasts.
+        """
+        if any(map(is_frame, [items, *(items[:1] if isinstance(items, list | tuple) else [])])):
+            raise DataError("a frame is no window: learn.forecast(frame) tells what follows it, for each of its series")
+        return super().test_dl(items, **options)
 
     @classmethod
     def from_arrays(

@@ -16,6 +16,7 @@ from dist_ai.timeseries.windows import LongSeries
 __all__ = [
     "clock",
     "frame_of",
+    "is_frame",
     "labelled_series",
     "long_series",
     "numbers_of",
@@ -41,6 +42,11 @@ def read_frame(file: str | Path) -> Any:
         raise DataError(f"no file at {file}") from error
     except Exception as error:
         raise DataError(f"{file} cannot be read as a table: {error}") from error
+
+
+def is_frame(source: Any) -> bool:
+    """Returns whether something is a data frame or a table, of pandas, polars or Arrow; dicts and lists are none."""
+    return hasattr(source, "columns") and (hasattr(source, "to_numpy") or hasattr(source, "to_pandas"))
 
 
 def frame_of(source: Any) -> Any:
@@ -84,7 +90,7 @@ def labelled_series(
         if time is not None:
             times_of(rows[time], f" of series {name!r}", regular=False)
         told = rows[labels].drop_duplicates()
-        if len(told) > 1:
+        if labels and len(told) > 1:
             raise DataError(
                 f"series {name!r} has several labels in {', '.join(labels)}: {told.head(2).values.tolist()}; one is needed"
             )

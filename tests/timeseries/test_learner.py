@@ -227,6 +227,42 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
             learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
 
 
+def test_a_model_of_a_long_frame_predicts_from_one(tmp_path: Path) -> None:
+    X, y = labelled(12, 2, 8)
+    frame = pd.concat(
+        pd.DataFrame({"name": f"s{i}", "t": range(8), "a": x[0], "b": x[1], "kind": kind})
+        for i, (x, kind) in enumerate(zip(X, y, strict=True))
+    )
+    dls = TSDataLoaders.from_long_df(frame, id="name", time="t", values=["a", "b"], label="kind", bs=4, num_workers=0)
+    learn = ts_learner(dls, "FCN", config={"filters": [4, 4, 4]}, run_dir=None, progress=False)
+    expected, none = learn.get_preds(dls.test_dl(X))
+    found, _ = learn.get_preds(dls.test_dl(frame.drop(columns="kind")))
+    torch.testing.assert_close(found, expected)
+    assert none is None
+    one = frame[frame.name == "s3"]
+    for rows in (one, one.drop(columns=["name", "kind"])):
+        torch.testing.assert_close(learn.predict(rows)[2], expected[3])
+    assert learn.validate(dls.test_dl(frame, with_labels=True))[0] > 0
+    with pytest.raises(DataError, match=r"a frame of 12 series in 'name' where one is asked for; .*test_dl\(frame\)"):
+        learn.predict(frame)
+    with pytest.raises(DataError, match="there is no column 'b'"):
+        learn.predict(one.drop(columns="b"))
+    learn.export(tmp_path / "model")
+    of_arrays = quick_learner(X, y)
+    for model in (load_learner(tmp_path / "model"), of_arrays):
+        with pytest.raises(
+            DataError, match=r"a DataFrame is no series.*; expected \(2, length\).*frame\[columns\].to_numpy\(\).T"
+        ):
+            model.predict(one)
+
+
+def test_a_frame_given_to_predict_of_a_forecaster_names_forecast() -> None:
+    learn = of_frame(hourly())
+    for ask in (learn.predict, learn.dls.test_dl):
+        with pytest.raises(DataError, match=r"a frame is no window: learn.forecast\(frame\) tells what follows it"):
+            ask(hourly())
+
+
 def of_frame(df: pd.DataFrame, arch: str = "NLinear", **options: Any) -> ForecastLearner:
     """A Learner of a frame with the columns ts and load, not trained."""
     given = {"time": "ts", "targets": "load", "context": 24, "horizon": 6, "bs": 32, "num_workers": 0, **options}
