@@ -180,7 +180,7 @@ class Learner:
         self.precision = precision_of(precision, self.device, self.data_collectives.world.world_size)
 
         self.state = TrainState()
-        self.recorder = Recorder([*as_metrics(metrics), *loss_metrics(self.loss_func)])
+        self.recorder = Recorder(self._measured(metrics))
         self.callbacks = Callbacks([self.recorder, SkippedSamples(), *([ProgressBar()] if progress else [])], self)
         with claimed(run_dir) as place:
             keeper = None
@@ -480,7 +480,11 @@ class Learner:
 
     @metrics.setter
     def metrics(self, given: Any) -> None:
-        self.recorder.measure([*as_metrics(given), *loss_metrics(self.loss_func)])
+        self.recorder.measure(self._measured(given))
+
+    def _measured(self, given: Any) -> list[Metric | GatheredMetric]:
+        """Returns all that validation computes beside the loss: what was given, and the parts of the loss."""
+        return [*as_metrics(given), *loss_metrics(self.loss_func)]
 
     @contextlib.contextmanager
     def added_cbs(self, cbs: Cbs) -> Iterator[Learner]:

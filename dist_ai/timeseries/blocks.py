@@ -6,7 +6,7 @@ from typing import Any
 
 from dist_ai.core.transform import Transform
 from dist_ai.data import TransformBlock
-from dist_ai.timeseries.items import CutEnd, FillGaps, PadTo, ToSeries
+from dist_ai.timeseries.items import CutEnd, FillGaps, PadTo, ToSeries, padding
 from dist_ai.timeseries.transforms import SeriesToFloat
 from dist_ai.timeseries.windows import FutureOf, LastSteps, PastOf, TargetOf
 
@@ -18,8 +18,7 @@ def TSBlock(
     *,
     missing: str = "raise",
     scale: Transform | None = None,
-    pad: bool = False,
-    length: int | None = None,
+    pad: bool | int | PadTo = False,
 ) -> TransformBlock:
     """Returns the block of a series: an array (channels, length), nested lists, or the path of a CSV file of one.
 
@@ -27,12 +26,15 @@ def TSBlock(
         channels: how many there are; by default as many as the first training item has.
         missing: what to do where values are missing; see `FillGaps`.
         scale: a transform that learns from all training series, such as `Standardize()`; it sees them as float64.
-        pad: fill up shorter series to one length, and take steps at the end without any value (NaN) for none; else all series
-            must have one length.
-        length: that length; by default that of the longest training series.
+        pad: fill up shorter series to one length, and take steps at the end without any value (NaN) for none; that of the
+            longest training series (True), or one that is given (80, or `PadTo(80)`). False: all series must have one length.
+
+    Raises:
+        ConfigError: no such way to fill, or to pad.
     """
-    tfms: list[Any] = [ToSeries(channels), *([CutEnd()] if pad else []), FillGaps(missing), *_scaled(scale)]
-    return TransformBlock(type_tfms=[*tfms, PadTo(length)] if pad else tfms)
+    padded = padding(pad)
+    tfms: list[Any] = [ToSeries(channels), *([CutEnd()] if padded else []), FillGaps(missing), *_scaled(scale)]
+    return TransformBlock(type_tfms=[*tfms, padded] if padded else tfms)
 
 
 def TSPastBlock(context: int, *, missing: str = "raise", scale: Transform | None = None) -> TransformBlock:

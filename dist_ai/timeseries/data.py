@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from dist_ai.data import (
     ColReader,
     ColSplitter,
     DataBlock,
+    DataLoader,
     DataLoaders,
     LoaderOptions,
     RandomSplitter,
@@ -28,11 +30,11 @@ from dist_ai.data.targets import block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSBlock
 from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
-from dist_ai.timeseries.frames import frame_of, labelled_series, read_frame, require_columns, series_by_id
-from dist_ai.timeseries.items import LabelOf, SeriesOf
+from dist_ai.timeseries.frames import frame_of, is_frame, labelled_series, read_frame, require_columns, series_by_id
+from dist_ai.timeseries.items import LabelOf, PadTo, SeriesOf, check_fill, missing_values, padding
 from dist_ai.timeseries.transforms import ScaleRange, Standardize
 
-__all__ = ["SeriesOptions", "TSDataLoaders", "Tfms", "listed"]
+__all__ = ["LongColumns", "SeriesOptions", "TSDataLoaders", "Tfms", "listed"]
 
 Tfms: TypeAlias = Iterable[Transform | type[Transform] | Callable[[Any], Any]] | Transform | None
 
@@ -42,11 +44,12 @@ class SeriesOptions(LoaderOptions, total=False):
 
     Attributes:
         y_block: what the labels are; by default numbers where they are floats, several numbers where they are lists or rows
-            of floats, several classes where they are lists of words, else classes.
+            of floats, several classes where they are lists of words, else classes: whole numbers are classes too.
         missing: what to do about missing values: ``"raise"`` (the default), ``"previous"``, ``"linear"``, ``"mean"``, ``"zero"``.
-        scale: a transform that learns from all training series: `Standardize()`, `ScaleRange()`.
-        pad: fill up shorter series to the longest, and take steps at the end without any value (NaN) for none; otherwise series
-            of different lengths are an error.
+        scale: a transform that learns from all training series: `Standardize()`, which ``"standard"`` is too, or `ScaleRange()`.
+        pad: True fills up shorter series to the longest, and takes steps at the end without any value (NaN) for none; a number
+            of steps, 80 or `PadTo(80)`, to that length, so that new series may be as long. Otherwise series of different lengths
+            are an error.
         valid_pct: share of the series drawn at random for validation, where nothing else says which.
         seed: of that draw, of the order and of the augmentations; None is 0.
         item_tfms: transforms of one series.
@@ -57,8 +60,8 @@ class SeriesOptions(LoaderOptions, total=False):
 
     y_block: TransformBlock | Callable[[], TransformBlock] | None
     missing: str
-    scale: Transform | None
-    pad: bool
+    scale: Transform | Literal["standard"] | None
+    pad: bool | int | PadTo
     valid_pct: float
     seed: int | None
     item_tfms: Tfms
@@ -71,11 +74,34 @@ class _Made(TypedDict):
     y_block: Any
     missing: str
     scale: Transform | None
-    pad: bool
+    pad: PadTo | None
     valid_pct: float
     seed: int | None
     item_tfms: Tfms
     batch_tfms: Tfms
+
+
+@dataclass(frozen=True)
+class LongColumns:
+    """What the columns of a long frame are.
+
+    Attributes:
+        id, time: that say which series a row is of, and when; no time takes rows as they stand.
+        values: of the channels.
+        label: of the label, or of several.
+    """
+
+    id: str
+    time: str | None
+    values: list[str]
+    label: str | list[str]
+
+    def series_of(self, frame: Any, *, with_labels: bool) -> list[LabelledSeries]:
+        """Returns the series of a frame, in the order in which they first come; without the column `id` it is of one."""
+        frame = frame_of(frame)
+        frame = frame if self.id in frame.columns else frame.assign(**{self.id: 0})
+        label = self.label if with_labels else None
+        return labelled_series(frame, id=self.id, time=self.time, values=self.values, label=label)
 
 
 class TSDataLoaders(DataLoaders):
@@ -91,8 +117,37 @@ class TSDataLoaders(DataLoaders):
     Series of different lengths need ``pad=True``: all are filled up to the longest with NaN, which our models leave out, so that
     no number depends on which series share a batch.
 
-    New series are arrays, `dls.test_dl(X)`; with labels, ``dls.test_dl([LabelledSeries(x, y), ...], with_labels=True)``.
+    New series are arrays, `dls.test_dl(X)`; with labels, ``dls.test_dl([LabelledSeries(x, y), ...], with_labels=True)``. Of
+    loaders of a long frame they may be such a frame too, of which `learn.predict` takes one series.
+
+    Attributes:
+        columns: of the long frame that the series are from; None if they are from something else.
     """
+
+    columns: LongColumns | None = None
+
+    def test_dl(self, items: Any, **options: Any) -> DataLoader:
+        """Returns a loader of new series; see `DataLoaders.test_dl`.
+
+        Args:
+            items: arrays; of loaders of a long frame also such a frame, without labels unless `with_labels`.
+            options: see `DataLoaders.test_dl`.
+
+        Raises:
+            DataError: a frame without the columns, or one of several series where one is asked for.
+        """
+        if self.columns is not None:
+            several = [items] if is_frame(items) else items
+            if isinstance(several, list | tuple) and len(several) and all(map(is_frame, several)):
+                labelled = bool(options.get("with_labels"))
+                found = [self.columns.series_of(each, with_labels=labelled) for each in several]
+                if several is items and (many := next((each for each in found if len(each) != 1), None)):
+                    raise DataError(
+                        f"a frame of {len(many)} series in {self.columns.id!r} where one is asked for; give the rows of one, or "
+                        "the frame to learn.get_preds(learn.dls.test_dl(frame))"
+                    )
+                items = [each for series in found for each in series]
+        return super().test_dl(items, **options)
 
     @classmethod
     def from_arrays(
@@ -163,6 +218,7 @@ class TSDataLoaders(DataLoaders):
             DataError: no such column; times doubled or unsorted; a series with several labels, or none, or in both parts.
         """
         channels = [values] if isinstance(values, str) else list(values)
+        columns = LongColumns(id, time, channels, label if isinstance(label, str) else list(label))
         df = frame_of(df)
         items = labelled_series(df, id=id, time=time, values=channels, label=label)
         splits = None
@@ -170,7 +226,9 @@ class TSDataLoaders(DataLoaders):
             require_columns(df, [valid_col])
             marks = [_mark_of(rows[valid_col], name) for name, rows in series_by_id(df, id)]
             splits = ColSplitter(valid_col)([{valid_col: mark} for mark in marks])
-        return cls._from_series(items, splits, options)
+        dls = cls._from_series(items, splits, options)
+        dls.columns = columns
+        return dls
 
     @classmethod
     def from_wide_df(
@@ -205,14 +263,14 @@ class TSDataLoaders(DataLoaders):
                 f"column {wrong[0]!r} holds text ({rows[0][wrong[0]]!r:.40}) and no step of a series; name the columns of the "
                 "steps: values=[...]"
             )
-        get_y = ColReader(label if isinstance(label, str) else labels)
+        get_x, get_y = ColReader(steps), ColReader(label if isinstance(label, str) else labels)
         made, rest = _parted(options)
         return cls._from_block(
             rows,
             [get_y(rows[i]) for i in range(len(rows))],
-            (ColReader(steps), get_y),
+            [get_x(rows[i]) for i in range(len(rows))],
+            (get_x, get_y),
             RandomSplitter(made["valid_pct"], made["seed"]) if valid_col is None else ColSplitter(valid_col),
-            len(steps),
             made,
             rest,
         )
@@ -260,29 +318,31 @@ class TSDataLoaders(DataLoaders):
     @classmethod
     def _from_series(cls, items: list[LabelledSeries], splits: Any, options: SeriesOptions) -> Self:
         made, rest = _parted(options)
-        _require_one_length(items, pad=made["pad"])
+        _require_labels(items)
         splitter = RandomSplitter(made["valid_pct"], made["seed"]) if splits is None else _Given(splits)
-        labels, length = [each.label for each in items], max(np.shape(each.series)[-1] for each in items)
-        return cls._from_block(items, labels, (SeriesOf(), LabelOf()), splitter, length, made, rest)
+        labels, values = [each.label for each in items], [each.series for each in items]
+        return cls._from_block(items, labels, values, (SeriesOf(), LabelOf()), splitter, made, rest)
 
     @classmethod
     def _from_block(
         cls,
         items: Any,
         labels: list[Any],
+        values: Sequence[Any],
         getters: Sequence[Any],
         splitter: Any,
-        length: int,
         made: _Made,
         rest: Any,
     ) -> Self:
+        longest = _require_values(values, made["pad"], made["missing"])
+        pad = made["pad"] and PadTo(made["pad"].length or longest)
         block = DataBlock(
             (
-                TSBlock(missing=made["missing"], scale=made["scale"], pad=made["pad"], length=length),
+                TSBlock(missing=made["missing"], scale=made["scale"], pad=pad or False),
                 made["y_block"] if made["y_block"] is not None else _block_of(labels),
             ),
             getters=getters,
-            splitter=splitter,
+            splitter=splitter if made["y_block"] is not None else _KnownClasses(splitter, labels),
             item_tfms=listed(made["item_tfms"]),
             batch_tfms=listed(made["batch_tfms"]),
         )
@@ -299,14 +359,47 @@ class _Given:
         return self.parts
 
 
+@dataclass(frozen=True)
+class _KnownClasses:
+    """A splitter that looks whether whole numbers, which are taken for classes, can be such: validation has none but training's.
+
+    Args:
+        splitter: of the series.
+        labels: of each series.
+    """
+
+    splitter: Any
+    labels: Sequence[Any]
+
+    def __call__(self, items: Any) -> Any:
+        parts = self.splitter(items)
+        counted = all(isinstance(each, Integral) and not isinstance(each, bool) for each in self.labels)
+        if counted and isinstance(parts, tuple | list) and len(parts) == 2:  # else the block says what is wrong
+            labels = dict(enumerate(self.labels))
+            train, valid = ([labels[i] for i in np.ravel(part).tolist() if i in labels] for part in parts)
+            if new := sorted({*valid} - {*train}):
+                raise DataError(
+                    f"of the series that validate one has the label {new[0]!r}, which is not one of the {len({*train})} of those "
+                    "that train: whole numbers are taken for classes; if they are numbers to predict, give floats, such as "
+                    "y.astype(float), or y_block=RegressionBlock(1); if they are classes, each has to be in training"
+                )
+        return parts
+
+
 def _parted(options: SeriesOptions) -> tuple[_Made, Any]:
     """Returns the options of the series, with defaults, and those of the loaders."""
     check_options(options, SeriesOptions)
     made = _Made(
-        y_block=None, missing="raise", scale=None, pad=False, valid_pct=0.2, seed=0, item_tfms=None, batch_tfms=None
+        y_block=None, missing="raise", scale=None, pad=None, valid_pct=0.2, seed=0, item_tfms=None, batch_tfms=None
     )
     rest = {name: value for name, value in options.items() if name not in made}
     made.update({name: value for name, value in options.items() if name in made})  # type: ignore[typeddict-item]
+    made["pad"] = padding(made["pad"] if "pad" in options else False)
+    check_fill(made["missing"])
+    if isinstance(scale := options.get("scale"), str):
+        if scale != "standard":
+            raise ConfigError(f"scale={scale!r}: expected 'standard', Standardize(), ScaleRange() or None")
+        made["scale"] = Standardize()
     tfms = [tfm() if isinstance(tfm, type) else tfm for tfm in listed(made["batch_tfms"])]
     scales = [tfm for tfm in tfms if isinstance(tfm, Standardize | ScaleRange)]
     learning = [tfm for tfm in scales if not tfm.zero]
@@ -350,18 +443,41 @@ def _zipped(X: Any, y: Any) -> list[LabelledSeries]:
     return [LabelledSeries(series, label) for series, label in zip(X, labels, strict=True)]
 
 
-def _require_one_length(items: Sequence[LabelledSeries], *, pad: bool) -> None:
-    """Raises `DataError` for what would fail batch by batch later: labels that are missing, lengths that differ."""
-    lengths = [np.shape(each.series)[-1] if np.ndim(each.series) else 0 for each in items]
-    if not pad and len(set(lengths)) > 1:
-        raise DataError(
-            f"series of {min(lengths)} to {max(lengths)} steps do not stack into a batch; give pad=True, which fills the shorter "
-            "ones up and has the models leave that out, or cut them"
-        )
+def _require_labels(items: Sequence[LabelledSeries]) -> None:
+    """Raises `DataError` for a label that is missing."""
     for number, each in enumerate(items):
         several = each.label if isinstance(each.label, list | tuple) else [each.label]
         if any(map(is_missing, several)):
             raise DataError(f"series {number} has no label ({each.label!r}); give it one, or leave the series out")
+
+
+def _require_values(series: Sequence[Any], pad: PadTo | None, missing: str) -> int:
+    """Returns the longest length; raises `DataError` for what would fail batch by batch later: lengths, and what is missing."""
+    lengths = [np.shape(each)[-1] if np.ndim(each) else 0 for each in series]
+    if pad is None and len(set(lengths)) > 1:
+        raise DataError(
+            f"series of {min(lengths)} to {max(lengths)} steps do not stack into a batch; give pad=True, which fills the shorter "
+            "ones up and has the models leave that out, or cut them"
+        )
+    for number, each in enumerate(series):
+        if pad is None and missing != "raise":
+            break
+        try:
+            values = np.atleast_2d(np.asarray(each))
+            holes = np.isnan(values.astype(np.float64) if values.dtype.kind == "O" else values)
+        except (TypeError, ValueError):
+            continue  # no numbers, such as a file's name, which is read later
+        if pad is not None and (there := np.flatnonzero(~holes.all(0))).size:
+            holes = holes[:, : there[-1] + 1]
+            lengths[number] = holes.shape[1]
+        if missing == "raise" and holes.any():
+            raise DataError(f"series {number}: {missing_values(holes)}")
+    longest = max(lengths)
+    if pad is not None and pad.length is not None and longest > pad.length:
+        raise DataError(
+            f"pad={pad.length}, and series {lengths.index(longest)} has {longest} steps; give at least pad={longest}, or cut it"
+        )
+    return longest
 
 
 def _block_of(labels: Sequence[Any]) -> TransformBlock:

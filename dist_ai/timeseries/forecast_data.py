@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from dist_ai.core.types import TensorSeries
-from dist_ai.data import DataBlock, DataLoaders, LoaderOptions
+from dist_ai.data import DataBlock, DataLoader, DataLoaders, LoaderOptions
 from dist_ai.data.loaders import check_options
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
-from dist_ai.timeseries.frames import frame_of, long_series, read_frame
+from dist_ai.timeseries.frames import frame_of, is_frame, long_series, read_frame
 from dist_ai.timeseries.items import check_fill
 from dist_ai.timeseries.transforms import LinearScale, ScaleRange, Standardize
 from dist_ai.timeseries.windows import (
@@ -44,8 +44,8 @@ class ForecastOptions(LoaderOptions, total=False):
             What comes later is never used: before its first value a channel has its mean over what lies before the validation.
             A target that is missing stays so (NaN): it is neither learned nor judged, and a window without any other is left
             out. Where missing means 0, fill it yourself.
-        scale: ``"standard"`` (the default): each channel to mean 0 and deviation 1 over what lies before the validation and is
-            there; None leaves values as they are.
+        scale: ``"standard"`` (the default), or ``Standardize()``: each channel to mean 0 and deviation 1 over what lies before
+            the validation and is there; ``ScaleRange()``: to the range 0 to 1 over the same; None leaves values as they are.
         seed, item_tfms, batch_tfms: as of `TSDataLoaders`.
     """
 
@@ -53,7 +53,7 @@ class ForecastOptions(LoaderOptions, total=False):
     horizon: int
     splitter: WalkForwardSplitter
     missing: str
-    scale: Literal["standard"] | None
+    scale: Standardize | ScaleRange | Literal["standard"] | None
     seed: int | None
     item_tfms: Tfms
     batch_tfms: Tfms
@@ -98,6 +98,16 @@ class TSForecastDataLoaders(DataLoaders):
 
     windows: Windows
     columns: Columns | None
+
+    def test_dl(self, items: Any, **options: Any) -> DataLoader:
+        """Returns a loader of new histories, arrays or `Window`s; see `DataLoaders.test_dl`.
+
+        Raises:
+            DataError: a frame, from which `ForecastLearner.forecast` forecasts.
+        """
+        if any(map(is_frame, [items, *(items[:1] if isinstance(items, list | tuple) else [])])):
+            raise DataError("a frame is no window: learn.forecast(frame) tells what follows it, for each of its series")
+        return super().test_dl(items, **options)
 
     @classmethod
     def from_arrays(
@@ -189,7 +199,11 @@ class TSForecastDataLoaders(DataLoaders):
     def from_wide_df(
         cls, df: Any, *, time: str | None = None, known: str | Sequence[str] = (), **options: Unpack[ForecastOptions]
     ) -> Self:
-        """Returns loaders of a frame with a column for each channel, all of which are forecast but those that are `known`."""
+        """Returns loaders of a frame with a column for each channel, all of which are forecast but those that are `known`.
+
+        The channels are one series. Series by themselves, which may begin and end apart, are a long frame:
+        ``from_long_df(df.melt("time", var_name="series").dropna(), time="time", id="series", targets="value", ...)``.
+        """
         df, known = frame_of(df), _names(known)
         targets = [name for name in df.columns if name != time and name not in known]
         return cls.from_long_df(df, time=time, targets=targets, known=known, **options)
@@ -217,8 +231,10 @@ class TSForecastDataLoaders(DataLoaders):
         _check(options)
         splitter = _in_time(options.get("splitter"))
         cut: Any = {"context": options["context"], "horizon": options["horizon"], "targets": targets, "known": known}
-        seen = _seen(Windows(series, **cut), splitter)
-        scale = seen if options.get("scale", "standard") else None
+        bare = Windows(series, **cut)
+        seen = _seen(bare, splitter, Standardize())
+        given = options.get("scale", "standard")
+        scale = given if given is None else seen if isinstance(given, str) else _seen(bare, splitter, given)
         whole = [each.filled(options.get("missing", "raise"), seen.zero) for each in series]
         windows = Windows(whole, scale=scale, **cut)
         past = TSPastBlock(windows.context, scale=scale)
@@ -263,18 +279,22 @@ def _in_time(splitter: Any) -> WalkForwardSplitter:
     return splitter
 
 
-def _seen(windows: Windows, splitter: WalkForwardSplitter) -> Standardize:
-    """Returns the standardisation by what lies before the validation and is there."""
+def _seen(windows: Windows, splitter: WalkForwardSplitter, scale: Any) -> Any:
+    """Returns a scale that learned, unless it has numbers, from what lies before the validation and is there."""
     begin, _ = splitter.borders(windows)
     before = np.concatenate([each.values[:, each.times < begin] for each in windows.series], axis=1)
     if not before.shape[1]:
         raise DataError("no step lies before the validation; make valid_pct smaller")
-    learned = Standardize(targets=windows.targets, known=windows.known)
+    learned = replace(scale, targets=windows.targets, known=windows.known)
     learned.setup([TensorSeries(torch.from_numpy(before))])
     return learned
 
 
 def _checked_fill(missing: str) -> str:
+    if missing in ("linear", "mean"):
+        raise ConfigError(
+            f"missing={missing!r} fills by what comes later, which no forecast knows; expected 'raise', 'previous' or 'zero'"
+        )
     check_fill(missing, CAUSAL_FILLS)
     return missing
 
@@ -287,9 +307,11 @@ def _check(options: Any) -> None:
         raise ConfigError(
             "windows are split in time; give splitter=WalkForwardSplitter(valid_pct) instead of valid_pct="
         )
-    if (scale := options.get("scale", "standard")) not in ("standard", None):
+    scale = options.get("scale", "standard")
+    if scale not in ("standard", None) and not isinstance(scale, Standardize | ScaleRange):
         raise ConfigError(
-            f"scale={scale!r}: expected 'standard' or None; forecasts must be brought back into their units"
+            f"scale={scale!r}: expected 'standard', Standardize(), ScaleRange() or None; forecasts must be brought back into "
+            "their units"
         )
     check_options(options, ForecastOptions)
     for tfm in listed(options.get("batch_tfms")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dist_ai.timeseries.windows import LongSeries
 __all__ = [
     "clock",
     "frame_of",
+    "is_frame",
     "labelled_series",
     "long_series",
     "numbers_of",
@@ -41,6 +43,11 @@ def read_frame(file: str | Path) -> Any:
         raise DataError(f"no file at {file}") from error
     except Exception as error:
         raise DataError(f"{file} cannot be read as a table: {error}") from error
+
+
+def is_frame(source: Any) -> bool:
+    """Returns whether something is a data frame or a table, of pandas, polars or Arrow; dicts and lists are none."""
+    return hasattr(source, "columns") and (hasattr(source, "to_numpy") or hasattr(source, "to_pandas"))
 
 
 def frame_of(source: Any) -> Any:
@@ -84,7 +91,7 @@ def labelled_series(
         if time is not None:
             times_of(rows[time], f" of series {name!r}", regular=False)
         told = rows[labels].drop_duplicates()
-        if len(told) > 1:
+        if labels and len(told) > 1:
             raise DataError(
                 f"series {name!r} has several labels in {', '.join(labels)}: {told.head(2).values.tolist()}; one is needed"
             )
@@ -119,12 +126,29 @@ def long_series(
             raise DataError(f"column {channels[channel]!r}{where} has an infinite value in row {step}; make it missing")
         if missing == "raise" and np.isnan(values).any():
             channel, step = np.argwhere(np.isnan(values))[0]
+            hint = _of_ends(values, time) if time is not None and id is None else ""
             raise DataError(
-                f"column {channels[channel]!r}{where} has no value in row {step}; say how to fill it: missing='previous' or "
-                "'zero'"
+                f"column {channels[channel]!r}{where} has no value in row {step}; {hint}say how to fill it: "
+                "missing='previous' or 'zero'"
             )
         found.append(LongSeries(values, times, name))
     return found
+
+
+def _of_ends(values: np.ndarray, time: str) -> str:
+    """Returns a hint where values (channels, length) are missing at an end alone, so that nothing has to be made up; else ""."""
+    there = ~np.isnan(values)
+    within = [np.flatnonzero(row) for row in there]
+    if any(not len(at) or len(at) <= at[-1] - at[0] for at in within):
+        return ""
+    begin, end = max(at[0] for at in within), min(at[-1] for at in within) + 1
+    if len({(at[0], at[-1]) for at in within}) == 1:
+        return f"nothing is missing but at an end: leave such rows out, df.iloc[{begin}:{end}]; or "
+    return (
+        "the columns begin or end at different rows, and nothing is missing within: if they are series by themselves, give them "
+        f"as such, df.melt({time!r}, var_name='series').dropna() to from_long_df(id='series', targets='value'); or "
+        + (f"leave the ends out, df.iloc[{begin}:{end}]; or " if begin < end else "")
+    )
 
 
 def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
@@ -147,7 +171,8 @@ def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
     if (steps == 0).any() or len(np.unique(times)) < len(times):
         twice = column.iloc[int(np.flatnonzero(pd.Series(times).duplicated())[0])]
         raise DataError(
-            f"time {twice}{where} comes more than once; leave one row, or give id= if these are several series"
+            f"time {twice}{where} comes more than once; {_of_clocks(twice, column.name)}leave one row, or give id= if these are "
+            "several series"
         )
     if (steps < 0).any():
         row = int(np.flatnonzero(steps < 0)[0]) + 1
@@ -157,12 +182,32 @@ def times_of(column: Any, where: str, *, regular: bool) -> np.ndarray:
         )
     if regular and len(steps) and steps.max() > 1.5 * np.median(steps):
         row = int(steps.argmax())
+        hour = steps[row] - np.median(steps) == _HOUR
         raise DataError(
-            f"no step{where} between {column.iloc[row]} and {column.iloc[row + 1]}, and most are closer; put in the missing "
-            "rows, such as df.set_index(time).asfreq('h'), and say how to fill them; where there is none, as of working days, "
+            f"no step{where} between {column.iloc[row]} and {column.iloc[row + 1]}, and most are closer; "
+            f"{_of_clocks(column.iloc[row + 1], column.name) if hour else ''}put in the missing rows, "
+            " such as df.set_index(time).asfreq('h'), and say how to fill them; where there is none, as of working days, "
             "leave time= out, which counts the rows"
         )
     return times
+
+
+_HOUR = 3_600 * 10**9  # nanoseconds
+
+
+def _of_clocks(time: Any, name: Any) -> str:
+    """Returns a hint where a time may be doubled, or left out, because clocks were changed: local, and at night; else ""."""
+    import pandas as pd
+
+    if isinstance(time, Real | pd.Period | pd.Timedelta):
+        return ""
+    when = pd.Timestamp(time)
+    if when.tz is not None or when.month not in (3, 4, 9, 10, 11) or when.hour not in (1, 2, 3):
+        return ""
+    return (
+        "if clocks were changed then, no row is wrong: say of which zone the times are, "
+        f"df[{name!r}] = pd.to_datetime(df[{name!r}]).dt.tz_localize('Europe/Berlin', ambiguous='infer'); else "
+    )
 
 
 def clock(column: Any, where: str, *, whole: bool) -> Any:

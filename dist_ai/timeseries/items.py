@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,18 @@ from dist_ai.core.types import TensorSeries, plain
 from dist_ai.errors import BadSampleError, ConfigError, DataError, did_you_mean
 from dist_ai.timeseries.files import LabelledSeries, read_series
 
-__all__ = ["CutEnd", "FillGaps", "LabelOf", "PadTo", "SeriesOf", "ToSeries", "check_fill", "filled"]
+__all__ = [
+    "CutEnd",
+    "FillGaps",
+    "LabelOf",
+    "PadTo",
+    "SeriesOf",
+    "ToSeries",
+    "check_fill",
+    "filled",
+    "missing_values",
+    "padding",
+]
 
 FILLS = ("raise", "previous", "linear", "mean", "zero")
 
@@ -78,6 +90,11 @@ class ToSeries(ItemTransform):
 
     def _checked(self, x: Any) -> torch.Tensor:
         expected = f"expected ({self.channels or 'channels'}, length), or (length,) of one channel"
+        if hasattr(x, "columns") or isinstance(x, Mapping):
+            raise DataError(
+                f"a {type(x).__name__} is no series, as far as the model knows; {expected}: of a frame of one series that is "
+                "frame[columns].to_numpy().T"
+            )
         try:
             values = plain(x if isinstance(x, torch.Tensor) else torch.as_tensor(_numbers(x)))
             if values.is_complex():
@@ -151,12 +168,17 @@ class FillGaps(ItemTransform):
         if not holes.any():
             return x
         if self.how == "raise":
-            channel, step = plain(holes).nonzero()[0].tolist()
-            raise DataError(
-                f"{int(holes.sum())} of {x.numel()} values are missing (NaN), the first at step {step} of channel {channel}; say "
-                "how to fill them: missing='previous', 'linear', 'mean' or 'zero'"
-            )
+            raise DataError(missing_values(plain(holes).numpy()))
         return x.give_type_to(torch.from_numpy(filled(plain(x).numpy(), self.how)))
+
+
+def missing_values(holes: np.ndarray) -> str:
+    """Returns the message for a series with holes, (channels, length) of bool."""
+    channel, step = np.argwhere(holes)[0]
+    return (
+        f"{holes.sum()} of {holes.size} values are missing (NaN), the first at step {step} of channel {channel}; say how to fill "
+        "them: missing='previous', 'linear', 'mean' or 'zero'"
+    )
 
 
 def check_fill(how: str, fills: Sequence[str] = FILLS) -> None:
@@ -215,6 +237,26 @@ class PadTo(ItemTransform):
         if x.shape[-1] > length:
             raise DataError(
                 f"a series of {x.shape[-1]} steps, and {length} is the longest that was said or seen in training; cut it, or "
-                f"train with PadTo({x.shape[-1]})"
+                f"train with pad={x.shape[-1]}"
             )
         return torch.nn.functional.pad(x, (0, length - x.shape[-1]), value=float("nan"))
+
+
+def padding(pad: Any) -> PadTo | None:
+    """Returns what `pad=` says: True, a length, or a `PadTo`; None for False.
+
+    >>> padding(True), padding(80), padding(False)
+    (PadTo(length=None), PadTo(length=80), None)
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(pad, bool):
+        return PadTo() if pad else None
+    if isinstance(pad, Integral):
+        return PadTo(int(pad))
+    if isinstance(pad, PadTo) or pad is PadTo:
+        return PadTo(getattr(pad, "length", None))
+    raise ConfigError(
+        f"pad={pad!r:.100}: expected True, a number of steps such as 80, or PadTo(80); False leaves series as they are"
+    )

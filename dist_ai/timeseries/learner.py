@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
@@ -20,13 +21,13 @@ from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner, with_defaults
 from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.groups import one_group
-from dist_ai.losses import decodes
-from dist_ai.metrics import accuracy, mae
+from dist_ai.losses import decodes, loss_metrics
+from dist_ai.metrics import GatheredMetric, Metric, accuracy, as_metrics, mae, rmse
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
-from dist_ai.timeseries.metrics import errors_in_units, in_units
-from dist_ai.timeseries.models import MiniRocket, forecast_model, series_model, series_splitter
+from dist_ai.timeseries.metrics import in_units, to_units
+from dist_ai.timeseries.models import MiniRocket, forecast_model, forecasters, series_model, series_splitter
 from dist_ai.timeseries.windows import Window, require_steps
 
 __all__ = ["ForecastLearner", "forecast_learner", "ts_learner"]
@@ -108,7 +109,10 @@ def forecast_learner(
             what is known of the future, to (batch, targets, horizon).
         config: options of the forecaster: ``{"hidden": 512}``, or ``{"normalize": None}``; see `forecast_model`.
         options: see `LearnerOptions`; the loss is by default `ForecastLoss("l1")`, and metrics are the mean absolute and the root
-            mean squared error in the units of the data.
+            mean squared error. All metrics, yours too, are in the units of the data; the loss is in the scale of the model.
+
+    NLinear, DLinear and PatchTST make use of what is known of the future, and of the past look at the targets alone: where the
+    loaders have further inputs they warn, and MLP, LSTM or GRU are to be taken.
 
     Raises:
         ConfigError: the loaders are of no windows, or there is no such architecture.
@@ -129,8 +133,7 @@ def forecast_learner(
     }
     with first_weights(dls):
         model = forecast_model(arch, **shape, **(config or {})) if isinstance(arch, str) else arch(*shape.values())
-    scale = _to_units(dls)
-    given = with_defaults(options, metrics=[in_units(scale, "mae"), in_units(scale, "rmse")])
+    given = with_defaults(options, metrics=[mae, rmse])
     loss = given.get("loss_func")
     if windows.has_gaps and loss is not None and not getattr(loss, "leaves_out_missing", False):
         raise ConfigError(
@@ -138,14 +141,54 @@ def forecast_learner(
             "leave such steps out, fill the data before, or say that yours does so: leaves_out_missing = True"
         )
     spec = ModelSpec("forecast_model", {"arch": arch, **shape, **(config or {})}) if isinstance(arch, str) else None
-    return ForecastLearner(dls, model, spec=spec, **given)
+    learn = ForecastLearner(dls, model, spec=spec, **given)
+    if isinstance(arch, str) and learn.collectives.world.is_main:
+        _warn_of_unseen(arch, dls)
+    return learn
 
 
 @register_learner("forecast_model")
 class ForecastLearner(Learner):
-    """A Learner that also forecasts: its predictions are values in the units of the data."""
+    """A Learner that also forecasts: its predictions, and all metrics, are in the units of the data.
+
+    Only the loss, what `with_input=True` gives and what `act=` takes are in the scale in which the model works.
+    """
 
     dls: TSForecastDataLoaders
+
+    def _measured(self, given: Any) -> list[Metric | GatheredMetric]:
+        """Returns the metrics, in the units of the data; the parts of the loss stay as they are."""
+        scale = _scale_of(self.dls)
+        return [*(in_units(metric, scale) for metric in as_metrics(given)), *loss_metrics(self.loss_func)]
+
+    def get_preds(self, *args: Any, act: Any = None, **options: Any) -> tuple[Any, ...]:
+        """Returns (predictions, targets), (windows, targets, horizon) each, in the units of the data, float64.
+
+        Args:
+            args, options: see `Learner.get_preds`.
+            act: makes of the model's raw output, which is in its scale, what is returned.
+
+        Where a target is missing it is NaN.
+        """
+        found = [*super().get_preds(*args, act=act, **options)]
+        first = int(bool(options.get("with_input")))
+        chosen = range(first + (act is not None), first + 2 + bool(options.get("with_decoded")))
+        for i in chosen:
+            found[i] = self._in_units(found[i])
+        return tuple(found)
+
+    def tta(self, *args: Any, **options: Any) -> tuple[torch.Tensor, Any]:
+        """Returns `Learner.tta` in the units of the data."""
+        pred, target = super().tta(*args, **options)
+        return self._in_units(pred), self._in_units(target)
+
+    def predict(self, item: Any) -> tuple[Any, Any, Any]:
+        """Returns the forecast of one window three times, (targets, horizon), as `Learner.predict` has three: all in units."""
+        label, decoded, output = super().predict(item)
+        return label, self._in_units(decoded), self._in_units(output)
+
+    def _in_units(self, found: Any) -> Any:
+        return to_units(found, _scale_of(self.dls)) if isinstance(found, torch.Tensor) else found
 
     def forecast(self, history: Any, future: Any = None) -> Any:
         """Returns what follows a history, in the units of the data.
@@ -211,11 +254,7 @@ class ForecastLearner(Learner):
         import pandas as pd
 
         pred, target = self.get_preds()
-        scale = _to_units(self.dls)
-        errors = {
-            "mae": _by_step(errors_in_units(pred, target, scale).abs()),
-            "rmse": np.sqrt(_by_step(errors_in_units(pred, target, scale).square())),
-        }
+        errors = {"mae": _by_step((pred - target).abs()), "rmse": np.sqrt(_by_step((pred - target).square()))}
         if season is not None:
             errors["seasonal_mae"] = _by_step(self._seasonal_errors(season))
         steps = [*range(1, len(errors["mae"])), "all"]
@@ -298,9 +337,23 @@ def _check_model(arch: Any, config: Any) -> None:
         raise ConfigError(f"config={config!r:.100}: expected a dict of options of the model, such as {{'hidden': 64}}")
 
 
-def _to_units(dls: DataLoaders) -> list[Any]:
+def _warn_of_unseen(arch: str, dls: TSForecastDataLoaders) -> None:
+    """Warns of channels that are neither forecast nor known of the future, if a forecaster does not look at them."""
+    windows, columns = dls.windows, dls.columns
+    unseen = sorted({*range(windows.series[0].values.shape[0])} - {*windows.targets, *windows.known})
+    if unseen and getattr(forecasters.find(arch), "targets_only", False):
+        named = [repr(columns.channels[i]) if columns else f"channel {i}" for i in unseen]
+        several = [name for name in forecasters if not getattr(forecasters.find(name), "targets_only", False)]
+        warnings.warn(
+            f"{arch} looks at the past of its targets only, so {', '.join(named)} will change nothing; leave them out, or take a "
+            f"forecaster that looks at all: {', '.join(several)}",
+            stacklevel=4,
+        )
+
+
+def _scale_of(dls: DataLoaders) -> list[Any]:
     """Returns the transforms that, undone, bring a batch of forecasts back to the units of the data."""
-    return [*dls.recipe.targets[0].tfms, *dls.train.stage.pipeline.tfms]
+    return [*dls.recipe.targets[0].tfms, *dls.recipe.batch_tfms.tfms]
 
 
 def _times(rows: Any, end: int, time: str | None, horizon: int) -> list[Any]:

@@ -8,37 +8,77 @@ from typing import Any
 import torch
 
 from dist_ai.core.series_types import TensorForecast
-from dist_ai.metrics import MeanOf
+from dist_ai.distributed.collectives import Collectives
+from dist_ai.metrics import GatheredMetric, MeanOf, Metric
 
-__all__ = ["errors_in_units", "in_units"]
+__all__ = ["GatheredInUnits", "MetricInUnits", "in_units", "to_units"]
 
 
-def in_units(scale: Any, name: str = "mae") -> MeanOf:
-    """Returns the mean absolute (``"mae"``) or root mean squared error (``"rmse"``) of forecasts, in the units of the data.
+def in_units(metric: Metric | GatheredMetric, scale: Sequence[Any]) -> Metric | GatheredMetric:
+    """Returns a metric that is given forecasts and targets in the units of the data, float64.
 
     Args:
-        scale: the transforms of a batch of the loaders, whose decoding brings forecasts back to their units.
-        name: which of the two.
+        metric: any.
+        scale: transforms whose decoding brings forecasts back to their units.
 
-    Where the target is missing (NaN) nothing is counted.
+    A `MeanOf` with a value for each number, such as `mae` or `rmse`, leaves out those whose target is missing (NaN); other
+    metrics see NaN there.
     """
-
-    def error(pred: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        errors = errors_in_units(pred, target, scale)
-        there = ~errors.isnan() | pred.isnan()  # a forecast that is NaN itself is an error
-        errors = errors.where(there, 0.0)
-        return errors.abs() if name == "mae" else errors.square(), there.double()
-
-    return MeanOf(error, name, then=torch.sqrt if name == "rmse" else None)
+    if isinstance(metric, MeanOf):
+        return MeanOf(_of_those_there(metric.function, scale), metric.name, then=metric.then)
+    return GatheredInUnits(metric, scale) if isinstance(metric, GatheredMetric) else MetricInUnits(metric, scale)
 
 
-def errors_in_units(pred: torch.Tensor, target: torch.Tensor, scale: Sequence[Any]) -> torch.Tensor:
-    """Returns forecasts less what came, in the units of the data, float64; NaN where the target is missing."""
-    return _decoded(pred, scale) - _decoded(target, scale)
+class _InUnits:
+    def __init__(self, metric: Any, scale: Sequence[Any]) -> None:
+        self.metric, self.scale = metric, scale
+        self.name = metric.name
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.metric.reset()
+
+    def update(self, pred: Any, target: Any, num_local: int) -> None:
+        """Takes in a batch, in the scale of the model."""
+        self.metric.update(to_units(pred, self.scale), to_units(target, self.scale), num_local)
 
 
-def _decoded(x: torch.Tensor, tfms: Sequence[Any]) -> torch.Tensor:
+class MetricInUnits(_InUnits):
+    """A `Metric` of forecasts in units; see `in_units`."""
+
+    def statistics(self) -> torch.Tensor:
+        """Returns those of the metric."""
+        return self.metric.statistics()
+
+    def value(self, statistics: torch.Tensor) -> float:
+        """Returns what the metric makes of them."""
+        return self.metric.value(statistics)
+
+
+class GatheredInUnits(_InUnits):
+    """A `GatheredMetric` of forecasts in units; see `in_units`."""
+
+    def reduced(self, collectives: Collectives) -> float:
+        """Returns the metric over all ranks."""
+        return self.metric.reduced(collectives)
+
+
+def _of_those_there(function: Any, scale: Sequence[Any]) -> Any:
+    def values(pred: torch.Tensor, target: torch.Tensor) -> Any:
+        pred, target = to_units(pred, scale), to_units(target, scale)
+        found = function(pred, target)
+        values, weights = found if isinstance(found, tuple) else (found, torch.ones_like(found, dtype=torch.float64))
+        if values.numel() != target.numel():
+            return found
+        there = (~target.isnan() | pred.isnan()).reshape(values.shape)  # a forecast that is NaN itself is an error
+        return values.where(there, 0), weights.where(there, 0)
+
+    return values
+
+
+def to_units(x: torch.Tensor, scale: Sequence[Any]) -> torch.Tensor:
+    """Returns forecasts (windows, targets, horizon) in the units of the data, float64; NaN stays."""
     forecast: Any = TensorForecast(x.double())
-    for tfm in reversed(tfms):
+    for tfm in reversed(scale):
         forecast = tfm.decode(forecast)
     return forecast.as_subclass(torch.Tensor)

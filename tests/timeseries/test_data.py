@@ -14,7 +14,7 @@ from series import archive_set, labelled, uneven
 from dist_ai.core import TensorCategory, TensorRegression, TensorSeries
 from dist_ai.data import CategoryBlock, DataBlock
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.timeseries import Jitter, ScaleRange, Standardize, StandardizeEach, TSBlock, TSDataLoaders
+from dist_ai.timeseries import Jitter, PadTo, ScaleRange, Standardize, StandardizeEach, TSBlock, TSDataLoaders
 
 QUICK: Any = {"bs": 4, "num_workers": 0}
 
@@ -40,6 +40,47 @@ def test_arrays_become_series_of_float32_and_classes() -> None:
     series, classes = TSDataLoaders.from_numpy(X, y, **QUICK).one_batch()
     assert (type(series), series.dtype, series.shape) == (TensorSeries, torch.float32, (4, 2, 20))
     assert isinstance(classes, TensorCategory)
+
+
+@pytest.mark.parametrize("pad", [30, PadTo(30)])
+def test_the_length_to_pad_to_can_be_said(pad: Any) -> None:
+    X, y = uneven()
+    dls = TSDataLoaders.from_arrays(X, y, pad=pad, **QUICK)
+    assert dls.one_batch()[0].shape == (4, 2, 30)
+    assert dls.test_dl([np.zeros((2, 28))], num_workers=0).one_batch()[0].shape == (1, 2, 30)
+    with pytest.raises(
+        DataError, match=r"a series of 31 steps, and 30 is the longest .*; cut it, or train with pad=31"
+    ):
+        dls.test_dl([np.zeros((2, 31))], num_workers=0).one_batch()
+
+
+def test_what_pad_cannot_be_is_said() -> None:
+    with pytest.raises(DataError, match=r"pad=15, and series \d+ has 20 steps; give at least pad=20, or cut it"):
+        TSDataLoaders.from_arrays(*uneven(), pad=15, **QUICK)
+    with pytest.raises(
+        ConfigError, match=r"pad='longest': expected True, a number of steps such as 80, or PadTo\(80\)"
+    ):
+        TSDataLoaders.from_arrays(*uneven(), pad="longest", **QUICK)
+
+
+def test_whole_numbers_that_cannot_be_classes_name_the_way_to_numbers() -> None:
+    X = np.random.default_rng(0).normal(size=(100, 1, 20))
+    with pytest.raises(
+        DataError,
+        match=r"the label \d+, which is not one of the 80 .* are taken for classes; .* y.astype\(float\), or y_block=Reg",
+    ):
+        TSDataLoaders.from_arrays(X, np.arange(100), **QUICK)
+    assert TSDataLoaders.from_arrays(X, np.arange(100.0), **QUICK).c == 1
+
+
+def test_the_usual_scale_has_a_name() -> None:
+    X, y = labelled()
+    named, given = (TSDataLoaders.from_arrays(X, y, scale=scale, **QUICK) for scale in ("standard", Standardize()))
+    torch.testing.assert_close(named.one_batch()[0], given.one_batch()[0], rtol=0, atol=0)
+    with pytest.raises(
+        ConfigError, match=r"scale='minmax': expected 'standard', Standardize\(\), ScaleRange\(\) or None"
+    ):
+        TSDataLoaders.from_arrays(X, y, scale="minmax", **QUICK)
 
 
 def test_series_of_one_channel_may_come_without_that_dimension() -> None:
@@ -205,9 +246,11 @@ def test_missing_values_are_an_error_that_says_where_and_what_to_do() -> None:
     X, y = labelled()
     X[:, 1, 7] = np.nan
     with pytest.raises(
-        DataError, match=r"1 of 40 values are missing \(NaN\), the first at step 7 of channel 1; say how"
+        DataError, match=r"series 0: 1 of 40 values are missing \(NaN\), the first at step 7 of channel 1; say how"
     ):
-        TSDataLoaders.from_arrays(X, y, **QUICK).one_batch()
+        TSDataLoaders.from_arrays(X, y, **QUICK)
+    with pytest.raises(DataError, match=r"series 0: 1 of 20 values are missing \(NaN\), the first at step 7"):
+        TSDataLoaders.from_wide_df(pd.DataFrame(X[:, 1]).rename(columns=str).assign(label=y), label="label", **QUICK)
     with pytest.raises(ConfigError, match=r"missing='lineer': expected one of .*; did you mean 'linear'"):
         TSDataLoaders.from_arrays(X, y, missing="lineer", **QUICK)
 

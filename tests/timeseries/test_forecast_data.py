@@ -18,6 +18,7 @@ from dist_ai.timeseries import (
     LongSeries,
     ScaleRange,
     Standardize,
+    StandardizeEach,
     TensorForecast,
     TensorKnown,
     TensorSeries,
@@ -272,8 +273,11 @@ def test_a_frame_that_cannot_be_forecast_is_named(change: Any, said: str) -> Non
             r"splitter=RandomSplitter.*: windows are split in time, so that training sees",
         ),
         ({"splitter": WalkForwardSplitter}, r"give splitter=WalkForwardSplitter\(valid_pct\)"),
-        ({"scale": "range"}, "scale='range': expected 'standard' or None"),
-        ({"missing": "linear"}, "missing='linear': expected one of 'raise', 'previous', 'zero'"),
+        ({"scale": "range"}, "scale='range': expected 'standard', Standardize\\(\\), ScaleRange\\(\\) or None"),
+        (
+            {"missing": "linear"},
+            "missing='linear' fills by what comes later, which no forecast knows; expected 'raise'",
+        ),
         ({"targets": [3]}, "channel 3, and there are 1, 0 to 0"),
         ({"valid_pct": 0.2}, r"windows are split in time; give splitter=WalkForwardSplitter\(valid_pct\)"),
     ],
@@ -354,3 +358,69 @@ def test_arrays_of_what_is_no_number_are_named() -> None:
         TSForecastDataLoaders.from_arrays(np.where(np.arange(100) > 75, np.nan, 1.0), missing="zero", **QUICK)
     with pytest.raises(ConfigError, match="context='day': expected a number of steps, at least 1"):
         TSForecastDataLoaders.from_arrays(waves(), context="day", horizon=4)  # type: ignore[typeddict-item]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [
+        ("2024-10-26", "time 2024-10-27 02:00:00 comes more than once; if clocks were changed then, no row is wrong"),
+        (
+            "2024-03-30",
+            "no step between 2024-03-31 01:00:00 and 2024-03-31 03:00:00, and most are closer; if clocks were",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [None, str])
+def test_hours_of_changed_clocks_name_the_time_zone(day: str, said: str, kind: Any) -> None:
+    zoned = pd.DataFrame({"ts": pd.date_range(day, periods=100, freq="h", tz="Europe/Berlin"), "load": waves(100)})
+    local = zoned.assign(ts=zoned.ts.dt.tz_localize(None))
+    with pytest.raises(DataError, match=said + r".* df\['ts'\] = pd.to_datetime\(df\['ts'\]\).dt.tz_localize\("):
+        TSForecastDataLoaders.from_long_df(local if kind is None else local.astype({"ts": kind}), **LOAD)
+    mended = local.assign(ts=pd.to_datetime(local.ts).dt.tz_localize("Europe/Berlin", ambiguous="infer"))
+    assert len(TSForecastDataLoaders.from_long_df(mended, **LOAD).windows) == 85
+
+
+LOAD: Any = {"time": "ts", "targets": "load", **QUICK}
+
+
+def test_series_of_different_lengths_in_a_wide_frame_name_the_long_one() -> None:
+    wide = frame(100)[["ts", "load"]].assign(other=waves(100))
+    wide.loc[80:, "other"] = np.nan
+    with pytest.raises(
+        DataError, match="column 'other' has no value in row 80; the columns begin or end at different rows"
+    ) as told:
+        TSForecastDataLoaders.from_wide_df(wide, time="ts", **QUICK)
+    assert "df.melt('ts', var_name='series').dropna()" in str(told.value)
+    assert "leave the ends out, df.iloc[0:80]; or say how to fill it" in str(told.value)
+    long = wide.melt("ts", var_name="series").dropna()
+    dls = TSForecastDataLoaders.from_long_df(long, time="ts", id="series", targets="value", **QUICK)
+    assert [each.values.shape[1] for each in dls.windows.series] == [100, 80]
+    assert TSForecastDataLoaders.from_wide_df(wide.iloc[0:80], time="ts", **QUICK).windows.series[0].values.shape == (
+        2,
+        80,
+    )
+
+
+def test_rows_without_values_at_an_end_can_be_left_out() -> None:
+    late = frame(100)
+    late.loc[:9, "load"] = np.nan
+    with pytest.raises(
+        DataError, match=r"nothing is missing but at an end: leave such rows out, df.iloc\[10:100\]; or say how"
+    ):
+        TSForecastDataLoaders.from_long_df(late, **LOAD)
+
+
+@pytest.mark.parametrize("scale", [Standardize(), ScaleRange()])
+def test_a_scale_learns_from_what_lies_before_the_validation(scale: Any) -> None:
+    values = np.arange(100.0)
+    dls = TSForecastDataLoaders.from_arrays(values, scale=scale, **QUICK)
+    learned: Any = dls.windows.scale
+    before = values[:80]
+    zero, unit = (before.mean(), before.std()) if isinstance(scale, Standardize) else (0, 79)
+    assert (learned.zero, learned.unit) == ([pytest.approx(zero)], [pytest.approx(unit)])
+    assert not scale.zero  # what was given learns nothing, and can be given again
+    assert dls.decode_batch(dls.valid.one_batch())[0][1][0].tolist() == pytest.approx([80, 81, 82, 83], rel=1e-6)
+    with pytest.raises(
+        ConfigError, match=r"scale=StandardizeEach.*: expected 'standard', Standardize\(\), ScaleRange\(\) or None"
+    ):
+        TSForecastDataLoaders.from_arrays(values, scale=StandardizeEach(), **QUICK)

@@ -19,6 +19,7 @@ from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
 from dist_ai.losses import CrossEntropyLoss, MSELoss
+from dist_ai.metrics import AccumMetric, R2Score, mae, rmse
 from dist_ai.timeseries import (
     ForecastLearner,
     ForecastLoss,
@@ -226,10 +227,46 @@ def test_a_frame_is_forecast_with_its_times_and_names() -> None:
             learn.forecast(future.rename(columns={column: f"{column}s"}))  # type: ignore[attr-defined]
 
 
-def of_frame(df: pd.DataFrame, **options: Any) -> ForecastLearner:
+def test_a_model_of_a_long_frame_predicts_from_one(tmp_path: Path) -> None:
+    X, y = labelled(12, 2, 8)
+    frame = pd.concat(
+        pd.DataFrame({"name": f"s{i}", "t": range(8), "a": x[0], "b": x[1], "kind": kind})
+        for i, (x, kind) in enumerate(zip(X, y, strict=True))
+    )
+    dls = TSDataLoaders.from_long_df(frame, id="name", time="t", values=["a", "b"], label="kind", bs=4, num_workers=0)
+    learn = ts_learner(dls, "FCN", config={"filters": [4, 4, 4]}, run_dir=None, progress=False)
+    expected, none = learn.get_preds(dls.test_dl(X))
+    found, _ = learn.get_preds(dls.test_dl(frame.drop(columns="kind")))
+    torch.testing.assert_close(found, expected)
+    assert none is None
+    one = frame[frame.name == "s3"]
+    for rows in (one, one.drop(columns=["name", "kind"])):
+        torch.testing.assert_close(learn.predict(rows)[2], expected[3])
+    assert learn.validate(dls.test_dl(frame, with_labels=True))[0] > 0
+    with pytest.raises(DataError, match=r"a frame of 12 series in 'name' where one is asked for; .*test_dl\(frame\)"):
+        learn.predict(frame)
+    with pytest.raises(DataError, match="there is no column 'b'"):
+        learn.predict(one.drop(columns="b"))
+    learn.export(tmp_path / "model")
+    of_arrays = quick_learner(X, y)
+    for model in (load_learner(tmp_path / "model"), of_arrays):
+        with pytest.raises(
+            DataError, match=r"a DataFrame is no series.*; expected \(2, length\).*frame\[columns\].to_numpy\(\).T"
+        ):
+            model.predict(one)
+
+
+def test_a_frame_given_to_predict_of_a_forecaster_names_forecast() -> None:
+    learn = of_frame(hourly())
+    for ask in (learn.predict, learn.dls.test_dl):
+        with pytest.raises(DataError, match=r"a frame is no window: learn.forecast\(frame\) tells what follows it"):
+            ask(hourly())
+
+
+def of_frame(df: pd.DataFrame, arch: str = "NLinear", **options: Any) -> ForecastLearner:
     """A Learner of a frame with the columns ts and load, not trained."""
     given = {"time": "ts", "targets": "load", "context": 24, "horizon": 6, "bs": 32, "num_workers": 0, **options}
-    return forecast_learner(TSForecastDataLoaders.from_long_df(df, **given), run_dir=None, progress=False)
+    return forecast_learner(TSForecastDataLoaders.from_long_df(df, **given), arch, run_dir=None, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -350,10 +387,10 @@ def test_the_times_of_a_forecast_follow_those_of_the_history(times: Any) -> None
 def test_a_forecast_of_a_history_with_gaps_is_filled_as_training_was() -> None:
     frame = hourly()
     frame.loc[[*range(30), 60], "phase"] = np.nan
-    learn = of_frame(frame, inputs="phase", missing="previous")
+    learn = of_frame(frame, "MLP", inputs="phase", missing="previous")
     there = frame.phase[:160].mean()  # what lies before the validation
     filled = frame.assign(phase=frame.phase.ffill().fillna(there))
-    again = of_frame(filled, inputs="phase")
+    again = of_frame(filled, "MLP", inputs="phase")
     for rows in (40, 60, 61):
         expected = learn.forecast(np.stack([filled.load, filled.phase])[:, :rows])
         np.testing.assert_allclose(learn.forecast(frame.head(rows)).load, expected[0], rtol=1e-6)
@@ -366,7 +403,9 @@ def test_the_loss_and_the_metrics_leave_out_targets_that_are_missing(kind: str) 
     values[[100, 165, 166]] = np.nan
     learn = forecasting(X=values, missing="previous", learner={"loss_func": ForecastLoss(kind)})
     learn.fit_one_cycle(2, 1e-2)
-    pred, target = learn.get_preds()
+    found, came = learn.get_preds()
+    zero, unit = learn.dls.windows.scale.zero[0], learn.dls.windows.scale.unit[0]  # type: ignore[union-attr]
+    pred, target = (found - zero) / unit, (came - zero) / unit
     there = ~target.isnan()
     assert int((~there).sum()) == 12
     errors = pred - target
@@ -374,13 +413,46 @@ def test_the_loss_and_the_metrics_leave_out_targets_that_are_missing(kind: str) 
         kind
     ]
     assert learn.recorder.final[0] == pytest.approx(of(errors).nanmean((1, 2)).mean().item(), rel=1e-5)
-    unit = learn.dls.windows.scale.unit[0]  # type: ignore[union-attr]
     assert learn.recorder.final[1] == pytest.approx(errors[there].abs().mean().item() * unit, rel=1e-5)
     assert learn.recorder.final[2] == pytest.approx(errors[there].square().mean().sqrt().item() * unit, rel=1e-5)
     told = learn.backtest(season=8).set_index("step").loc["all"]
     assert (told.mae, told.rmse) == (pytest.approx(learn.recorder.final[1]), pytest.approx(learn.recorder.final[2]))
     assert np.isfinite(told.seasonal_mae)
     assert all(parameter.isfinite().all() for parameter in learn.model.parameters())
+
+
+def worst(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (pred - target).abs().max()
+
+
+def test_all_metrics_and_predictions_of_forecasts_are_in_the_units_of_the_data(tmp_path: Path) -> None:
+    given = [mae, rmse, R2Score(), worst, AccumMetric(worst, "worst of all")]
+    learn = forecasting(learner={"metrics": given})
+    learn.fit_one_cycle(1, 1e-2)
+    pred, target, decoded = learn.get_preds(with_decoded=True)
+    past, again, _ = learn.get_preds(with_input=True, act=lambda raw: raw)
+    series = waves()
+    assert target[-1, 0].tolist() == pytest.approx(series[-6:], rel=1e-6)
+    assert decoded.equal(pred)
+    assert past.abs().max() < 5
+    assert again.abs().max() < 5  # what the model gives, in its scale
+    errors = (pred - target).abs()
+    expected = {"mae": errors.mean(), "rmse": errors.square().mean().sqrt(), "worst of all": errors.max()}
+    names = [metric.name for metric in learn.metrics]
+    final = dict(zip(names, learn.recorder.final[1:], strict=True))
+    assert {name: final[name] for name in expected} == pytest.approx(
+        {k: v.item() for k, v in expected.items()}, rel=1e-5
+    )
+    assert final["mae"] == pytest.approx(learn.backtest().mae.iloc[-1], rel=1e-6)
+    assert 1 < final["worst"] <= final["worst of all"] * (1 + 1e-6)
+    assert learn.tta(n=1)[1].equal(target)
+    learn.metrics = mae
+    assert learn.validate()[1] == pytest.approx(final["mae"], rel=1e-6)
+    label, *others = learn.predict(series[-24:])
+    assert all(np.allclose(label, each, atol=1e-3) for each in others)
+    learn.export(tmp_path / "model")
+    for one, other in zip(load_learner(tmp_path / "model").predict(series[-24:]), others * 2, strict=False):
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_a_loss_that_would_be_nan_where_targets_are_missing_is_refused() -> None:
@@ -408,11 +480,28 @@ def test_what_is_known_of_the_future_is_made_use_of() -> None:
     random = np.random.default_rng(0)
     switch = random.integers(0, 2, 300) * 1.0  # nothing before it tells what it will be
     X = np.stack([10 * switch + random.normal(0, 0.1, 300), switch])
-    alone, helped = (forecasting("NLinear", X=X, targets=[0], **more) for more in ({}, {"known": [1]}))
+    alone, helped = forecasting("NLinear", X=X[:1]), forecasting("NLinear", X=X, targets=[0], known=[1])
     for learn in (alone, helped):
         learn.fit_one_cycle(10, 2e-2, valid_every=10**6)
     assert helped.backtest().mae.iloc[-1] < 0.5 * alone.backtest().mae.iloc[-1]
     assert helped.forecast(X[:, :200], X[1:, 200:206]).shape == (1, 6)
+
+
+def test_inputs_that_a_forecaster_does_not_look_at_are_named() -> None:
+    dls = TSForecastDataLoaders.from_long_df(
+        hourly(), time="ts", targets="load", inputs="phase", context=24, horizon=6, num_workers=0
+    )
+    with pytest.warns(
+        UserWarning, match=r"NLinear looks at the past of its targets only, so 'phase' will change nothing; "
+    ) as told:
+        forecast_learner(dls, run_dir=None)
+    assert "GRU, LSTM, MLP" in str(told[0].message)
+    assert told[0].filename == __file__
+    with pytest.warns(
+        UserWarning, match="DLinear looks at the past of its targets only, so channel 1 will change nothing"
+    ):
+        forecasting("DLinear", X=np.stack([waves(), waves()]), targets=[0])
+    forecast_learner(dls, "MLP", run_dir=None, progress=False)  # which looks at all: warnings are errors here
 
 
 def test_every_fold_of_a_walk_forward_split_can_be_trained_on() -> None:

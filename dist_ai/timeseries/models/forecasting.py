@@ -1,6 +1,7 @@
 """Forecasters: linear ones, a perceptron, an LSTM and PatchTST; from a window's past, and what is known of its future.
 
-Each works in the scale that `ForecastModel` gives it, and says by `normalize` which one is its own.
+Each works in the scale that `ForecastModel` gives it, and says by `normalize` which one is its own, and by `targets_only` that it
+looks at the past of no channel but those that it forecasts.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class NLinear(nn.Module):
     """
 
     normalize: ClassVar[Normalize | None] = "last"
+    targets_only: ClassVar[bool] = True
 
     def __init__(self, channels: int, context: int, horizon: int, targets: Sequence[int], known: int) -> None:
         super().__init__()
@@ -70,6 +72,7 @@ class DLinear(nn.Module):
     """
 
     normalize: ClassVar[Normalize | None] = None
+    targets_only: ClassVar[bool] = True
 
     def __init__(
         self, channels: int, context: int, horizon: int, targets: Sequence[int], known: int, width: int = 25
@@ -174,6 +177,7 @@ class PatchForecaster(nn.Module):
     """
 
     normalize: ClassVar[Normalize | None] = "window"
+    targets_only: ClassVar[bool] = True
 
     def __init__(
         self,
