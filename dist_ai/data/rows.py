@@ -18,7 +18,7 @@ from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.core.types import SemanticTensor, TabularRow, plain
 from dist_ai.data.frames import RowError, TabularFrame, as_frame, numbers_of, require_finite
 from dist_ai.data.procs import Categorify, TabularProc, procs_from_plain
-from dist_ai.data.targets import target_tensor
+from dist_ai.data.targets import target_names, target_tensor
 from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["ReadRows", "RowData", "tensors_of"]
@@ -86,7 +86,7 @@ class RowData(Sequence[Any]):
 
     @property
     def xs(self) -> Any:
-        """The inputs as a data frame, for models that take arrays: ``RandomForestClassifier().fit(to.train.xs, to.train.ys)``.
+        """The inputs as a data frame, for models that take arrays: ``RandomForestClassifier().fit(to.train.xs, to.train.y)``.
 
         Raises:
             DataError: it is not known which columns there are.
@@ -95,23 +95,35 @@ class RowData(Sequence[Any]):
 
         found = (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if isinstance(tfm, ReadRows))
         if (reader := next(found, None)) is None:
-            raise DataError("these rows were made of tensors, so their columns have no names; `rows` has the tensors")
+            raise DataError(_NO_NAMES.format("rows"))
         cats, conts = self.rows.cats.cpu().numpy(), self.rows.conts.cpu().numpy()
         columns = {name: cats[:, i] for i, name in enumerate(reader.seen_cats)}
         return pd.DataFrame(columns | {name: conts[:, i] for i, name in enumerate(reader.seen_conts)})
 
     @property
     def ys(self) -> Any:
-        """The targets, an array; of several the first.
+        """The targets as a data frame, a class by its number: a column for each of `y_names`, or for each label of a list.
 
         Raises:
-            DataError: there are none.
+            DataError: there are none, or it is not known of which columns they are.
         """
+        import pandas as pd
+
         if not self.targets:
             raise DataError("there are no targets: no y_names were given")
-        return plain(self.targets[0]).cpu().numpy()
+        pipelines = self.pipelines[-len(self.targets) :] if len(self.pipelines) > len(self.targets) else []
+        if not pipelines:
+            raise DataError(_NO_NAMES.format("targets"))
+        columns: dict[str, Any] = {}
+        for pipeline, target in zip(pipelines, self._plain, strict=True):
+            numbers = target.cpu().numpy().reshape(len(target), -1)
+            columns |= {name: numbers[:, i] for i, name in enumerate(target_names(pipeline, numbers.shape[1]))}
+        return pd.DataFrame(columns)
 
-    y = ys
+    @property
+    def y(self) -> Any:
+        """The first column of `ys`, a series: what models of one target take."""
+        return self.ys.iloc[:, 0]
 
     def to(self, device: torch.device | str) -> RowData:
         """Returns the same samples on another device."""
@@ -122,6 +134,9 @@ class RowData(Sequence[Any]):
     def with_rows(self, rows: TabularRow) -> RowData:
         """Returns the same targets with other inputs."""
         return RowData(rows, self.targets, pipelines=self.pipelines, split_idx=self.split_idx, frame=self.frame)
+
+
+_NO_NAMES = "these rows were made of tensors, so their columns have no names; `{}` has the tensors"
 
 
 @dataclass

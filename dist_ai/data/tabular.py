@@ -139,8 +139,13 @@ class TabularPandas:
 
     @property
     def ys(self) -> Any:
-        """The targets of the training rows, an array."""
+        """The targets of the training rows, a data frame."""
         return self.train.ys
+
+    @property
+    def y(self) -> Any:
+        """The first target of the training rows, a series."""
+        return self.train.y
 
     def process(self, df: Any) -> RowData:
         """Returns new rows as samples, without targets."""

@@ -221,15 +221,19 @@ class RegressionSetup(ItemTransform):
 
     Args:
         c: how many numbers a target has; None to learn it at set-up from the first training item.
+        names: what several numbers are called, such as the columns that they are from; undone they are a dict then.
 
     Raises:
         DataError: a target is no number, NaN or infinite, or has not as many numbers as the first.
 
     >>> RegressionSetup(2)([0.5, 1])
     TensorRegression([0.5000, 1.0000])
+    >>> RegressionSetup(2, ["width", "height"]).decode(TensorRegression([0.5, 1]))
+    {'width': 0.5, 'height': 1.0}
     """
 
     c: int | None = None
+    names: list[str] | None = None
 
     order: ClassVar[int] = 1
 
@@ -249,8 +253,11 @@ class RegressionSetup(ItemTransform):
         return x if isinstance(x, TensorRegression) else TensorRegression(self._checked(x, ""))
 
     def decodes(self, x: TensorRegression) -> Any:
-        """Returns a number, or a list of them."""
-        return x.item() if x.numel() == 1 else x.tolist()
+        """Returns a number, or a list of them, or a dict where they have names."""
+        numbers = x.flatten().tolist()
+        if self.names is not None and len(self.names) == len(numbers):
+            return dict(zip(self.names, numbers, strict=True))
+        return numbers[0] if x.numel() == 1 else x.tolist()
 
     def _checked(self, x: Any, where: str) -> torch.Tensor:
         numbers = _numbers(x, where)

@@ -17,7 +17,7 @@ from pyarrow import csv, parquet
 from tables import CATS, CONTS, people, people_learner, people_loaders
 
 from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
-from dist_ai.data import CategoryBlock, MultiCategoryBlock, RegressionBlock, Table
+from dist_ai.data import CategoryBlock, MultiCategoryBlock, RegressionBlock, RowData, Table
 from dist_ai.data.frames import RowError
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
@@ -274,9 +274,12 @@ def test_tabular_pandas_gives_arrays_for_other_models() -> None:
         people(), [Categorify, FillMissing, Normalize], CATS, CONTS, "rich", splits=(range(90), range(90, 120))
     )
     assert list(to.xs.columns) == ["job", "town", "age_na", "age", "hours"]
-    assert to.ys.shape == (90,)
+    assert to.ys.shape == (90, 1)
+    assert list(to.ys.columns) == ["rich"]
     assert to.xs.equals(to.train.xs)
-    assert (to.train.ys == to.train.y).all()
+    assert to.train.ys["rich"].equals(to.train.y)
+    assert to.y.equals(to.train.y)
+    assert to.train.ys.values.ravel().tolist() == (to.train.frame["rich"] == "yes").astype(int).tolist()
     assert to.valid is not None
     assert list(to.valid.xs.columns) == list(to.xs.columns)
     assert len(to.valid.xs) == len(to.valid.ys) == 30
@@ -287,6 +290,22 @@ def test_tabular_pandas_gives_arrays_for_other_models() -> None:
     assert len(to.decode()) == 90
     assert to.process(people(5, seed=3)).rows.cats.shape == (5, 3)
     assert "TabularPandas(120 rows" in repr(to)
+
+
+def test_targets_for_other_models_are_a_column_each() -> None:
+    frame = people()
+    several = TabularPandas(frame, [Categorify, FillMissing], CATS, "age", ["score", "hours"]).train.ys
+    np.testing.assert_allclose(several.to_numpy(), frame[["score", "hours"]], rtol=1e-6)
+    assert list(several.columns) == ["score", "hours"]
+    frame["tags"] = [["x"], ["x", "y"]] * 60
+    tags = TabularPandas(frame, [Categorify, FillMissing], CATS, CONTS, "tags", MultiCategoryBlock).train.ys
+    assert list(tags.columns) == ["tags x", "tags y"]
+    assert tags["tags y"].tolist() == [0.0, 1.0] * 60
+    unnamed = RowData(TabularRow(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 0)), [torch.zeros(2)])
+    with pytest.raises(
+        DataError, match="these rows were made of tensors, so their columns have no names; `targets` has"
+    ):
+        _ = unnamed.ys
 
 
 # ------------------------------------------------------------------------------------------------ new rows
