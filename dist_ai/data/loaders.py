@@ -332,7 +332,8 @@ class DataLoaders:
         if self._recipe is not None:
             with contextlib.suppress(DataError):  # it has no classes
                 vocab = self._recipe.vocab
-                lines.append(f"classes: {len(vocab):,} ({_listed(vocab)})")
+                are = "tokens" if self._recipe.writes_text else "classes"
+                lines.append(f"{are}: {len(vocab):,} ({_listed(vocab)})")
         return "\n  ".join(lines)
 
     def __getitem__(self, index: int) -> AnyLoader:

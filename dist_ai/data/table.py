@@ -29,6 +29,7 @@ __all__ = [
     "is_row",
     "missing",
     "no_column",
+    "ordered_dictionary",
     "other_encoding",
     "require_encoding",
 ]
@@ -143,7 +144,10 @@ class Table(Sequence[Row]):
             if name in columns:
                 raise DataError(f"the table has several columns named {name!r}; rename them")
             columns[name] = table.column(place)
-        return cls(columns)
+        made = cls(columns)
+        found = {name: ordered_dictionary(column) for name, column in columns.items()}
+        made._categories = {name: (values, True) for name, values in found.items() if values is not None}
+        return made
 
     @classmethod
     def from_hub(cls, dataset: Any) -> Table:
@@ -287,6 +291,16 @@ class Table(Sequence[Row]):
 
     def __repr__(self) -> str:
         return f"Table({self._length} rows of {', '.join(self.names)})"
+
+
+def ordered_dictionary(column: Any) -> list[Any] | None:
+    """Returns the categories of an Arrow column of which the order means something, in that order; None of any other."""
+    from pyarrow import types
+
+    if not types.is_dictionary(column.type) or not column.type.ordered:
+        return None
+    chunks = column.unify_dictionaries().chunks
+    return chunks[0].dictionary.to_pylist() if chunks else None
 
 
 def in_memory(items: Any) -> bool:

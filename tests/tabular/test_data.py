@@ -22,11 +22,13 @@ from dist_ai.data.frames import RowError
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
     Categorify,
+    DateParts,
     FillMissing,
     Normalize,
     TabularDataLoaders,
     TabularPandas,
     TabularProc,
+    TargetEncode,
     get_emb_sz,
 )
 
@@ -290,6 +292,64 @@ def test_tabular_pandas_gives_arrays_for_other_models() -> None:
     assert len(to.decode()) == 90
     assert to.process(people(5, seed=3)).rows.cats.shape == (5, 3)
     assert "TabularPandas(120 rows" in repr(to)
+
+
+def test_loaders_of_tables_are_described_by_column_and_say_what_is_missing(tmp_path: Path) -> None:
+    frame = people()
+    frame["day"] = pd.date_range("2020-01-01", periods=120)
+    procs = [DateParts(["day"]), Categorify, FillMissing, Normalize, TargetEncode]
+    dls = people_loaders(frame, procs=procs, valid_pct=None, valid_idx=range(90, 120))
+    stats = dls.describe()
+    facts = stats.parts[0].facts
+    assert list(facts)[-5:] == ["input: job", "input: town", "input: age", "input: hours", "target: rich"]
+    jobs = frame["job"][:90]
+    assert facts["input: job"]["value"] == {"counts": jobs.value_counts().to_dict(), "missing": int(jobs.isna().sum())}
+    assert facts["input: age"]["value"]["max"] == frame["age"][:90].max()
+    assert facts["input: age"]["value"]["missing"] == frame["age"][:90].isna().sum()
+    assert facts["input: dayMonth"]["value"]["counts"] == {"1": 31, "3": 30, "2": 29}
+    said = " ".join(repr(stats).split())
+    assert "input: job kind categories categories categories 3 3" in said
+    assert f" missing ({jobs.isna().mean():.1%})" in said
+    options: dict[str, Any] = {"cat_names": CATS, "cont_names": CONTS, "y_names": ["score", "hours2"]}
+    frame.assign(hours2=frame["hours"]).to_parquet(tmp_path / "1.parquet")
+    stream = TabularDataLoaders.from_parquet_stream(tmp_path / "1.parquet", **options).describe().parts[0].facts
+    assert stream["input: job"]["value"]["missing"] == frame["job"].isna().sum()
+    assert stream["target: score"]["value"]["max"] == pytest.approx(frame["score"].max())
+
+
+def test_of_many_categories_a_description_counts_those_left_out() -> None:
+    frame = pd.DataFrame({"kind": [f"k{number % 25}" for number in range(50)], "y": np.arange(50.0)})
+    stats = repr(TabularDataLoaders.from_df(frame, cat_names="kind", y_names="y", valid_pct=0).describe())
+    assert "… 21 more" in stats
+
+
+LEVELS = ["low", "mid", "high", "never"]
+
+
+def levels(classes: list[str] = LEVELS) -> pd.DataFrame:
+    column = pd.Categorical([classes[i * 7 % min(3, len(classes))] for i in range(40)], classes, ordered=True)
+    return pd.DataFrame({"kind": ["a", "b"] * 20, "x": np.arange(40.0), "level": column})
+
+
+@pytest.mark.parametrize("way", ["frame", "table", "arrow", "arrow table", "file", "stream"])
+def test_an_ordered_target_keeps_its_order_whatever_it_comes_from(way: str, tmp_path: Path) -> None:
+    frame, file = levels(), tmp_path / "rows.parquet"
+    frame.to_parquet(file, row_group_size=10)
+    arrow = pyarrow.Table.from_pandas(frame)
+    options: dict[str, Any] = {"cat_names": "kind", "cont_names": "x", "y_names": "level", "bs": 4}
+    if way == "file":
+        dls = TabularDataLoaders.from_parquet(file, **options)
+    elif way == "stream":
+        dls = TabularDataLoaders.from_parquet_stream(file, **options)
+    else:
+        sources = {
+            "frame": frame,
+            "table": Table.from_frame(frame),
+            "arrow": arrow,
+            "arrow table": Table.from_arrow(arrow),
+        }
+        dls = TabularDataLoaders.from_df(sources[way], **options)
+    assert dls.vocab == LEVELS
 
 
 def test_targets_for_other_models_are_a_column_each() -> None:

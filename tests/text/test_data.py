@@ -105,6 +105,8 @@ def test_labels_may_be_several_or_numbers() -> None:
 
 def test_the_vocabulary_of_a_language_model_is_taken_over() -> None:
     lm = loaders(is_lm=True, bs=4)
+    assert f"tokens: {len(lm.vocab)}" in repr(lm)
+    assert "classes" not in repr(lm)
     for vocab in (lm.vocab, lm.tokenize):
         dls = loaders(num=10, bs=4, text_vocab=vocab)
         assert dls.tokenize.vocab == lm.vocab
