@@ -39,7 +39,7 @@ class CollabOptions(LoaderOptions, total=False):
             beside it, anew each epoch.
         valid_negatives: beside each validation row, always the same; 99 by default.
         valid_pct: share of the rows drawn at random for validation, 0.2 by default, 0 for none.
-        valid_idx: the validation rows, instead of drawing them.
+        valid_idx: the validation rows, instead of drawing them: their numbers, or True or False for each row.
         seed: of that draw, of the order and of the negatives; 0 by default.
     """
 

@@ -6,6 +6,7 @@ becomes a class, and NaN never a number to learn from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -368,12 +369,32 @@ def _find(label: Any, index: dict[Any, int]) -> int:
             return index[NA]
         raise DataError(
             f"label {label!r} is not one of the {len(index)} classes of the training items"
-            f"{did_you_mean(str(label), map(str, index))}"
+            f"{_of_numbers(label, index) or did_you_mean(str(label), map(str, index))}"
         ) from None
     except TypeError:
         raise DataError(
             f"{label!r:.100} is no label; expected text or a number, and MultiCategorize for lists"
         ) from None
+
+
+def _of_numbers(label: Any, index: dict[Any, int]) -> str:
+    """Returns how to predict a number, where so many classes, and what is none of them, are numbers, also as text; else ""."""
+    if len(index) <= _FEW or not all(map(_reads_as_number, (label, *index))):
+        return ""
+    return (
+        ". These are numbers: to predict them as such, and not as classes, use RegressionBlock (y_block=RegressionBlock of a "
+        "table), or make them floats"
+    )
+
+
+_FEW = 10  # classes that numbers may well name: digits
+
+
+def _reads_as_number(label: Any) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except (TypeError, ValueError):
+        return False
 
 
 def _labels(indices: Any, vocab: Sequence[Any]) -> Any:

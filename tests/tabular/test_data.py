@@ -323,6 +323,33 @@ def test_of_many_categories_a_description_counts_those_left_out() -> None:
     assert "… 21 more" in stats
 
 
+def test_a_dict_of_columns_is_a_table_and_a_mask_chooses_rows() -> None:
+    frame = people()
+    columns = {name: frame[name].tolist() for name in frame.columns}
+    for valid_idx in (frame["hours"] > 42, (frame["hours"] > 42).tolist(), np.flatnonzero(frame["hours"] > 42)):
+        dls = people_loaders(columns, valid_pct=None, valid_idx=valid_idx)
+        assert dls.valid_ds.frame["hours"].tolist() == frame["hours"][frame["hours"] > 42].tolist()
+    with pytest.raises(DataError, match="a mask of 2 for 120 items: expected one value for each"):
+        people_loaders(columns, valid_pct=None, valid_idx=[True, False])
+    with pytest.raises(DataError, match="a table needs columns of one length, and these have job: 1, town: 120"):
+        people_loaders({**columns, "job": ["cook"]})
+    with pytest.raises(DataError, match=r"no column 'since'; there are job, town, age, hours, score, income, rich$"):
+        people_loaders(frame.assign(income=1.0)[[*frame.columns[:5], "income", "rich"]], cont_names="since")
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_numbers_taken_for_classes_are_told_how_to_be_predicted_as_numbers(kind: Any) -> None:
+    frame = people().assign(y=[kind(number) for number in range(120)])
+    with pytest.raises(
+        DataError, match=r"classes of the training items\. These are numbers: .*y_block=RegressionBlock of a table"
+    ):
+        people_loaders(frame, y_names="y", y_block=CategoryBlock)
+    people_loaders(frame, y_names="y", y_block=RegressionBlock)
+    few = people().assign(y=[str(number // 100) + "0" for number in range(120)])
+    with pytest.raises(DataError, match=r"label '20' is not one of the 2 classes of the training items$"):
+        people_loaders(few.assign(y=[*few["y"][:-1], "20"]), y_names="y", valid_pct=None, valid_idx=[118, 119])
+
+
 LEVELS = ["low", "mid", "high", "never"]
 
 

@@ -207,6 +207,10 @@ def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
     options: dict[str, Any] = {"bs": 4, "min_freq": 1, "num_workers": 0}
     with pytest.raises(DataError, match=r"1\.txt is not encoded in utf-8 \(byte 7 is 0xf6\); give encoding='latin-1'"):
         TextDataLoaders.from_folder(tmp_path, **options)
+    bad.write_bytes("ein schöner Film".encode("utf-16"))
+    with pytest.raises(DataError, match=r"\(byte 0 is 0xff\); give encoding='utf-16', which it begins like"):
+        TextDataLoaders.from_folder(tmp_path, **options)
+    bad.write_bytes("ein schöner Film".encode("latin-1"))
     dls = TextDataLoaders.from_folder(tmp_path, encoding="latin-1", **options)
     assert "schöner" in dls.tokenize.vocab
     with pytest.raises(ConfigError, match="encoding='nonsense': there is no such encoding"):
