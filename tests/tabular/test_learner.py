@@ -199,6 +199,17 @@ def test_an_exported_model_is_scored_on_new_rows_that_have_their_targets(y_names
         loaded.dls.test_dl(new.drop(columns=["rich", "score"]), with_labels=True)
 
 
+def test_rows_are_printed_as_a_table() -> None:
+    learn = people_learner(people_loaders(y_names="score"))
+    batch, results = learn.dls.show_batch(max_n=2), learn.show_results(max_n=2)
+    assert str(batch).splitlines()[0].split() == ["job", "town", "age", "hours", "target"]
+    assert str(results).splitlines()[0].split() == ["job", "town", "age", "hours", "target", "prediction"]
+    first = learn.dls.decode_batch(learn.dls.one_batch())[0]
+    _, line, row, *_ = repr(batch).splitlines()
+    assert (len(line), set(line)) == (len(line.strip()), {"─"})
+    assert row.split()[-1] == f"{first[1]:.4g}"
+
+
 def texts_of(figure: Any) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
