@@ -95,7 +95,8 @@ def train_corpus(folder: Path, steps: int | None) -> dict[str, Any]:
 
     before = most_held()
     tokenize = Tokenize(max_vocab=10_000)
-    tokenize.setup(ParquetData(folder).sample(2_000)["text"])
+    texts = ParquetData(folder)
+    tokenize.setup(texts.take(texts.rows_all_over(2_000))["text"])
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         dls = TextDataLoaders.from_parquet(
             folder, text_col="text", is_lm=True, tok_tfm=tokenize, cache=cache, valid_pct=0.01, num_workers=0

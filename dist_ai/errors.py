@@ -120,7 +120,9 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """
     there = list(choices)
     near = [each for each in there if each.casefold() == given.casefold()]
-    near = near or difflib.get_close_matches(given, there, n=1, cutoff=0.6)
+    if not near and not given.isnumeric():  # of numbers, one digit more is another number
+        alike = difflib.get_close_matches(given, there, n=3, cutoff=0.6)
+        near = [each for each in alike if _num_edits(given, each) <= -(-max(len(given), len(each)) // 3)]
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -139,3 +141,17 @@ def require_whole(given: object, shown: str, what: str = "", *, least: int = 1) 
     """
     if not isinstance(given, Integral) or isinstance(given, bool) or int(given) < least:
         raise ConfigError(f"{shown}: expected a whole number{what and f' of {what}'}, at least {least}")
+
+
+def _num_edits(one: str, other: str) -> int:
+    """Returns how many letters to put in, take out, change, or swap with the next make one word of the other."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, its in enumerate(other, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (letter != its)))
+            if i > 1 and j > 1 and (one[i - 2], letter) == (its, other[j - 2]):
+                row[-1] = min(row[-1], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]

@@ -54,5 +54,9 @@ def test_a_worker_error_keeps_its_facts():
 def test_the_nearest_choice_is_suggested_and_a_far_one_is_not():
     assert did_you_mean("before_bacth", ["after_batch", "before_batch"]) == "; did you mean 'before_batch'?"
     assert did_you_mean("xyz", ["before_batch"]) == ""
+    assert did_you_mean("since", ["income", "age"]) == ""  # half of its letters
+    assert did_you_mean("27", ["2", "7"]) == ""
+    assert did_you_mean("tian", ["valid", "train"]) == "; did you mean 'train'?"
+    assert did_you_mean("valid_percent", ["valid_idx", "valid_pct"]) == "; did you mean 'valid_pct'?"
     assert did_you_mean("a", []) == ""
     assert did_you_mean("resnet81", (name for name in ["resnet18"])) == "; did you mean 'resnet18'?"

@@ -52,6 +52,7 @@ class CollabOptions(ChoiceOptions, total=False):
     Attributes:
         valid_pct: share of the rows drawn at random for validation, 0.2 by default, 0 for none.
         user_name, item_name, rating_name: the columns; by default the first, the second and the third.
+        valid_idx: the validation rows, instead of drawing them: their numbers, or True or False for each row.
         seed: of that draw, of the order and of the negatives; 0 by default.
     """
 

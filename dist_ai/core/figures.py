@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-__all__ = ["Panel", "Picture", "grid", "shortened", "table"]
+__all__ = ["Panel", "Picture", "TablePicture", "grid", "shortened", "table"]
 
 
 class Picture(Figure):
@@ -21,6 +22,21 @@ class Picture(Figure):
         file = io.BytesIO()
         self.savefig(file, format="png", dpi=100)
         return file.getvalue()
+
+
+class TablePicture(Picture):
+    """A picture of a table, which is that table in words too: ``print(dls.show_batch())`` of rows shows them in a terminal.
+
+    Attributes:
+        words: the table as text, a line or more a row.
+    """
+
+    words = ""
+
+    def __str__(self) -> str:
+        return self.words
+
+    __repr__ = __str__
 
 
 class Panel(NamedTuple):
@@ -112,7 +128,7 @@ def _add_legend(figure: Figure, legend: Mapping[str, Any], *, columns: int) -> N
         text.set_parse_math(False)
 
 
-def table(rows: Sequence[Mapping[str, str]], colors: Sequence[Mapping[str, str]] | None = None) -> Picture:
+def table(rows: Sequence[Mapping[str, str]], colors: Sequence[Mapping[str, str]] | None = None) -> TablePicture:
     """Returns a table, a row a sample; long text is wrapped and then cut, and of many columns the first and last stay.
 
     Args:
@@ -139,7 +155,8 @@ def table(rows: Sequence[Mapping[str, str]], colors: Sequence[Mapping[str, str]]
     line, character, air = 0.17, 0.074, 0.16
     width = sum(widths) * character + air * (len(names) + 1)
     height = sum(heights) * line + air * (len(heights) + 1)
-    figure = Picture(figsize=(width, height))
+    figure = TablePicture(figsize=(width, height))
+    figure.words = _in_words(header, wrapped, widths)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     top = air
@@ -161,6 +178,18 @@ def table(rows: Sequence[Mapping[str, str]], colors: Sequence[Mapping[str, str]]
         top += num_lines * line + air
         axes.axhline(top - air / 2, color="black" if number == 0 else "lightgray", linewidth=0.6)
     return figure
+
+
+def _in_words(header: list[list[str]], rows: list[list[list[str]]], widths: list[int]) -> str:
+    """Returns a table as text; a cell is its lines."""
+    lines = []
+    for number, cells in enumerate([header, *rows]):
+        for texts in zip_longest(*cells, fillvalue=""):
+            padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
+        if number == 0:
+            lines.append("─" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(lines)
 
 
 _MAX_COLUMNS = 14

@@ -13,8 +13,9 @@ def _(like, value):  # the element as it is in the batch, and this sample's, dec
 ```
 
 What a pair of types needs beyond that is an implementation of its own of `show_batch` or `show_results`. Matplotlib is
-imported when something is drawn, and not before. A figure shows itself in a notebook; a script calls its
-``savefig("batch.png")``, and TensorBoard takes it as it is: ``writer.add_figure("batch", dls.show_batch(), step)``.
+imported when something is drawn, and not before. A figure shows itself in a notebook, and one that is a table of words also
+where it is printed, as in a terminal; a script calls its ``savefig("batch.png")``, and TensorBoard takes it as it is:
+``writer.add_figure("batch", dls.show_batch(), step)``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -245,7 +244,9 @@ class Fetcher:
         if item is None:
             return f"sample {index}"
         said = " ".join(str(item).split())  # an array's, or a text's, has lines
-        longest = _LONGEST if isinstance(item, str | Path) else _LONGEST // 4  # a path says which it is by its end
+        longest = (
+            _LONGEST // 4 if hasattr(item, "shape") else _LONGEST
+        )  # numbers say little; a path says which it is by its end
         return f"sample {index} ({said if len(said) <= longest else said[:longest] + ' ...'})"
 
 

@@ -5,7 +5,7 @@ A table of numbers and categories is quickest read a column at a time, so here t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "read_csv",
     "require_finite",
     "rows_of",
+    "with_categories",
 ]
 
 
@@ -48,7 +49,7 @@ def as_frame(source: Any) -> Any:
     elif isinstance(source, pd.Series):
         frame = pd.DataFrame([source]).infer_objects().reset_index(drop=True)
     elif isinstance(source, Table):
-        frame = frame_of(source.columns)
+        frame = with_categories(frame_of(source.columns), source.categories)
     elif hasattr(source, "__arrow_c_stream__"):  # Arrow's own tables, polars' and others
         frame = _of_arrow_table(source)
     elif hasattr(source, "to_pandas"):
@@ -81,6 +82,26 @@ def frame_of(columns: Mapping[str, Any]) -> Any:
     import pandas as pd
 
     return pd.DataFrame({name: _whole(values) for name, values in columns.items()})
+
+
+def with_categories(frame: Any, categories: Callable[[str], tuple[list[Any], bool] | None]) -> Any:
+    """Returns a frame whose columns of values of known categories are categorical, in their order.
+
+    Args:
+        frame: the rows.
+        categories: of a column, and whether their order means something, as `Table.categories` says; None where it has none.
+    """
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for name in frame.columns:
+        known = categories(name)
+        if known is None or hasattr(frame[name].dtype, "categories"):
+            continue
+        column = pd.Categorical(frame[name], categories=known[0], ordered=known[1])
+        if column.isna().sum() == frame[name].isna().sum():  # else there are values that are none of them
+            columns[name] = column
+    return frame.assign(**columns)
 
 
 def read_csv(file: Any, *, delimiter: str = ",", encoding: str = "utf-8", text: Iterable[str] = ()) -> Any:

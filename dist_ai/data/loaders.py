@@ -332,7 +332,8 @@ class DataLoaders:
         if self._recipe is not None:
             with contextlib.suppress(DataError):  # it has no classes
                 vocab = self._recipe.vocab
-                lines.append(f"classes: {len(vocab):,} ({_listed(vocab)})")
+                are = "tokens" if self._recipe.writes_text else "classes"
+                lines.append(f"{are}: {len(vocab):,} ({_listed(vocab)})")
         return "\n  ".join(lines)
 
     def __getitem__(self, index: int) -> AnyLoader:
@@ -358,7 +359,8 @@ class DataLoaders:
         """Returns a figure of the first training samples, augmented, with all that can be undone undone.
 
         A notebook shows it by itself; in a script, ``dls.show_batch().savefig("batch.png")`` writes it, and TensorBoard
-        takes it: ``writer.add_figure("batch", dls.show_batch())``. How a type is shown: `dist_ai.core.show`.
+        takes it: ``writer.add_figure("batch", dls.show_batch())``. One of rows and words alone is a table, and
+        ``print(dls.show_batch())`` shows that in a terminal. How a type is shown: `dist_ai.core.show`.
 
         Args:
             max_n: how many samples, at most; only these are loaded. Each rank shows its own.

@@ -30,7 +30,7 @@ from dist_ai.data.collate import collate
 from dist_ai.data.orders import GroupOrder, RearrangedOrder
 from dist_ai.data.parquet_files import ParquetFiles
 from dist_ai.data.plan import Indices, Order
-from dist_ai.data.table import Row, no_column
+from dist_ai.data.table import Row, no_column, ordered_dictionary
 from dist_ai.errors import BadSampleError, ConfigError, DataError
 
 __all__ = ["ParquetData"]
@@ -148,6 +148,17 @@ class ParquetData(Sequence[Row]):
         for group, size in enumerate(self._groups.num_rows.tolist()):
             values += _listed(reader.column(group, name).take(np.arange(size)))
         return values
+
+    def categories(self, name: str | int) -> tuple[list[Any], bool] | None:
+        """Returns the categories of a column in the order that they were written with; None where their order means nothing.
+
+        They are read of the first row group.
+        """
+        name = self._name(name)
+        if not getattr(self._groups.types.get(name), "ordered", False):
+            return None
+        found = ordered_dictionary(self._groups.read(self._groups.opened(0), 0, [name]).column(name))
+        return None if found is None else (found, True)
 
     def fetch(self, indices: torch.Tensor) -> dict[str, Any]:
         """Returns a batch of rows, as `collate` would make it: numbers in tensors, text and bytes in lists.

@@ -57,6 +57,7 @@ class ParquetFiles:
     Attributes:
         paths: of the files.
         names: of the columns.
+        types: of the columns in the first file, Arrow's.
         num_rows, num_bytes: of each row group, int64; the bytes are those of the columns that are read, decoded.
         skipped: why a file was left out, by its path.
 
@@ -102,6 +103,7 @@ class ParquetFiles:
         filled = {path: footer for path, footer in footers.items() if footer.has_rows} or footers
         self.names = list(next(iter(filled.values())).types) if wanted is None else wanted
         _check_types(filled, self.names)
+        self.types = dict(next(iter(footers.values())).types)
         self._sizes = [each.size for each in footers.values()]
         per_file = [len(each.num_rows) for each in footers.values()]
         self.num_rows = np.concatenate([each.num_rows for each in footers.values()])

@@ -6,6 +6,7 @@ trained one saw.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -21,7 +22,7 @@ from dist_ai.data.collate import Collate, collate, collate_from_plain, collate_t
 from dist_ai.data.datasets import Subset
 from dist_ai.data.getters import Getter
 from dist_ai.data.table import as_items
-from dist_ai.errors import DataError
+from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["SampleRecipe"]
 
@@ -32,10 +33,11 @@ class SampleRecipe:
 
     Attributes:
         inputs: a pipeline for each input of the model, from the item on.
-        targets: a pipeline for each target, from the item on; only their decoding is needed after training.
+        targets: a pipeline for each target, from the item on; new items without labels need only their decoding.
         item_tfms: transforms of one sample.
         batch_tfms: transforms of a batch, on the device.
-        labels_items: whether the targets can be made from an item, and not only be decoded, as after an export.
+        labels_items: whether the targets can be made from an item, and not only be decoded. After an export, those of a table's
+            rows can, whose columns it knows, and others cannot.
         collate: makes a batch of a list of samples. One that is a function is not part of an export, whose samples are stacked.
     """
 
@@ -151,7 +153,7 @@ class SampleRecipe:
         raise DataError(_NO_CLASSES)
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns the recipe as plain data; of the targets, the transforms that can be undone.
+        """Returns the recipe as plain data; of the targets, the transforms that can be undone, and of a table's all.
 
         A `Getter` before an input is left out if what it returns can be told from what it takes: from an export on, the
         model takes what it returns.
@@ -163,16 +165,28 @@ class SampleRecipe:
             [tfm for tfm in pipeline.tfms if not (isinstance(tfm, Getter) and tfm.passes_others)]
             for pipeline in self.inputs
         ]
-        undoable = [
-            [tfm for tfm in pipeline.tfms if tfm.can_undo or hasattr(tfm, "as_target")] for pipeline in self.targets
-        ]
+        labels_items, targets = self._targets_to_plain()
         return {
             "inputs": [Pipeline(tfms).to_plain() for tfms in inputs],
-            "targets": [Pipeline(tfms).to_plain() for tfms in undoable],
+            "targets": targets,
+            "labels_items": labels_items,
             "item_tfms": self.item_tfms.to_plain(),
             "batch_tfms": self.batch_tfms.to_plain(),
             "collate": collate_to_plain(self.collate),
         }
+
+    def _targets_to_plain(self) -> tuple[bool, list[list[dict[str, Any]]]]:
+        """Returns whether the targets of new items can be made from what is written, and that.
+
+        A row has its targets in columns, which their transforms name. What another item's label is made from is code.
+        """
+        if self.labels_items and self.targets and self.reads_tables is not None:
+            with contextlib.suppress(ConfigError):  # a transform of theirs is a function
+                return True, [pipeline.to_plain() for pipeline in self.targets]
+        undoable = [
+            [tfm for tfm in pipeline.tfms if tfm.can_undo or hasattr(tfm, "as_target")] for pipeline in self.targets
+        ]
+        return False, [Pipeline(tfms).to_plain() for tfms in undoable]
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> SampleRecipe:
@@ -182,7 +196,7 @@ class SampleRecipe:
             targets=[Pipeline.from_plain(each) for each in data["targets"]],
             item_tfms=Pipeline.from_plain(data["item_tfms"]),
             batch_tfms=Pipeline.from_plain(data["batch_tfms"]),
-            labels_items=False,
+            labels_items=data.get("labels_items", False),
             collate=collate_from_plain(data.get("collate")),
         )
 

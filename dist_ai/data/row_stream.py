@@ -12,11 +12,11 @@ import torch
 from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import TabularRow
 from dist_ai.data.block import TransformBlock
-from dist_ai.data.frames import TabularFrame, frame_of, rows_of
+from dist_ai.data.frames import TabularFrame, frame_of, rows_of, with_categories
 from dist_ai.data.parquet import ParquetData
 from dist_ai.data.plan import Order
 from dist_ai.data.procs import Proc, as_procs
-from dist_ai.data.rows import ReadRows, tensors_of
+from dist_ai.data.rows import ColumnFacts, ReadRows, tensors_of
 from dist_ai.data.targets import target_pipeline, target_tensor
 from dist_ai.errors import ConfigError
 
@@ -62,7 +62,7 @@ class RowStream:
         What these rows do not have, such as a rare category, counts as unknown. The other arguments are `TabularPandas`'s.
         """
         rows = data.rows_all_over(fit_rows)
-        frame = frame_of(data.take(rows))
+        frame = with_categories(frame_of(data.take(rows)), data.categories)
         with rows_of(rows):
             targets = [target_pipeline(frame, y_names, y_block)] if y_names else []
             reader, prepared = ReadRows.fitted(
@@ -99,6 +99,11 @@ class RowStream:
     def item(self, index: int) -> Any:
         """Returns a row, for messages."""
         return self.data.item(index)
+
+    def column_facts(self, indices: Sequence[int]) -> ColumnFacts:
+        """Returns what the columns of these samples hold."""
+        rows, *_ = self.fetch(torch.tensor(indices))
+        return self.reader.column_facts(frame_of(self.data.take(np.asarray(indices))), rows, self.targets)
 
     def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
         """Returns the batch of these samples."""

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,16 @@ from dist_ai.core.transform import Pipeline, Transform
 from dist_ai.core.types import SemanticTensor, TabularRow, plain
 from dist_ai.data.frames import RowError, TabularFrame, as_frame, numbers_of, require_finite
 from dist_ai.data.procs import Categorify, TabularProc, procs_from_plain
-from dist_ai.data.targets import target_tensor
+from dist_ai.data.table import missing
+from dist_ai.data.targets import columns_of, target_names, target_tensor
+from dist_ai.data.transforms import NA, RegressionSetup
 from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["ReadRows", "RowData", "tensors_of"]
+
+
+ColumnFacts: TypeAlias = dict[str, dict[str, list[Any]]]
+"""What the columns of some rows hold, for `dataset_stats`: of each column the facts by name with their values (None: missing)."""
 
 
 class RowData(Sequence[Any]):
@@ -73,6 +80,13 @@ class RowData(Sequence[Any]):
         """Returns one element of all samples."""
         return [self[i][0] for i in range(len(self))] if place == 0 else self.targets[place - 1]  # type: ignore[return-value]  # a tensor does as a sequence
 
+    def column_facts(self, indices: Sequence[int]) -> ColumnFacts:
+        """Returns what the columns of these samples hold; nothing where they were made of tensors."""
+        if self.frame is None or (reader := self._reader) is None:
+            return {}
+        rows = TabularRow(self.rows.cats[list(indices)], self.rows.conts[list(indices)])
+        return reader.column_facts(self.frame.iloc[list(indices)], rows, self.pipelines[1:])
+
     def fetch(self, indices: torch.Tensor) -> tuple[Any, ...]:
         """Returns the batch of these samples, on the device where the tensors are."""
         indices = indices.to(self.rows.cats.device, non_blocking=True)
@@ -85,33 +99,49 @@ class RowData(Sequence[Any]):
         return (row, *typed)
 
     @property
+    def _reader(self) -> ReadRows | None:
+        found = (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if isinstance(tfm, ReadRows))
+        return next(found, None)
+
+    @property
     def xs(self) -> Any:
-        """The inputs as a data frame, for models that take arrays: ``RandomForestClassifier().fit(to.train.xs, to.train.ys)``.
+        """The inputs as a data frame, for models that take arrays: ``RandomForestClassifier().fit(to.train.xs, to.train.y)``.
 
         Raises:
             DataError: it is not known which columns there are.
         """
         import pandas as pd
 
-        found = (tfm for pipeline in self.pipelines[:1] for tfm in pipeline.tfms if isinstance(tfm, ReadRows))
-        if (reader := next(found, None)) is None:
-            raise DataError("these rows were made of tensors, so their columns have no names; `rows` has the tensors")
+        if (reader := self._reader) is None:
+            raise DataError(_NO_NAMES.format("rows"))
         cats, conts = self.rows.cats.cpu().numpy(), self.rows.conts.cpu().numpy()
         columns = {name: cats[:, i] for i, name in enumerate(reader.seen_cats)}
         return pd.DataFrame(columns | {name: conts[:, i] for i, name in enumerate(reader.seen_conts)})
 
     @property
     def ys(self) -> Any:
-        """The targets, an array; of several the first.
+        """The targets as a data frame, a class by its number: a column for each of `y_names`, or for each label of a list.
 
         Raises:
-            DataError: there are none.
+            DataError: there are none, or it is not known of which columns they are.
         """
+        import pandas as pd
+
         if not self.targets:
             raise DataError("there are no targets: no y_names were given")
-        return plain(self.targets[0]).cpu().numpy()
+        pipelines = self.pipelines[-len(self.targets) :] if len(self.pipelines) > len(self.targets) else []
+        if not pipelines:
+            raise DataError(_NO_NAMES.format("targets"))
+        columns: dict[str, Any] = {}
+        for pipeline, target in zip(pipelines, self._plain, strict=True):
+            numbers = target.cpu().numpy().reshape(len(target), -1)
+            columns |= {name: numbers[:, i] for i, name in enumerate(target_names(pipeline, numbers.shape[1]))}
+        return pd.DataFrame(columns)
 
-    y = ys
+    @property
+    def y(self) -> Any:
+        """The first column of `ys`, a series: what models of one target take."""
+        return self.ys.iloc[:, 0]
 
     def to(self, device: torch.device | str) -> RowData:
         """Returns the same samples on another device."""
@@ -122,6 +152,9 @@ class RowData(Sequence[Any]):
     def with_rows(self, rows: TabularRow) -> RowData:
         """Returns the same targets with other inputs."""
         return RowData(rows, self.targets, pipelines=self.pipelines, split_idx=self.split_idx, frame=self.frame)
+
+
+_NO_NAMES = "these rows were made of tensors, so their columns have no names; `{}` has the tensors"
 
 
 @dataclass
@@ -240,6 +273,31 @@ class ReadRows(Transform):
         to = self.undo(TabularFrame(pd.DataFrame(columns), cats, conts))
         return to.frame[[*to.cat_names, *to.cont_names]]
 
+    def column_facts(self, frame: Any, rows: TabularRow, targets: Sequence[Pipeline] = ()) -> ColumnFacts:
+        """Returns what each column of rows holds, as they came; of columns that procs made, as these undo them.
+
+        Args:
+            frame: the rows.
+            rows: the same, as samples.
+            targets: the pipelines of their targets.
+        """
+        made = self.frame_of(rows)
+        # Undone, what is missing and what training did not have are one.
+        sources = {name: made[name].where(made[name].notna(), NA) for name in made if name not in frame.columns}
+        sources |= {name: frame[name] for name in [*self.cat_names, *self.cont_names]}
+        facts: ColumnFacts = {}
+        for name, column in sources.items():
+            is_number = name in self.cont_names or (name in self.seen_conts and name not in self.cat_names)
+            facts[f"input: {name}"] = _facts(column, is_number=is_number, classes=self.classes.get(name))
+        for pipeline in targets:
+            are_numbers = any(isinstance(tfm, RegressionSetup) for tfm in pipeline.tfms)
+            vocab = next((tfm.vocab for tfm in pipeline.tfms if hasattr(tfm, "vocab")), None)
+            for name in columns_of(pipeline):
+                facts[f"target: {name}"] = _facts(
+                    frame[name], is_number=are_numbers, classes=None if vocab is None else [NA, *vocab]
+                )
+        return facts
+
     @property
     def classes(self) -> dict[str, list[Any]]:
         """The categories of each categorical column that the model sees, where `Categorify` learned them."""
@@ -253,6 +311,23 @@ class ReadRows(Transform):
         return [
             name for name in self.cat_names if known.get(name, [])[1:] and all(isinstance(c, str) for c in known[name])
         ]
+
+
+def _facts(column: Any, *, is_number: bool, classes: list[Any] | None) -> dict[str, list[Any]]:
+    """Returns the kind of a column, its values with None for what is missing, and how many categories it has, `NA` aside."""
+    values = [None if missing(value) else value for value in column.tolist()]
+    if is_number:
+        return {"kind": ["numbers"], "value": [None if value is None else float(value) for value in values]}
+    known = {} if classes is None else {"categories": [len(classes) - 1]}
+    counted = [
+        Counter(map(str, value))
+        if isinstance(value, list | tuple | np.ndarray)
+        else None
+        if value is None
+        else str(value)
+        for value in values
+    ]
+    return {"kind": ["categories"], **known, "value": counted}
 
 
 def tensors_of(to: TabularFrame) -> TabularRow:

@@ -7,7 +7,8 @@ plot_class_balance(dls).savefig("classes.png")
 ```
 
 What is said of a value is chosen by its type: `measure` gives a few facts of one value, and the facts of many are put
-together by what they are: of numbers the range, of words how often each comes, of `Moments` the mean and the deviation.
+together by what they are: of numbers the range, of words how often each comes, of `Moments` the mean and the deviation. Rows
+of a table tell the facts of each column themselves (`RowData.column_facts`).
 Large data sets cost no more than small ones: a sample of them is looked at, the same every time, and the table says so.
 """
 
@@ -17,6 +18,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +170,8 @@ class DatasetStats:
             facts = [part.facts.get(element, {}) for part in self.parts]
             table.add_row(f"[bold]{element}[/]", *("" for _ in self.parts))
             for name in dict.fromkeys(name for each in facts for name in each):
-                table.add_row(f"  {name}", *(_said(each.get(name)) for each in facts))
+                said = (_said(each.get(name), part.num_looked_at) for part, each in zip(self.parts, facts, strict=True))
+                table.add_row(f"  {name}", *said)
         return table
 
     def _balance(self) -> Any:
@@ -392,7 +395,11 @@ def _looked_at(name: str, dataset: Any, n_inp: int | None, most: int, seed: int)
     chosen = _chosen(len(dataset), most, seed)
     part = PartStats(name, len(dataset), len(chosen))
     seen: dict[str, dict[str, list[Any]]] = {}
-    for i in chosen:
+    if (of_columns := getattr(dataset, "column_facts", None)) is not None:
+        with suppress(Exception):  # of a bad row: which one it is shows where they are made one by one
+            seen = of_columns(chosen)
+    good: list[int] = []
+    for i in chosen if not seen else ():
         try:
             elements = list(_elements(dataset, i))
         except Exception as error:
@@ -401,11 +408,14 @@ def _looked_at(name: str, dataset: Any, n_inp: int | None, most: int, seed: int)
                 what = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
                 part.bad.append(f"sample {i}: {what}"[:300])
             continue
+        good.append(i)
         for element, value, source in _flat(elements, n_inp):
             facts = seen.setdefault(element, {})
             facts.setdefault("kind", []).append(None if missing(value) else type(value).__name__)
             for fact, each in measure(value, source).items():
                 facts.setdefault(fact, []).append(each)
+    if part.num_bad and good and of_columns is not None:
+        seen = of_columns(good) or seen
     part.facts = {
         element: {fact: put for fact, values in facts.items() if (put := _together(values)) is not None}
         for element, facts in seen.items()
@@ -479,7 +489,11 @@ def _together(values: list[Any]) -> Any:
     counts: Counter[str] = Counter()
     for each in there:
         counts.update(each if isinstance(each, Counter) else [str(each)])
-    return {"counts": dict(counts.most_common(20)), **lacking}
+    others = {"others": len(counts) - _MAX_COUNTED} if len(counts) > _MAX_COUNTED else {}
+    return {"counts": dict(counts.most_common(_MAX_COUNTED)), **others, **lacking}
+
+
+_MAX_COUNTED = 20
 
 
 def _of_targets(source: Any) -> list[Any]:
@@ -578,11 +592,11 @@ def _table(title: str, parts: Sequence[PartStats]) -> Any:
     return table
 
 
-def _said(fact: Any) -> str:
-    """Returns a fact in a few words."""
+def _said(fact: Any, num: int) -> str:
+    """Returns a fact of so many samples in a few words."""
     if not fact:
         return ""
-    lacking = f", {fact['missing']:,} missing" if fact.get("missing") else ""
+    lacking = f", {fact['missing']:,} missing ({fact['missing'] / max(1, num):.1%})" if fact.get("missing") else ""
     if "mean" in fact:
         return "\n".join(f"{name} {', '.join(f'{number:.3f}' for number in fact[name])}" for name in ("mean", "std"))
     if "min" in fact:
@@ -598,7 +612,7 @@ def _said(fact: Any) -> str:
         common = list(fact["counts"].items())
         if len(common) == 1:
             return _escaped(common[0][0]) + lacking
-        rest = f", … {len(common) - 4} more" if len(common) > 4 else ""
+        rest = f", … {len(common) - 4 + fact.get('others', 0)} more" if len(common) > 4 else ""
         return _escaped(", ".join(f"{name}: {count:,}" for name, count in common[:4]) + rest) + lacking
     return lacking.removeprefix(", ")
 

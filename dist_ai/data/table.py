@@ -9,6 +9,7 @@ A `Row` reads its columns by name, as an attribute or by place, so a getter read
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ __all__ = [
     "is_row",
     "missing",
     "no_column",
+    "ordered_dictionary",
     "other_encoding",
     "require_encoding",
 ]
@@ -143,7 +145,10 @@ class Table(Sequence[Row]):
             if name in columns:
                 raise DataError(f"the table has several columns named {name!r}; rename them")
             columns[name] = table.column(place)
-        return cls(columns)
+        made = cls(columns)
+        found = {name: ordered_dictionary(column) for name, column in columns.items()}
+        made._categories = {name: (values, True) for name, values in found.items() if values is not None}
+        return made
 
     @classmethod
     def from_hub(cls, dataset: Any) -> Table:
@@ -201,6 +206,13 @@ class Table(Sequence[Row]):
                     convert_options=csv.ConvertOptions(null_values=[""], include_columns=wanted, column_types=types),
                 )
 
+        def begin() -> bytes:
+            with suppress(OSError):  # what is wrong is told already
+                files, path = _existing(file, filesystem)
+                with files.open_input_stream(path) as stream:
+                    return stream.read(4)
+            return b""
+
         def read() -> Any:
             table, found = read_as(types), dict(types)
             for name in _floats_from(2.0**63, table):  # pyarrow takes no number for one of 64 bits without a sign
@@ -209,14 +221,14 @@ class Table(Sequence[Row]):
             return table
 
         try:
-            table = _read(read, file, "CSV", hint=_of_encoding)
+            table = _read(read, file, "CSV", hint=lambda error: _of_encoding(error, begin()))
             for field in table.schema:  # what pyarrow makes of bytes that are no text
                 if pyarrow.types.is_binary(field.type):
-                    raise DataError(other_encoding(file, encoding, f"column {field.name!r}"))
+                    raise DataError(other_encoding(file, encoding, f"column {field.name!r}", begin()))
             return cls.from_arrow(table)
         except UnicodeDecodeError as error:
             wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
-            raise DataError(other_encoding(file, encoding, wrong)) from error
+            raise DataError(other_encoding(file, encoding, wrong, begin())) from error
         except UnicodeError as error:  # utf-16 without its mark
             raise DataError(other_encoding(file, encoding, str(error))) from error
 
@@ -287,6 +299,16 @@ class Table(Sequence[Row]):
 
     def __repr__(self) -> str:
         return f"Table({self._length} rows of {', '.join(self.names)})"
+
+
+def ordered_dictionary(column: Any) -> list[Any] | None:
+    """Returns the categories of an Arrow column of which the order means something, in that order; None of any other."""
+    from pyarrow import types
+
+    if not types.is_dictionary(column.type) or not column.type.ordered:
+        return None
+    chunks = column.unify_dictionaries().chunks
+    return chunks[0].dictionary.to_pylist() if chunks else None
 
 
 def in_memory(items: Any) -> bool:
@@ -396,9 +418,17 @@ def require_encoding(encoding: str) -> None:
         raise ConfigError(f"encoding={encoding!r}: there is no such encoding") from error
 
 
-def other_encoding(file: str | Path, encoding: str, where: str) -> str:
-    """Returns the message for a file that is not encoded as was said."""
-    return f"{file} is not encoded in {encoding} ({where}); give encoding='latin-1' or what it is, or convert the file"
+def other_encoding(file: str | Path, encoding: str, where: str, content: bytes = b"") -> str:
+    """Returns the message for a file that is not encoded as was said; its content, or the begin of it, may tell how it is."""
+    marked = _marked(content)
+    how = "'latin-1' or what it is" if marked is None else f"{marked!r}, which it begins like"
+    return f"{file} is not encoded in {encoding} ({where}); give encoding={how}, or convert the file"
+
+
+def _marked(content: bytes) -> str | None:
+    """Returns the encoding that the mark at the begin of a file is of; None without one."""
+    marks = {"utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
+    return next((name for name, begins in marks.items() if content.startswith(begins)), None)
 
 
 def no_column(column: Any, names: Iterable[str]) -> str:
@@ -466,7 +496,9 @@ def _read(read: Any, file: str | Path, kind: str, *, hint: Callable[[str], str] 
         raise DataError(f"{file} cannot be read as {kind}: {error}{hint(str(error))}") from error
 
 
-def _of_encoding(error: str) -> str:
+def _of_encoding(error: str, begin: bytes) -> str:
+    if (marked := _marked(begin)) is not None:
+        return f"; it begins like a file in another encoding: give encoding={marked!r}"
     # Text of two bytes a letter is full of zeros.
     if "UTF8" in error or "\0" in error:
         return "; was it written in another encoding? give encoding='utf-16', 'latin-1' or what it is"

@@ -16,12 +16,13 @@ from dist_ai.data.frames import TabularFrame, as_frame, rows_of
 from dist_ai.data.loaders import DataLoaders, LoaderOptions
 from dist_ai.data.procs import Proc, as_procs
 from dist_ai.data.rows import ReadRows, RowData, tensors_of
-from dist_ai.data.splitters import IndexSplitter, RandomSplitter, check_split
+from dist_ai.data.splitters import IndexSplitter, MaskSplitter, RandomSplitter, check_split
+from dist_ai.data.table import Table
 from dist_ai.data.targets import target_pipeline, target_tensor
 from dist_ai.distributed.environment import current_world
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["TabularPandas", "names_of", "require_apart", "splits_of"]
+__all__ = ["TabularPandas", "names_of", "require_apart", "splits_of", "table_of"]
 
 L = TypeVar("L", bound=DataLoaders)
 
@@ -30,7 +31,7 @@ class TabularPandas:
     """A table in memory, prepared: procs learn from the training rows alone, and all rows become tensors at once.
 
     Args:
-        df: a data frame, an Arrow table, a `Table` or a list of dicts. It is not changed.
+        df: a data frame, an Arrow table, a `Table`, a list of dicts, or a dict of columns. It is not changed.
         procs: what prepares the columns, such as ``[Categorify, FillMissing, Normalize]``, in whatever order; those given are
             not changed.
         cat_names: columns that hold categories.
@@ -64,7 +65,7 @@ class TabularPandas:
         y_block: TransformBlock | Callable[[], TransformBlock] | None = None,
         splits: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        self.frame = as_frame(df)
+        self.frame = table_of(df)
         self.y_names = names_of(y_names)
         given = names_of(cat_names), names_of(cont_names)
         require_apart(*given, self.y_names)
@@ -139,8 +140,13 @@ class TabularPandas:
 
     @property
     def ys(self) -> Any:
-        """The targets of the training rows, an array."""
+        """The targets of the training rows, a data frame."""
         return self.train.ys
+
+    @property
+    def y(self) -> Any:
+        """The first target of the training rows, a series."""
+        return self.train.y
 
     def process(self, df: Any) -> RowData:
         """Returns new rows as samples, without targets."""
@@ -195,6 +201,20 @@ class TabularPandas:
         )
 
 
+def table_of(source: Any) -> Any:
+    """Returns many rows of any kind as a data frame: what `as_frame` takes, or a dict of columns, as pandas takes one.
+
+    >>> table_of({"age": [3, 5]})["age"].tolist()
+    [3, 5]
+    """
+    is_columns = isinstance(source, dict) and source and all(map(_is_column, source.values()))
+    return as_frame(Table(source) if is_columns else source)
+
+
+def _is_column(values: Any) -> bool:
+    return hasattr(values, "__len__") and not isinstance(values, str | bytes | dict)
+
+
 def names_of(given: Sequence[str] | str | None) -> list[str]:
     """Returns names of columns as a list: one, or several.
 
@@ -221,7 +241,8 @@ def splits_of(
             raise ConfigError(
                 "valid_pct beside valid_idx: the rows are drawn at random, or given; leave one of them out"
             )
-        return IndexSplitter(list(valid_idx))(range(len(frame)))
+        is_mask = len(given := np.asarray(valid_idx)) and given.dtype.kind == "b"
+        return (MaskSplitter(given.tolist()) if is_mask else IndexSplitter(list(valid_idx)))(range(len(frame)))
     share = 0.2 if valid_pct is None else valid_pct
     if share == 0:
         return None

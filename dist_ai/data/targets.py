@@ -17,7 +17,16 @@ from dist_ai.data.getters import ColReader
 from dist_ai.data.transforms import Categorize, EncodedMultiCategorize, RegressionSetup, in_order
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["block_of", "block_of_columns", "block_of_lists", "kind_of", "target_pipeline", "target_tensor"]
+__all__ = [
+    "block_of",
+    "block_of_columns",
+    "block_of_lists",
+    "columns_of",
+    "kind_of",
+    "target_names",
+    "target_pipeline",
+    "target_tensor",
+]
 
 
 def block_of(frame: Any, y_names: Sequence[str]) -> TransformBlock:
@@ -106,6 +115,8 @@ def target_pipeline(
     learning = Pipeline(block.type_tfms)
     if _of_numbers(learning):
         learning.setup([_numbers(train, y_names)[0].tolist()])
+        if isinstance(numbers := learning.tfms[0], RegressionSetup) and len(y_names) > 1:
+            learning = Pipeline([replace(numbers, names=list(y_names))])
     else:
         first = learning.tfms[0] if len(learning) and len(y_names) == 1 else None
         learns = isinstance(first, Categorize) and first.learns_classes
@@ -116,16 +127,35 @@ def target_pipeline(
     return Pipeline([reader, *learning.tfms])
 
 
+def columns_of(pipeline: Pipeline) -> list[str]:
+    """Returns the columns that a pipeline which `target_pipeline` returned makes the targets of."""
+    reader = pipeline.tfms[0]
+    assert isinstance(reader, ColReader)
+    return [str(name) for name in ([reader.cols] if isinstance(reader.cols, str | int) else reader.cols)]
+
+
+def target_names(pipeline: Pipeline, size: int) -> list[str]:
+    """Returns what the numbers of a target are called: its columns, or the labels of which each is there or not.
+
+    Args:
+        pipeline: the target's, which `target_pipeline` returned.
+        size: how many numbers it has.
+    """
+    columns, labels = columns_of(pipeline), next((t.vocab for t in pipeline.tfms if hasattr(t, "vocab")), None)
+    if len(columns) == size:
+        return columns
+    if labels is not None and len(labels) == size:
+        return [f"{columns[0]} {label}" for label in labels]
+    return [f"{columns[0]} {place}" for place in range(size)]
+
+
 def target_tensor(pipeline: Pipeline, frame: Any) -> torch.Tensor:
     """Returns the targets of all rows, as the pipeline makes them of each.
 
     Raises:
         DataError: the table has no such column, or a target is missing or unknown; names it.
     """
-    reader = pipeline.tfms[0]
-    assert isinstance(reader, ColReader)
-    columns = [reader.cols] if isinstance(reader.cols, str | int) else reader.cols
-    y_names = [str(name) for name in columns]
+    y_names = columns_of(pipeline)
     rest = Pipeline(pipeline.tfms[1:])
     if _of_numbers(rest):
         numbers = _numbers(frame, y_names)

@@ -6,6 +6,7 @@ becomes a class, and NaN never a number to learn from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -221,15 +222,19 @@ class RegressionSetup(ItemTransform):
 
     Args:
         c: how many numbers a target has; None to learn it at set-up from the first training item.
+        names: what several numbers are called, such as the columns that they are from; undone they are a dict then.
 
     Raises:
         DataError: a target is no number, NaN or infinite, or has not as many numbers as the first.
 
     >>> RegressionSetup(2)([0.5, 1])
     TensorRegression([0.5000, 1.0000])
+    >>> RegressionSetup(2, ["width", "height"]).decode(TensorRegression([0.5, 1]))
+    {'width': 0.5, 'height': 1.0}
     """
 
     c: int | None = None
+    names: list[str] | None = None
 
     order: ClassVar[int] = 1
 
@@ -249,8 +254,11 @@ class RegressionSetup(ItemTransform):
         return x if isinstance(x, TensorRegression) else TensorRegression(self._checked(x, ""))
 
     def decodes(self, x: TensorRegression) -> Any:
-        """Returns a number, or a list of them."""
-        return x.item() if x.numel() == 1 else x.tolist()
+        """Returns a number, or a list of them, or a dict where they have names."""
+        numbers = x.flatten().tolist()
+        if self.names is not None and len(self.names) == len(numbers):
+            return dict(zip(self.names, numbers, strict=True))
+        return numbers[0] if x.numel() == 1 else x.tolist()
 
     def _checked(self, x: Any, where: str) -> torch.Tensor:
         numbers = _numbers(x, where)
@@ -361,12 +369,32 @@ def _find(label: Any, index: dict[Any, int]) -> int:
             return index[NA]
         raise DataError(
             f"label {label!r} is not one of the {len(index)} classes of the training items"
-            f"{did_you_mean(str(label), map(str, index))}"
+            f"{_of_numbers(label, index) or did_you_mean(str(label), map(str, index))}"
         ) from None
     except TypeError:
         raise DataError(
             f"{label!r:.100} is no label; expected text or a number, and MultiCategorize for lists"
         ) from None
+
+
+def _of_numbers(label: Any, index: dict[Any, int]) -> str:
+    """Returns how to predict a number, where so many classes, and what is none of them, are numbers, also as text; else ""."""
+    if len(index) <= _FEW or not all(map(_reads_as_number, (label, *index))):
+        return ""
+    return (
+        ". These are numbers: to predict them as such, and not as classes, use RegressionBlock (y_block=RegressionBlock of a "
+        "table), or make them floats"
+    )
+
+
+_FEW = 10  # classes that numbers may well name: digits
+
+
+def _reads_as_number(label: Any) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except (TypeError, ValueError):
+        return False
 
 
 def _labels(indices: Any, vocab: Sequence[Any]) -> Any:

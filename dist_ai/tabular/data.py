@@ -14,14 +14,13 @@ from dist_ai.data import (
     Table,
     TabularPandas,
     TransformBlock,
-    as_frame,
 )
 from dist_ai.data.base_loader import Tfms
 from dist_ai.data.frames import read_csv
 from dist_ai.data.loaders import check_options
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
-from dist_ai.data.tabular import names_of, require_apart, splits_of
+from dist_ai.data.tabular import names_of, require_apart, splits_of, table_of
 from dist_ai.data.targets import kind_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split
@@ -59,11 +58,11 @@ class TabularOptions(RowOptions, total=False):
 
     Attributes:
         valid_pct: share of the rows drawn at random for validation, 0.2 by default, 0 for none.
-        valid_idx: the validation rows, instead of drawing them.
+        valid_idx: the validation rows, instead of drawing them: their numbers, or True or False for each row.
     """
 
     valid_pct: float | None
-    valid_idx: Sequence[int] | None
+    valid_idx: Sequence[int] | Sequence[bool] | None
 
 
 class TabularDataLoaders(DataLoaders):
@@ -79,7 +78,7 @@ class TabularDataLoaders(DataLoaders):
 
     @classmethod
     def from_df(cls, df: Any, path: str | Path = ".", **options: Unpack[TabularOptions]) -> Self:
-        """Returns loaders of a data frame, an Arrow table, a `Table` or a list of dicts.
+        """Returns loaders of a data frame, an Arrow table, a `Table`, a list of dicts or a dict of columns.
 
         Args:
             df: the rows; they are not changed.
@@ -92,7 +91,7 @@ class TabularDataLoaders(DataLoaders):
             ConfigError: no `y_names`, or a column that is several things.
         """
         check_options(options, TabularOptions)
-        frame, rest = as_frame(df), dict[str, Any](options)
+        frame, rest = table_of(df), dict[str, Any](options)
         y_names = _targets(rest.pop("y_names", ()))
         cats, conts = _columns(frame, rest.pop("cat_names", None), rest.pop("cont_names", None), y_names)
         splits = splits_of(

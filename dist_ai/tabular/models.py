@@ -15,7 +15,15 @@ from dist_ai.core.types import TabularRow
 from dist_ai.data.tabular import TabularPandas
 from dist_ai.errors import ConfigError, did_you_mean
 from dist_ai.export import register_builder
-from dist_ai.layers import EmbeddingTables, SeededDropout, SigmoidRange, embedding_size, hidden_layers, linear_layer
+from dist_ai.layers import (
+    EmbeddingTables,
+    SeededDropout,
+    SigmoidRange,
+    embedding_pairs,
+    embedding_size,
+    hidden_layers,
+    linear_layer,
+)
 from dist_ai.layers.activation import bounds_of
 from dist_ai.layers.mlp import require_sizes
 
@@ -197,13 +205,14 @@ class FTTransformer(nn.Module):
         _require(out_sz=out_sz, d_token=d_token, n_blocks=n_blocks, n_heads=n_heads, d_hidden=round(d_hidden * d_token))
         if d_token % n_heads:
             raise ConfigError(f"d_token={d_token} is no multiple of n_heads={n_heads}; heads share a token's numbers")
-        _inputs(len(emb_szs), n_cont)
+        pairs = embedding_pairs(emb_szs)
+        _inputs(len(pairs), n_cont)
         bound = d_token**-0.5
-        self.embeds = nn.ModuleList(nn.Embedding(n, d_token) for n, _ in emb_szs)
+        self.embeds = nn.ModuleList(nn.Embedding(n, d_token) for n, _ in pairs)
         for table in self.embeds:
             nn.init.uniform_(table.weight, -bound, bound)  # type: ignore[arg-type]  # a list of modules is one of tables here
         self.weight = nn.Parameter(torch.empty(n_cont, d_token).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_cont + len(emb_szs), d_token).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_cont + len(pairs), d_token).uniform_(-bound, bound))
         self.cls = nn.Parameter(torch.empty(d_token).uniform_(-bound, bound))
         self.blocks = nn.ModuleList(
             _Block(d_token, n_heads, round(d_hidden * d_token), p_hidden, p_residual, first=i == 0)

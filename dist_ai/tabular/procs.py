@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from dist_ai.core.randomness import sample_keys
-from dist_ai.data.categories import Categories
+from dist_ai.data.categories import Categories, sorted_classes
 from dist_ai.data.frames import TabularFrame, numbers_of, require_finite
 from dist_ai.data.procs import TabularProc
+from dist_ai.data.targets import kind_of
 from dist_ai.errors import ConfigError, DataError, did_you_mean
 from dist_ai.tabular.dates import add_datepart, date_parts, day_first
 
@@ -193,7 +194,8 @@ class TargetEncode(TabularProc):
         out_of_fold: of each column, the mean of each category without each fold, (folds, categories + 1); the first is that of
             all the rows of the other folds. For training alone, and not exported.
 
-    Numbers, or two classes of which the one that is sorted last counts 1. The new columns are ``<name>_mean``.
+    The target is numbers, or two classes of which the later one counts 1: in the order of an ordered categorical, else sorted.
+    The new columns are ``<name>_mean``.
 
     Raises:
         ConfigError: there is no target, several, or one of more than two classes, or a column ``<name>_mean`` already.
@@ -333,13 +335,14 @@ def _keys(to: TabularFrame, name: str) -> Any:
 def _as_numbers(to: TabularFrame) -> Any:
     if len(to.y_names) != 1:
         raise ConfigError(f"TargetEncode needs one target, and y_names={to.y_names}")
-    column = to[to.y_names[0]]
-    if getattr(column.dtype, "kind", "O") in "iuf":
-        return numbers_of(to, to.y_names[0])
-    classes = sorted(column.dropna().unique().tolist())
+    name = to.y_names[0]
+    column = to[name]
+    if kind_of(column) in ("whole numbers", "numbers"):
+        return numbers_of(to, name)
+    classes = sorted_classes(column, name)
     if len(classes) != 2:
         raise ConfigError(
-            f"TargetEncode takes numbers or two classes, and {to.y_names[0]!r} has {len(classes)}: "
+            f"TargetEncode takes numbers or two classes, and {name!r} has {len(classes)}: "
             f"{', '.join(map(str, classes[:5]))}"
         )
     return (column == classes[1]).to_numpy(dtype=np.float64)

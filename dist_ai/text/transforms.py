@@ -53,7 +53,7 @@ class ReadText(Transform):
             return x.read_text(encoding=self.encoding)
         except UnicodeDecodeError as error:
             wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
-            raise DataError(other_encoding(x, self.encoding, wrong)) from error
+            raise DataError(other_encoding(x, self.encoding, wrong, error.object)) from error
 
 
 @dataclass

@@ -208,7 +208,7 @@ def test_a_type_of_ones_own_is_said_once_and_shown_with_all_others(monkeypatch: 
 
 def test_a_figure_shows_itself_in_a_notebook_and_saves_itself_in_a_script(tmp_path: Path) -> None:
     figure = table([{"a": "1"}])
-    assert type(figure) is Picture
+    assert isinstance(figure, Picture)
     assert figure._repr_png_().startswith(b"\x89PNG")
     figure.savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

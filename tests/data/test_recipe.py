@@ -137,6 +137,7 @@ def test_it_comes_back_through_json_with_of_the_targets_what_decodes_them(recipe
         "targets": [
             [{"transform": "Categorize", "vocab": ["0", "1"], "sort": True, "add_na": False}]
         ],  # not the labeller: files hold no code
+        "labels_items": False,
         "item_tfms": [{"transform": "TimesInBatch", "by": 2.0}],
         "batch_tfms": [{"transform": "TimesInBatch", "by": 10.0}],
         "collate": None,

@@ -63,7 +63,7 @@ def test_the_table_says_it_and_plain_data_are_json() -> None:
     lines = [line.split() for line in repr(stats).splitlines()]
     assert ["samples", "8", "2"] in lines
     assert ["$elm$[b]", "2", "(25.0%)", "1", "(50.0%)"] in lines
-    assert ["kind", "str,", "1", "missing", "str"] in lines
+    assert ["kind", "str,", "1", "missing", "(12.5%)", "str"] in lines
     plain = json.loads(json.dumps(stats.to_plain()))
     assert plain["train"]["classes"] == {"$elm$[b]": 2, "oak": 6}
     assert plain["valid"]["samples"] == 2

@@ -231,8 +231,16 @@ def test_a_csv_file_of_another_encoding_is_named_and_read_where_it_is_said(tmp_p
     with pytest.raises(DataError, match=r"not encoded in utf-8 \(byte 4 is 0xdf\)"):
         Table.from_csv(file)
     file.write_text("id,town\n1,Bonn\n", encoding="utf-16")
-    with pytest.raises(DataError, match=r"another encoding\? give encoding='utf-16'"):
+    with pytest.raises(DataError, match=r"it begins like a file in another encoding: give encoding='utf-16'$"):
         Table.from_csv(file)
+    with pytest.raises(
+        DataError, match=r"not encoded in ascii \(byte 0 is 0xff\); give encoding='utf-16', which it begins like"
+    ):
+        Table.from_csv(file, encoding="ascii")
+    file.write_text("id,town\n1,Bonn\n", encoding="utf-16-le")
+    with pytest.raises(DataError, match=r"another encoding\? give encoding='utf-16', 'latin-1' or what it is"):
+        Table.from_csv(file)
+    file.write_text("id,town\n1,Bonn\n", encoding="utf-16")
     assert Table.from_csv(file, encoding="utf-16")[0].town == "Bonn"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from dist_ai.errors import ConfigError
 from dist_ai.layers import EmbeddingTables, SigmoidRange, embedding, embedding_size, hidden_layers
+from dist_ai.tabular import FTTransformer
 
 
 def test_embeddings_begin_small_and_within_two_deviations() -> None:
@@ -29,6 +32,28 @@ def test_tables_look_each_column_up_in_its_own_table() -> None:
     assert EmbeddingTables([])(torch.empty(3, 0, dtype=torch.int64)).shape == (3, 0)
     with pytest.raises(ConfigError, match="column 1 has 0 categories of 4 numbers each"):
         EmbeddingTables([(3, 2), (0, 4)])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (
+            [3, 2],
+            r"column 0 of the sizes of embeddings has 3: expected \(categories, numbers\) of each column, such as",
+        ),
+        ([(3, 2), (4,)], r"column 1 of the sizes of embeddings has \(4,\): expected"),
+        ([(3, 2.5)], r"column 0 of the sizes of embeddings has \(3, 2.5\): expected"),
+        ([(3, "2")], r"has \(3, '2'\): expected"),
+        (["32"], r"has '32': expected"),
+        ({"job": 3}, r"sizes of embeddings \{'job': 3\}: expected .* get_emb_sz makes them"),
+        (7, "sizes of embeddings 7: expected"),
+    ],
+)
+def test_sizes_that_are_no_pairs_are_named(sizes: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EmbeddingTables(sizes)
+    with pytest.raises(ConfigError, match=message):
+        FTTransformer(sizes, 1, 1)
 
 
 def test_sparse_gradients_are_of_the_rows_of_the_batch() -> None:

@@ -17,16 +17,18 @@ from pyarrow import csv, parquet
 from tables import CATS, CONTS, people, people_learner, people_loaders
 
 from dist_ai.core import TabularRow, TensorCategory, TensorMultiCategory, TensorRegression
-from dist_ai.data import CategoryBlock, MultiCategoryBlock, RegressionBlock, Table
+from dist_ai.data import CategoryBlock, MultiCategoryBlock, RegressionBlock, RowData, Table
 from dist_ai.data.frames import RowError
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular import (
     Categorify,
+    DateParts,
     FillMissing,
     Normalize,
     TabularDataLoaders,
     TabularPandas,
     TabularProc,
+    TargetEncode,
     get_emb_sz,
 )
 
@@ -274,9 +276,12 @@ def test_tabular_pandas_gives_arrays_for_other_models() -> None:
         people(), [Categorify, FillMissing, Normalize], CATS, CONTS, "rich", splits=(range(90), range(90, 120))
     )
     assert list(to.xs.columns) == ["job", "town", "age_na", "age", "hours"]
-    assert to.ys.shape == (90,)
+    assert to.ys.shape == (90, 1)
+    assert list(to.ys.columns) == ["rich"]
     assert to.xs.equals(to.train.xs)
-    assert (to.train.ys == to.train.y).all()
+    assert to.train.ys["rich"].equals(to.train.y)
+    assert to.y.equals(to.train.y)
+    assert to.train.ys.values.ravel().tolist() == (to.train.frame["rich"] == "yes").astype(int).tolist()
     assert to.valid is not None
     assert list(to.valid.xs.columns) == list(to.xs.columns)
     assert len(to.valid.xs) == len(to.valid.ys) == 30
@@ -287,6 +292,107 @@ def test_tabular_pandas_gives_arrays_for_other_models() -> None:
     assert len(to.decode()) == 90
     assert to.process(people(5, seed=3)).rows.cats.shape == (5, 3)
     assert "TabularPandas(120 rows" in repr(to)
+
+
+def test_loaders_of_tables_are_described_by_column_and_say_what_is_missing(tmp_path: Path) -> None:
+    frame = people()
+    frame["day"] = pd.date_range("2020-01-01", periods=120)
+    procs = [DateParts(["day"]), Categorify, FillMissing, Normalize, TargetEncode]
+    dls = people_loaders(frame, procs=procs, valid_pct=None, valid_idx=range(90, 120))
+    stats = dls.describe()
+    facts = stats.parts[0].facts
+    assert list(facts)[-5:] == ["input: job", "input: town", "input: age", "input: hours", "target: rich"]
+    jobs = frame["job"][:90]
+    assert facts["input: job"]["value"] == {"counts": jobs.value_counts().to_dict(), "missing": int(jobs.isna().sum())}
+    assert facts["input: age"]["value"]["max"] == frame["age"][:90].max()
+    assert facts["input: age"]["value"]["missing"] == frame["age"][:90].isna().sum()
+    assert facts["input: dayMonth"]["value"]["counts"] == {"1": 31, "3": 30, "2": 29}
+    said = " ".join(repr(stats).split())
+    assert "input: job kind categories categories categories 3 3" in said
+    assert f" missing ({jobs.isna().mean():.1%})" in said
+    options: dict[str, Any] = {"cat_names": CATS, "cont_names": CONTS, "y_names": ["score", "hours2"]}
+    frame.assign(hours2=frame["hours"]).to_parquet(tmp_path / "1.parquet")
+    stream = TabularDataLoaders.from_parquet_stream(tmp_path / "1.parquet", **options).describe().parts[0].facts
+    assert stream["input: job"]["value"]["missing"] == frame["job"].isna().sum()
+    assert stream["target: score"]["value"]["max"] == pytest.approx(frame["score"].max())
+
+
+def test_of_many_categories_a_description_counts_those_left_out() -> None:
+    frame = pd.DataFrame({"kind": [f"k{number % 25}" for number in range(50)], "y": np.arange(50.0)})
+    stats = repr(TabularDataLoaders.from_df(frame, cat_names="kind", y_names="y", valid_pct=0).describe())
+    assert "… 21 more" in stats
+
+
+def test_a_dict_of_columns_is_a_table_and_a_mask_chooses_rows() -> None:
+    frame = people()
+    columns = {name: frame[name].tolist() for name in frame.columns}
+    for valid_idx in (frame["hours"] > 42, (frame["hours"] > 42).tolist(), np.flatnonzero(frame["hours"] > 42)):
+        dls = people_loaders(columns, valid_pct=None, valid_idx=valid_idx)
+        assert dls.valid_ds.frame["hours"].tolist() == frame["hours"][frame["hours"] > 42].tolist()
+    with pytest.raises(DataError, match="a mask of 2 for 120 items: expected one value for each"):
+        people_loaders(columns, valid_pct=None, valid_idx=[True, False])
+    with pytest.raises(DataError, match="a table needs columns of one length, and these have job: 1, town: 120"):
+        people_loaders({**columns, "job": ["cook"]})
+    with pytest.raises(DataError, match=r"no column 'since'; there are job, town, age, hours, score, income, rich$"):
+        people_loaders(frame.assign(income=1.0)[[*frame.columns[:5], "income", "rich"]], cont_names="since")
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_numbers_taken_for_classes_are_told_how_to_be_predicted_as_numbers(kind: Any) -> None:
+    frame = people().assign(y=[kind(number) for number in range(120)])
+    with pytest.raises(
+        DataError, match=r"classes of the training items\. These are numbers: .*y_block=RegressionBlock of a table"
+    ):
+        people_loaders(frame, y_names="y", y_block=CategoryBlock)
+    people_loaders(frame, y_names="y", y_block=RegressionBlock)
+    few = people().assign(y=[str(number // 100) + "0" for number in range(120)])
+    with pytest.raises(DataError, match=r"label '20' is not one of the 2 classes of the training items$"):
+        people_loaders(few.assign(y=[*few["y"][:-1], "20"]), y_names="y", valid_pct=None, valid_idx=[118, 119])
+
+
+LEVELS = ["low", "mid", "high", "never"]
+
+
+def levels(classes: list[str] = LEVELS) -> pd.DataFrame:
+    column = pd.Categorical([classes[i * 7 % min(3, len(classes))] for i in range(40)], classes, ordered=True)
+    return pd.DataFrame({"kind": ["a", "b"] * 20, "x": np.arange(40.0), "level": column})
+
+
+@pytest.mark.parametrize("way", ["frame", "table", "arrow", "arrow table", "file", "stream"])
+def test_an_ordered_target_keeps_its_order_whatever_it_comes_from(way: str, tmp_path: Path) -> None:
+    frame, file = levels(), tmp_path / "rows.parquet"
+    frame.to_parquet(file, row_group_size=10)
+    arrow = pyarrow.Table.from_pandas(frame)
+    options: dict[str, Any] = {"cat_names": "kind", "cont_names": "x", "y_names": "level", "bs": 4}
+    if way == "file":
+        dls = TabularDataLoaders.from_parquet(file, **options)
+    elif way == "stream":
+        dls = TabularDataLoaders.from_parquet_stream(file, **options)
+    else:
+        sources = {
+            "frame": frame,
+            "table": Table.from_frame(frame),
+            "arrow": arrow,
+            "arrow table": Table.from_arrow(arrow),
+        }
+        dls = TabularDataLoaders.from_df(sources[way], **options)
+    assert dls.vocab == LEVELS
+
+
+def test_targets_for_other_models_are_a_column_each() -> None:
+    frame = people()
+    several = TabularPandas(frame, [Categorify, FillMissing], CATS, "age", ["score", "hours"]).train.ys
+    np.testing.assert_allclose(several.to_numpy(), frame[["score", "hours"]], rtol=1e-6)
+    assert list(several.columns) == ["score", "hours"]
+    frame["tags"] = [["x"], ["x", "y"]] * 60
+    tags = TabularPandas(frame, [Categorify, FillMissing], CATS, CONTS, "tags", MultiCategoryBlock).train.ys
+    assert list(tags.columns) == ["tags x", "tags y"]
+    assert tags["tags y"].tolist() == [0.0, 1.0] * 60
+    unnamed = RowData(TabularRow(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 0)), [torch.zeros(2)])
+    with pytest.raises(
+        DataError, match="these rows were made of tensors, so their columns have no names; `targets` has"
+    ):
+        _ = unnamed.ys
 
 
 # ------------------------------------------------------------------------------------------------ new rows

@@ -171,7 +171,47 @@ def test_several_labels_and_numbers_are_predicted() -> None:
     assert set(learn.predict(frame.iloc[0])[0]) <= {"a", "b"}
     learn = people_learner(people_loaders(frame, y_names=["score", "a"], y_block=None))
     learn.fit(1, 0.02)
-    assert len(learn.predict(frame.iloc[0])[0]) == 2
+    assert list(learn.predict(frame.iloc[0])[0]) == ["score", "a"]
+
+
+def test_several_targets_are_shown_under_the_names_of_their_columns(tmp_path: Path) -> None:
+    learn = people_learner(people_loaders(y_names=["score", "hours"], cont_names="age"))
+    shown = texts_of(learn.dls.show_batch(max_n=1))
+    assert {"score (target)", "hours (target)"} <= set(shown)
+    results = texts_of(learn.show_results(max_n=1))
+    assert "score (prediction)" in " ".join(results)
+    assert "hours (prediction)" in " ".join(results)
+    learn.export(tmp_path / "model")
+    again = Predictor(tmp_path / "model").predict(people(1).iloc[0].to_dict()).label
+    assert again == pytest.approx(learn.predict(people(1).iloc[0])[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("y_names", ["rich", "score", ["score", "hours"]])
+def test_an_exported_model_is_scored_on_new_rows_that_have_their_targets(y_names: Any, tmp_path: Path) -> None:
+    learn = people_learner(people_loaders(y_names=y_names, cont_names="age"))
+    learn.fit(1, 0.02)
+    learn.export(tmp_path / "model")
+    new = people(40, seed=5)
+    loaded = load_learner(tmp_path / "model")
+    expected = learn.validate(learn.dls.test_dl(new, with_labels=True, num_workers=0))[0]
+    assert loaded.validate(loaded.dls.test_dl(new, with_labels=True, num_workers=0))[0] == pytest.approx(expected)
+    with pytest.raises(DataError, match=r"no column '(rich|score)'; there are job, town, age"):
+        loaded.dls.test_dl(new.drop(columns=["rich", "score"]), with_labels=True)
+
+
+def test_rows_are_printed_as_a_table() -> None:
+    learn = people_learner(people_loaders(y_names="score"))
+    batch, results = learn.dls.show_batch(max_n=2), learn.show_results(max_n=2)
+    assert str(batch).splitlines()[0].split() == ["job", "town", "age", "hours", "target"]
+    assert str(results).splitlines()[0].split() == ["job", "town", "age", "hours", "target", "prediction"]
+    first = learn.dls.decode_batch(learn.dls.one_batch())[0]
+    _, line, row, *_ = repr(batch).splitlines()
+    assert (len(line), set(line)) == (len(line.strip()), {"─"})
+    assert row.split()[-1] == f"{first[1]:.4g}"
+
+
+def texts_of(figure: Any) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 def test_batches_and_results_are_shown_as_tables() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,23 @@ def test_an_argument_of_a_proc_that_cannot_work_is_named() -> None:
     assert to.train.rows.cats.tolist() == [[1], [0]]
     with pytest.raises(ConfigError, match=r"RareCategories\(min_count=0\): expected a number of rows, at least 1"):
         RareCategories(0)
+
+
+def means_of(frame: pd.DataFrame) -> dict[str, float]:
+    to = TabularPandas(frame, [TargetEncode(smooth=0.0), Categorify], "kind", "x", "y")
+    return dict(to.reader.procs[0]["means"]["kind"])
+
+
+def test_of_two_ordered_classes_the_later_one_counts_1() -> None:
+    frame = pd.DataFrame({"kind": list("aabb") * 5, "x": np.arange(20.0), "y": ["low", "low", "low", "high"] * 5})
+    assert means_of(frame) == {"a": 1.0, "b": 0.5}  # by name
+    frame["y"] = pd.Categorical(frame["y"], ["low", "high"], ordered=True)
+    assert means_of(frame) == {"a": 0.0, "b": 0.5}
+
+
+@pytest.mark.parametrize("kind", [Decimal, int, float])
+def test_numbers_of_a_column_of_objects_are_a_target_to_encode_by(kind: Any) -> None:
+    values = pd.Series([kind(number) for number in (1, 3, 5, 6)] * 5, dtype=object)
+    frame = pd.DataFrame({"kind": list("aabb") * 5, "x": np.arange(20.0), "y": values})
+    to = TabularPandas(frame, [TargetEncode(smooth=0.0), Categorify], "kind", "x", "y")
+    assert dict(to.reader.procs[0]["means"]["kind"]) == {"a": 2.0, "b": 5.5}

@@ -123,6 +123,8 @@ def test_a_yes_or_no_in_each_of_several_columns_is_several_labels() -> None:
 
 def test_the_vocabulary_of_a_language_model_is_taken_over() -> None:
     lm = loaders(is_lm=True, bs=4)
+    assert f"tokens: {len(lm.vocab)}" in repr(lm)
+    assert "classes" not in repr(lm)
     for vocab in (lm.vocab, lm.tokenize):
         dls = loaders(num=10, bs=4, text_vocab=vocab)
         assert dls.tokenize.vocab == lm.vocab
@@ -294,6 +296,10 @@ def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
     options: dict[str, Any] = {"bs": 4, "min_freq": 1, "num_workers": 0}
     with pytest.raises(DataError, match=r"1\.txt is not encoded in utf-8 \(byte 7 is 0xf6\); give encoding='latin-1'"):
         TextDataLoaders.from_folder(tmp_path, **options)
+    bad.write_bytes("ein schöner Film".encode("utf-16"))
+    with pytest.raises(DataError, match=r"\(byte 0 is 0xff\); give encoding='utf-16', which it begins like"):
+        TextDataLoaders.from_folder(tmp_path, **options)
+    bad.write_bytes("ein schöner Film".encode("latin-1"))
     dls = TextDataLoaders.from_folder(tmp_path, encoding="latin-1", **options)
     assert "schöner" in dls.tokenize.vocab
     with pytest.raises(ConfigError, match="encoding='nonsense': there is no such encoding"):
