@@ -90,13 +90,11 @@ def write_corpus(folder: Path, num_bytes: int) -> None:
 
 def train_corpus(folder: Path, steps: int | None) -> dict[str, Any]:
     """Returns what training on the corpus came to."""
-    from dist_ai.data import ParquetData
     from dist_ai.text import TextDataLoaders, Tokenize, language_model_learner
 
     before = most_held()
     tokenize = Tokenize(max_vocab=10_000)
-    texts = ParquetData(folder)
-    tokenize.setup(texts.take(texts.rows_all_over(2_000))["text"])
+    tokenize.setup(some_texts(folder))
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         dls = TextDataLoaders.from_parquet(
             folder, text_col="text", is_lm=True, tok_tfm=tokenize, cache=cache, valid_pct=0.01, num_workers=0
@@ -108,6 +106,14 @@ def train_corpus(folder: Path, steps: int | None) -> dict[str, Any]:
     if not losses[-1] < losses[0] - 0.5:
         raise SystemExit(f"the texts were not learned: the loss went from {losses[0]:.3f} to {losses[-1]:.3f}")
     return {"memory": most_held() - before, "of": dls.train.num_samples, "did": len(losses), "loss": losses[-1]}
+
+
+def some_texts(folder: Path, num: int = 2_000) -> list[str]:
+    """Returns texts from all over the files, and lets go of what was read for them."""
+    from dist_ai.data import ParquetData
+
+    data = ParquetData(folder)
+    return list(data.take(data.rows_all_over(num))["text"])
 
 
 def most_held() -> int:
