@@ -111,7 +111,7 @@ class MissingDependencyError(DistAIError, ImportError):
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
-    """Returns ``; did you mean 'x'?`` for the nearest of `choices`, or "" when none is near.
+    """Returns ``; did you mean 'x'?`` for the nearest of `choices`, or "" when none is near, or where there are over 20,000.
 
     >>> did_you_mean("before_bacth", ["before_batch", "after_batch"])
     "; did you mean 'before_batch'?"
@@ -120,7 +120,8 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """
     there = list(choices)
     near = [each for each in there if each.casefold() == given.casefold()]
-    if not near and not given.isnumeric():  # of numbers, one digit more is another number
+    # Of numbers, one digit more is another number; 20,000 names take a second.
+    if not near and not given.isnumeric() and len(there) <= 20_000:
         alike = difflib.get_close_matches(given, there, n=3, cutoff=0.6)
         near = [each for each in alike if _num_edits(given, each) <= -(-max(len(given), len(each)) // 3)]
     return f"; did you mean {near[0]!r}?" if near else ""

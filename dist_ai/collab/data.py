@@ -16,13 +16,12 @@ from dist_ai.data import (
     RegressionBlock,
     Table,
     TabularPandas,
-    as_frame,
 )
 from dist_ai.data.base_loader import as_list
 from dist_ai.data.frames import read_csv
 from dist_ai.data.loaders import check_options
 from dist_ai.data.table import no_column
-from dist_ai.data.tabular import splits_of
+from dist_ai.data.tabular import splits_of, table_of
 from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["ChoiceOptions", "CollabDataLoaders", "CollabOptions"]
@@ -112,7 +111,7 @@ class CollabDataLoaders(DataLoaders):
             raise ConfigError(
                 f"valid_pct={valid_pct!r:.100}: expected a share of the rows, such as 0.2, or 0 for none to validate"
             )
-        frame, rest = as_frame(ratings), dict[str, Any](options)
+        frame, rest = table_of(ratings), dict[str, Any](options)
         negatives = rest.pop("negatives", None)
         if negatives is None and "valid_negatives" in rest:
             raise ConfigError("valid_negatives without negatives: with ratings nothing is drawn; give negatives too")

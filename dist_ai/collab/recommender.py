@@ -15,6 +15,7 @@ from torch.nn import functional
 from dist_ai.collab.models import EmbeddingDotBias
 from dist_ai.core.types import TabularRow
 from dist_ai.data import ReadRows
+from dist_ai.data.categories import spellings
 from dist_ai.distributed.sharded import replicated_beside, whole
 from dist_ai.errors import ConfigError, DataError, did_you_mean, require_whole
 from dist_ai.export import load_export
@@ -161,7 +162,7 @@ class Recommender:
         found = [self._code_of(name, is_item=is_item) for name in names]
         for name, code in zip(names, found, strict=True):
             if not code and name not in codes:
-                nearest = did_you_mean(str(name), map(str, known)) if len(known) <= _FEW else ""
+                nearest = did_you_mean(str(name), map(str, known))
                 kind = "item" if is_item else "user"
                 raise DataError(f"{kind} {name!r:.100} is none of the {len(codes) - 1:,} of the training rows{nearest}")
         return torch.tensor(found, dtype=torch.int64)
@@ -215,19 +216,13 @@ def _as_python(name: Any) -> Any:
 def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> int:
     """Returns the code of the name that reads as `name` does and is of another type; 0 where there is none."""
     # Written out, there may be millions of them: `name` is read as each type that they may have.
-    for text in _spellings(name):
+    for text in spellings(name):
         for read in (str, int, float, _YES_OR_NO.__getitem__):
             with contextlib.suppress(ValueError, OverflowError, KeyError):
-                if (code := codes.get(read(text), 0)) and text in _spellings(names[code]):
+                if (code := codes.get(read(text), 0)) and text in spellings(names[code]):
                     return code
     return 0
 
 
-def _spellings(name: Any) -> tuple[str, ...]:
-    """Returns how a name may be written: a whole number also without its point, as where one is missing beside it."""
-    return (str(name), str(int(name))) if isinstance(name, float) and name.is_integer() else (str(name),)
-
-
 _YES_OR_NO = {"True": True, "False": False}
-_FEW = 20_000  # names that are searched for the nearest, which takes a second
 _AT_ONCE = 100_000  # items scored in one pass

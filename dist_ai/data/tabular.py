@@ -241,8 +241,9 @@ def splits_of(
             raise ConfigError(
                 "valid_pct beside valid_idx: the rows are drawn at random, or given; leave one of them out"
             )
-        is_mask = len(given := np.asarray(valid_idx)) and given.dtype.kind == "b"
-        return (MaskSplitter(given.tolist()) if is_mask else IndexSplitter(list(valid_idx)))(range(len(frame)))
+        given: list[Any] = list(valid_idx)
+        is_mask = bool(given) and np.asarray(given).dtype.kind == "b"
+        return (MaskSplitter if is_mask else IndexSplitter)(given)(range(len(frame)))
     share = 0.2 if valid_pct is None else valid_pct
     if share == 0:
         return None

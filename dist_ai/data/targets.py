@@ -81,7 +81,7 @@ def block_of_columns(targets: Iterable[Sequence[Any]], columns: Sequence[Any]) -
     """Returns what targets are that are read from several columns: a yes or no for each, or what `block_of_lists` says.
 
     Args:
-        targets: the values of each row; read until one is neither 0 nor 1.
+        targets: the values of each row; read until one is neither 0 nor 1. Fractions (0.0 and 1.0) are numbers, as of tables.
         columns: their names, which are the labels.
 
     >>> block_of_columns([[1, 0], [0, 1]], ["wet", "cold"]).type_tfms[0].vocab
@@ -90,7 +90,7 @@ def block_of_columns(targets: Iterable[Sequence[Any]], columns: Sequence[Any]) -
     read: list[Sequence[Any]] = []
     for each in targets:
         read.append(each)
-        if not all(isinstance(value, bool | int | float | np.number) and value in (0, 1) for value in each):
+        if not all(isinstance(value, bool | int | np.bool_ | np.integer) and value in (0, 1) for value in each):
             return block_of_lists(read)
     return MultiCategoryBlock(encoded=True, vocab=map(str, columns))
 

@@ -33,24 +33,25 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     try:
         if _holders == 1:
             mallopt(_MMAP_MAX, 0)
-            mallopt(_TRIM_THRESHOLD, _MOST)
+            mallopt(_TRIM_THRESHOLD, _NEVER)
         yield
     finally:
         _holders -= 1
         if not _holders:
+            # Once set, glibc no longer adapts these by itself: they stay where a program with large blocks would be.
             mallopt(_MMAP_MAX, _USUAL_MMAPS)
-            mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
+            mallopt(_MMAP_THRESHOLD, _LARGEST_HELD)
+            mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_HELD)
             trim(0)
 
 
 _holders = 0
 """Fits under way in this process, whose setting it is."""
 
-# Of mallopt(3): how many blocks may be mapped, and how much free memory at the heap's end is not given back.
-_MMAP_MAX, _TRIM_THRESHOLD = -4, -1
-_MOST = 2**31 - 1
-# What glibc has by itself; the second is where it ends by adapting to a program with large blocks.
-_USUAL_MMAPS, _USUAL_TRIM = 65_536, 64 * 2**20
+# Of mallopt(3): how many blocks may be mapped, from which size they are, and how much free memory at the heap's end stays.
+_MMAP_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -4, -3, -1
+_NEVER = -1
+_USUAL_MMAPS, _LARGEST_HELD = 65_536, 32 * 2**20
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -34,7 +35,8 @@ def as_metrics(metrics: Any) -> list[Metric | GatheredMetric]:
     if metrics is None:
         return []
     if isinstance(metrics, Mapping):
-        named = dict(zip(metrics, as_metrics([*metrics.values()]), strict=True))
+        # Copies: a metric of the user's keeps its name, and may have two.
+        named = dict(zip(metrics, map(copy.copy, as_metrics([*metrics.values()])), strict=True))
         for name, metric in named.items():
             metric.name = str(name)
         return [*named.values()]

@@ -57,7 +57,7 @@ def day_first(column: Any) -> bool | None:
     """
     import pandas as pd
 
-    if pd.api.types.infer_dtype(column, skipna=True) not in _KINDS:
+    if pd.api.types.infer_dtype(column, skipna=True) not in {*_KINDS, "categorical", "mixed"}:
         return None
     orders = {_order(value) for value in column.dropna().unique()}
     return None if not orders - {""} or {"day", "month"} <= orders else "day" in orders
@@ -284,7 +284,11 @@ def _one_order(values: Any, orders: Any, dayfirst: bool | None, require: Callabl
     if dayfirst is None:
         return "day" in there
     wrong, right = ("month", "day") if dayfirst else ("day", "month")
-    require(orders != wrong, f", where the {wrong} stands first, and with dayfirst={dayfirst} the {right} does")
+    require(
+        orders != wrong,
+        f", where the {wrong} stands first, and with dayfirst={dayfirst}, which was given or learned from the training rows, the "
+        f"{right} does; give dayfirst={wrong == 'day'}",
+    )
     return dayfirst
 
 

@@ -301,6 +301,13 @@ def test_an_export_recommends_and_predicts_as_the_learner(tmp_path: Path) -> Non
     assert recommender.scores("u3", ["f2"]).item() == pytest.approx(expected[0].item())
 
 
+def test_ratings_may_be_a_dict_of_columns_and_rows_for_validation_a_set() -> None:
+    frame = ratings(60)
+    columns = {name: frame[name].tolist() for name in frame}
+    dls = CollabDataLoaders.from_df(columns, valid_idx={3, 5}, bs=8)
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (58, 2)
+
+
 def test_items_that_the_same_users_like_are_similar() -> None:
     learn = ratings_learner()
     learn.fit_one_cycle(12, 0.05)

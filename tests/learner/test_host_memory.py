@@ -80,12 +80,25 @@ class Wide(nn.Module):
 
 
 def test_the_steps_of_a_fit_find_it() -> None:
-    loader, model = DataLoader(TensorData(torch.ones(8, 1), torch.ones(8, 1)), 2), Wide()
+    loader, model = DataLoader(TensorData(torch.ones(32, 1), torch.ones(32, 1)), 2), Wide()
     Learner(DataLoaders(loader, loader), model, MSELoss(), run_dir=None, progress=False).fit(1)
-    assert len(model.cleared) == 8
-    assert PAGES // 2 < sum(model.cleared) < 4 * PAGES  # and not 8
+    assert len(model.cleared) == 32
+    # Where small blocks took some of a large one's place, the next needs another; soon there is one for all.
+    assert PAGES // 2 < sum(model.cleared) < 12 * PAGES
+    assert sum(model.cleared[-8:]) < 4 * PAGES
 
 
 def test_of_a_gpu_nothing_is_changed() -> None:
     with kept_memory(torch.device("meta")):
         assert pages_cleared(large_tensors) > PAGES // 2
+
+
+def test_smaller_blocks_are_kept_after_a_fit_as_before_it() -> None:
+    def small_tensors() -> None:
+        for _ in range(20):
+            torch.empty(NUM_BYTES // 4, dtype=torch.uint8).fill_(1)  # 16 MiB
+
+    with kept_memory(torch.device("cpu")):
+        large_tensors()
+    small_tensors()
+    assert pages_cleared(small_tensors) < PAGES  # 5 times as many where each is mapped

@@ -149,6 +149,9 @@ def test_metrics_by_name_have_columns_of_those_names() -> None:
     given = {"f1": F1Score(), "f1_macro": F1Score(average="macro"), "right": accuracy, "mine": lambda p, t: p.mean()}
     assert [metric.name for metric in as_metrics(given)] == [*given]
     assert accuracy.name == "accuracy"  # which others have too
+    mine = F1Score()
+    assert [metric.name for metric in as_metrics({"a": mine, "b": mine})] == ["a", "b"]
+    assert mine.name == "f1_score"
     learn = make_learner(metrics={"f1": F1Score(average="micro"), "f1_macro": F1Score(average="macro")})
     learn.fit(1, 0.1)
     assert learn.recorder.names[3:5] == ["f1", "f1_macro"]

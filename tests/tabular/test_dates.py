@@ -12,7 +12,16 @@ import pyarrow
 import pytest
 
 from dist_ai.errors import DataError
-from dist_ai.tabular import TabularDataLoaders, add_datepart, add_elapsed_times, cont_cat_split, make_date
+from dist_ai.tabular import (
+    Categorify,
+    DateParts,
+    TabularDataLoaders,
+    TabularPandas,
+    add_datepart,
+    add_elapsed_times,
+    cont_cat_split,
+    make_date,
+)
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
@@ -76,7 +85,7 @@ def test_text_of_days_and_months_is_read_one_way_in_a_column() -> None:
         DataError, match=r"'04/25/2021' in row 6, where the month stands first, and '13/04/2021' has the day"
     ):
         make_date(pd.DataFrame({"day": [*days, "04/25/2021"]}), "day")
-    with pytest.raises(DataError, match=r"'13/04/2021' in row 3, where the day .* with dayfirst=False the month does"):
+    with pytest.raises(DataError, match=r"'13/04/2021' in row 3, where the day .*, the month does; give dayfirst=True"):
         add_datepart(frame, "day", dayfirst=False)
     with pytest.raises(DataError, match=r"column 'day' holds '2021-05-06' in row 4, which is not of format='%d/%m/%Y'"):
         make_date(frame, "day", format="%d/%m/%Y")
@@ -249,3 +258,14 @@ def test_whole_numbers_of_few_values_are_categories() -> None:
 def test_a_target_that_is_no_column_is_named_and_not_left_among_the_inputs() -> None:
     with pytest.raises(DataError, match=r"dep_var: no column 'pay'; there are age, pays; did you mean 'pays'"):
         cont_cat_split([{"age": 3, "pays": 1}], dep_var="pay")
+
+
+@pytest.mark.parametrize("dtype", ["object", "category", "string"])
+def test_a_new_row_is_read_as_the_training_rows_were(dtype: str) -> None:
+    days = pd.Series(["13/04/2021", "02/04/2021", "05/04/2021", "06/04/2021"], dtype=dtype)
+    frame = pd.DataFrame({"sold": days, "x": [1.0, 2, 3, 4], "y": [0.5, 1.5, 2.5, 3.5]})
+    to = TabularPandas(frame, [DateParts(["sold"]), Categorify], cont_names=["x"], y_names="y")
+    [row] = to.reader.classes["soldMonth"][1:]
+    assert row == 4
+    code = to.reader.read([{"sold": "03/04/2021", "x": 1.0}]).rows.cats[0, to.cat_names.index("soldMonth")]
+    assert code == 1
