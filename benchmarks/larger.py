@@ -12,7 +12,7 @@ what importing takes fails.
 - "rows": 8 files of four columns of categories, six of numbers and a class; an epoch of `tabular_learner(dls, layers=[32])` in
   batches of 16,384 rows, which come from row groups all over the files in a random order.
 - "corpus": texts of about 4,000 characters in Parquet files; a tokenizer of some of them, all tokens in an Arrow file that is
-  mapped, and 200 steps of a small language model.
+  mapped, and 200 steps of a small language model, in batches of 16: the logits of 64 by 72 tokens alone would take a gigabyte.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def train_corpus(folder: Path, steps: int | None) -> dict[str, Any]:
     tokenize.setup(some_texts(folder))
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         dls = TextDataLoaders.from_parquet(
-            folder, text_col="text", is_lm=True, tok_tfm=tokenize, cache=cache, valid_pct=0.01, num_workers=0
+            folder, text_col="text", is_lm=True, tok_tfm=tokenize, cache=cache, valid_pct=0.01, bs=16, num_workers=0
         )
         size = {"emb_sz": 64, "n_hid": 64, "n_layers": 1}
         learn = language_model_learner(dls, "awd_lstm", config=size, run_dir=None, progress=False)
