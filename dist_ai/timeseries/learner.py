@@ -21,8 +21,9 @@ from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner, with_defaults
 from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.groups import one_group
-from dist_ai.losses import decodes, loss_metrics
-from dist_ai.metrics import GatheredMetric, Metric, accuracy, as_metrics, mae, rmse
+from dist_ai.losses import decodes
+from dist_ai.losses.composite import PartOfLoss
+from dist_ai.metrics import GatheredMetric, Metric, accuracy, mae, rmse
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
@@ -158,8 +159,12 @@ class ForecastLearner(Learner):
 
     def _measured(self, given: Any) -> list[Metric | GatheredMetric]:
         """Returns the metrics, in the units of the data; the parts of the loss stay as they are."""
-        scale = _scale_of(self.dls)
-        return [*(in_units(metric, scale) for metric in as_metrics(given)), *loss_metrics(self.loss_func)]
+        measured = super()._measured(given)
+        return [each if isinstance(each, PartOfLoss) else in_units(each, self._scale) for each in measured]
+
+    def _scale(self) -> list[Any]:
+        """Returns the transforms that, undone, bring a batch of forecasts to the units of the data that is there now."""
+        return [*self.dls.recipe.targets[0].tfms, *self.dls.recipe.batch_tfms.tfms]
 
     def get_preds(self, *args: Any, act: Any = None, **options: Any) -> tuple[Any, ...]:
         """Returns (predictions, targets), (windows, targets, horizon) each, in the units of the data, float64.
@@ -188,7 +193,7 @@ class ForecastLearner(Learner):
         return label, self._in_units(decoded), self._in_units(output)
 
     def _in_units(self, found: Any) -> Any:
-        return to_units(found, _scale_of(self.dls)) if isinstance(found, torch.Tensor) else found
+        return to_units(found, self._scale()) if isinstance(found, torch.Tensor) else found
 
     def forecast(self, history: Any, future: Any = None) -> Any:
         """Returns what follows a history, in the units of the data.
@@ -349,11 +354,6 @@ def _warn_of_unseen(arch: str, dls: TSForecastDataLoaders) -> None:
             f"forecaster that looks at all: {', '.join(several)}",
             stacklevel=4,
         )
-
-
-def _scale_of(dls: DataLoaders) -> list[Any]:
-    """Returns the transforms that, undone, bring a batch of forecasts back to the units of the data."""
-    return [*dls.recipe.targets[0].tfms, *dls.recipe.batch_tfms.tfms]
 
 
 def _times(rows: Any, end: int, time: str | None, horizon: int) -> list[Any]:

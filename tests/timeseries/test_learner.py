@@ -18,7 +18,7 @@ from dist_ai.cli.main import main
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
-from dist_ai.losses import CrossEntropyLoss, MSELoss
+from dist_ai.losses import CompositeLoss, CrossEntropyLoss, MSELoss, loss_metrics
 from dist_ai.metrics import AccumMetric, R2Score, mae, rmse
 from dist_ai.timeseries import (
     ForecastLearner,
@@ -453,6 +453,31 @@ def test_all_metrics_and_predictions_of_forecasts_are_in_the_units_of_the_data(t
     learn.export(tmp_path / "model")
     for one, other in zip(load_learner(tmp_path / "model").predict(series[-24:]), others * 2, strict=False):
         np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_metrics_that_were_returned_may_be_given_again_and_stay_in_units() -> None:
+    loss = CompositeLoss({"l1": ForecastLoss("l1"), "mse": (0.5, ForecastLoss("mse"))})
+    learn = forecasting(learner={"metrics": [mae, R2Score(), worst], "loss_func": loss})
+    names, before = learn.recorder.names, learn.validate()
+    for _ in range(2):
+        learn.metrics = list(learn.metrics)
+    assert (learn.recorder.names, learn.validate()) == (names, before)
+    learn.metrics = [*learn.metrics, rmse]
+    assert learn.validate() == [*before[:4], pytest.approx(learn.backtest().rmse.iloc[-1]), *before[4:]]
+    learn.metrics = {"error": learn.metrics[0], "fit": learn.metrics[1]}
+    assert [metric.name for metric in learn.metrics] == ["error", "fit", *(part.name for part in loss_metrics(loss))]
+    assert learn.validate() == [*before[:3], *before[4:]]
+
+
+def test_metrics_are_in_the_units_of_the_data_that_is_there_now() -> None:
+    learn, more = forecasting(), forecasting(X=10 * waves())
+    before = learn.validate()
+    learn.dls = more.dls
+    assert learn.validate()[1:] == pytest.approx([10 * each for each in before[1:]], rel=1e-5)
+    assert learn.validate()[1] == pytest.approx(learn.backtest().mae.iloc[-1], rel=1e-6)
+    more.metrics = learn.metrics  # of another Learner: in the units of its own data
+    learn.dls = forecasting().dls
+    assert more.validate()[1] == pytest.approx(more.backtest().mae.iloc[-1], rel=1e-6)
 
 
 def test_a_loss_that_would_be_nan_where_targets_are_missing_is_refused() -> None:
