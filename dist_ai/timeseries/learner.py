@@ -27,7 +27,7 @@ from dist_ai.metrics import GatheredMetric, Metric, accuracy, mae, rmse
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
-from dist_ai.timeseries.metrics import in_units, to_units
+from dist_ai.timeseries.metrics import OfEach, in_units, to_units
 from dist_ai.timeseries.models import MiniRocket, forecast_model, forecasters, series_model, series_splitter
 from dist_ai.timeseries.windows import Window, require_steps
 
@@ -164,7 +164,8 @@ class ForecastLearner(Learner):
 
     def _scale(self) -> list[Any]:
         """Returns the transforms that, undone, bring a batch of forecasts to the units of the data that is there now."""
-        return [*self.dls.recipe.targets[0].tfms, *self.dls.recipe.batch_tfms.tfms]
+        recipe = self.dls.recipe
+        return [*recipe.targets[0].tfms, *map(OfEach, recipe.item_tfms.tfms), *recipe.batch_tfms.tfms]
 
     def get_preds(self, *args: Any, act: Any = None, **options: Any) -> tuple[Any, ...]:
         """Returns (predictions, targets), (windows, targets, horizon) each, in the units of the data, float64.

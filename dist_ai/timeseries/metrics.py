@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dist_ai.core.series_types import TensorForecast
+from dist_ai.core.transform import Transform
 from dist_ai.distributed.collectives import Collectives
 from dist_ai.metrics import GatheredMetric, MeanOf, Metric
 
-__all__ = ["GatheredInUnits", "MetricInUnits", "in_units", "to_units"]
+__all__ = ["GatheredInUnits", "MetricInUnits", "OfEach", "in_units", "to_units"]
 
 Scale = Callable[[], Sequence[Any]]
 
@@ -82,6 +84,20 @@ class _OfThoseThere:
             return found
         there = (~target.isnan() | pred.isnan()).reshape(values.shape)  # a forecast that is NaN itself is an error
         return values.where(there, 0), weights.where(there, 0)
+
+
+@dataclass(frozen=True)
+class OfEach:
+    """Undoes a transform of single forecasts, on the CPU as loading did it, in each of a batch."""
+
+    tfm: Transform
+
+    def decode(self, forecasts: torch.Tensor) -> torch.Tensor:
+        """Returns the batch; as it is if nothing can be undone, which costs nothing."""
+        if not self.tfm.can_undo or not len(forecasts):
+            return forecasts
+        undone = [self.tfm.decode(each) for each in forecasts.cpu()]
+        return torch.stack(undone).to(forecasts.device)
 
 
 def to_units(x: torch.Tensor, scale: Sequence[Any]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.cli.main import main
+from dist_ai.core import Transform
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
@@ -25,6 +26,7 @@ from dist_ai.timeseries import (
     ForecastLoss,
     Jitter,
     Standardize,
+    TensorForecast,
     TSDataLoaders,
     TSForecastDataLoaders,
     WalkForwardSplitter,
@@ -467,6 +469,26 @@ def test_metrics_that_were_returned_may_be_given_again_and_stay_in_units() -> No
     learn.metrics = {"error": learn.metrics[0], "fit": learn.metrics[1]}
     assert [metric.name for metric in learn.metrics] == ["error", "fit", *(part.name for part in loss_metrics(loss))]
     assert learn.validate() == [*before[:3], *before[4:]]
+
+
+class Backwards(Transform):
+    """Halves a forecast and turns it round, (targets, horizon): a batch of them, turned so, would be another."""
+
+    def encodes(self, x: TensorForecast) -> Any:
+        return x.flip(0) / 2
+
+    def decodes(self, x: TensorForecast) -> Any:
+        return x.flip(0) * 2
+
+
+def test_what_item_tfms_did_to_a_forecast_is_undone_in_all_that_is_in_units() -> None:
+    X = np.stack([waves(), 1000 + waves()])
+    learn = forecasting(X=X, item_tfms=Backwards(), scale=None)
+    learn.fit(1)
+    pred, target = learn.get_preds()
+    np.testing.assert_allclose(target[-1], X[:, -6:], rtol=1e-6)
+    assert learn.recorder.final[1] == pytest.approx((pred - target).abs().mean().item(), rel=1e-5)
+    np.testing.assert_allclose(learn.forecast(X[:, :-6]), pred[-1], rtol=1e-5)
 
 
 def test_metrics_are_in_the_units_of_the_data_that_is_there_now() -> None:
