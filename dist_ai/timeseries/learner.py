@@ -311,8 +311,10 @@ class ForecastLearner(Learner):
         )
 
     def _require_steps_of_training(self, times: np.ndarray, column: Any, where: str) -> None:
-        apart = [np.median(np.diff(each.times)) for each in self.dls.windows.series if len(each.times) > 1]
-        if len(times) < 2 or any(each / 1.5 <= np.median(np.diff(times)) <= 1.5 * each for each in apart):
+        if len(times) < 2:
+            return
+        apart, step = self.dls.windows.steps, np.median(np.diff(times))
+        if ((apart / 1.5 <= step) & (step <= 1.5 * apart)).any():
             return
         there = " and ".join(map(str, column.iloc[:2]))
         usual = f"{apart[0]:g}" if apart[0] < 1e6 else f"{apart[0] / 1e9:g} s"

@@ -534,6 +534,25 @@ def test_what_is_known_of_the_future_is_made_use_of() -> None:
     assert helped.forecast(X[:, :200], X[1:, 200:206]).shape == (1, 6)
 
 
+def test_the_steps_of_training_are_looked_at_once_however_many_series_are_forecast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num = 20
+    many = pd.concat([hourly(40).assign(site=i) for i in range(num)], ignore_index=True)
+    dls = TSForecastDataLoaders.from_long_df(
+        many, time="ts", targets="load", id="site", context=24, horizon=6, bs=32, num_workers=0
+    )
+    learn = forecast_learner(dls, run_dir=None, progress=False)
+    median, calls = np.median, []
+    monkeypatch.setattr(np, "median", lambda x: calls.append(x) or median(x))
+    assert len(learn.forecast(many)) == num * 6
+    assert num <= len(calls) <= 4 * num  # and not num * num
+    calls.clear()
+    daily = many.assign(ts=np.tile(pd.date_range("2024-01-01", periods=40, freq="D"), num))
+    with pytest.raises(DataError, match="and those that the model was trained on 3600 s: it forecasts such steps only"):
+        learn.forecast(daily)
+
+
 def test_inputs_that_a_forecaster_does_not_look_at_are_named() -> None:
     dls = TSForecastDataLoaders.from_long_df(
         hourly(), time="ts", targets="load", inputs="phase", context=24, horizon=6, num_workers=0
