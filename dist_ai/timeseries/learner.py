@@ -13,7 +13,7 @@ from torch import nn
 
 from dist_ai.core.names import known_arguments
 from dist_ai.core.nested import parts
-from dist_ai.core.types import TensorCategory, plain
+from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
@@ -23,7 +23,7 @@ from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.groups import one_group
 from dist_ai.losses import decodes
 from dist_ai.losses.composite import PartOfLoss
-from dist_ai.metrics import GatheredMetric, Metric, accuracy, mae, rmse
+from dist_ai.metrics import GatheredMetric, Metric, accuracy, accuracy_multi, mae, rmse
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
@@ -56,7 +56,8 @@ def ts_learner(
         n_out: outputs; by default the number of classes, or of numbers.
         dropout: before the last layer.
         config: options of the architecture: ``{"depth": 3}``.
-        options: see `LearnerOptions`; metrics are by default accuracy for classes and the mean absolute error for numbers.
+        options: see `LearnerOptions`; metrics are by default accuracy for classes, that of each label for several, and the mean
+            absolute error for numbers.
 
     The weights depend on `dls.seed` only.
 
@@ -89,7 +90,7 @@ def ts_learner(
         model,
         splitter=series_splitter if is_ours else one_group,
         spec=ModelSpec("series_model", arguments) if is_ours else None,
-        **with_defaults(options, metrics=accuracy if isinstance(target, TensorCategory) else mae),
+        **with_defaults(options, metrics=_metric_of(target)),
     )
 
 
@@ -332,6 +333,12 @@ class ForecastLearner(Learner):
                 told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
                 found += [plain(forecast).numpy() for forecast, *_ in told]
         return found
+
+
+def _metric_of(target: Any) -> Any:
+    if isinstance(target, TensorMultiCategory):
+        return accuracy_multi
+    return accuracy if isinstance(target, TensorCategory) else mae
 
 
 def _check_model(arch: Any, config: Any) -> None:

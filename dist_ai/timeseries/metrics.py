@@ -35,7 +35,7 @@ def in_units(metric: Metric | GatheredMetric, scale: Scale) -> Metric | Gathered
 
 class _InUnits:
     def __init__(self, metric: Any, scale: Scale) -> None:
-        self.metric = metric.metric if isinstance(metric, _InUnits) else metric
+        self.metric: Any = metric.metric if isinstance(metric, _InUnits) else metric
         self.scale, self.name = scale, metric.name
 
     def reset(self) -> None:
@@ -72,7 +72,7 @@ class _OfThoseThere:
     """The function of a `MeanOf` of forecasts in units, where a target is there."""
 
     def __init__(self, function: Any, scale: Scale) -> None:
-        self.function = function.function if isinstance(function, _OfThoseThere) else function
+        self.function: Any = function.function if isinstance(function, _OfThoseThere) else function
         self.scale = scale
 
     def __call__(self, pred: torch.Tensor, target: torch.Tensor) -> Any:
