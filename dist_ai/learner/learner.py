@@ -69,6 +69,7 @@ from dist_ai.learner.policies import Policy, flat_cos_policy, one_cycle_policy, 
 from dist_ai.learner.run_places import RunDir, claimed
 from dist_ai.learner.summary import ModelSummary, summary_of
 from dist_ai.losses import activation, decodes, loss_metrics
+from dist_ai.losses.composite import PartOfLoss
 from dist_ai.metrics import GatheredMetric, Metric, as_metrics
 from dist_ai.optimizer import Adam
 from dist_ai.optimizer.optimizer import AnyOptimizer
@@ -484,7 +485,10 @@ class Learner:
 
     def _measured(self, given: Any) -> list[Metric | GatheredMetric]:
         """Returns all that validation computes beside the loss: what was given, and the parts of the loss."""
-        return [*as_metrics(given), *loss_metrics(self.loss_func)]
+        of_loss = loss_metrics(self.loss_func)
+        names = {part.name for part in of_loss}
+        others = [each for each in as_metrics(given) if not (isinstance(each, PartOfLoss) and each.name in names)]
+        return [*others, *of_loss]  # what `metrics` returned may be given again, and has the parts
 
     @contextlib.contextmanager
     def added_cbs(self, cbs: Cbs) -> Iterator[Learner]:

@@ -26,7 +26,7 @@ from dist_ai.data import (
 )
 from dist_ai.data.loaders import check_options
 from dist_ai.data.table import missing as is_missing
-from dist_ai.data.targets import block_of_lists
+from dist_ai.data.targets import block_of_columns, block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSBlock
 from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
@@ -44,7 +44,8 @@ class SeriesOptions(LoaderOptions, total=False):
 
     Attributes:
         y_block: what the labels are; by default numbers where they are floats, several numbers where they are lists or rows
-            of floats, several classes where they are lists of words, else classes: whole numbers are classes too.
+            of floats, several classes where they are lists of words, else classes: whole numbers are classes too. Several
+            columns of a frame that hold nothing but the whole numbers 0 and 1 are a yes or no each.
         missing: what to do about missing values: ``"raise"`` (the default), ``"previous"``, ``"linear"``, ``"mean"``, ``"zero"``.
         scale: a transform that learns from all training series: `Standardize()`, which ``"standard"`` is too, or `ScaleRange()`.
         pad: True fills up shorter series to the longest, and takes steps at the end without any value (NaN) for none; a number
@@ -209,7 +210,7 @@ class TSDataLoaders(DataLoaders):
             df: the frame, of pandas, or any table that becomes one.
             id: the column that says which series a row is of.
             values: the column of the values, or those of several channels.
-            label: the column of the label, the same in all rows of a series; or several, with a number each.
+            label: the column of the label, the same in all rows of a series; or several, with a number each, or a yes or no.
             time: the column of time, which must ascend within a series; without it, the rows are taken as they stand.
             valid_col: a column with True in the rows of the validation series, instead of `valid_pct`.
             options: see `SeriesOptions`.
@@ -226,7 +227,7 @@ class TSDataLoaders(DataLoaders):
             require_columns(df, [valid_col])
             marks = [_mark_of(rows[valid_col], name) for name, rows in series_by_id(df, id)]
             splits = ColSplitter(valid_col)([{valid_col: mark} for mark in marks])
-        dls = cls._from_series(items, splits, options)
+        dls = cls._from_series(items, splits, options, [] if isinstance(label, str) else columns.label)
         dls.columns = columns
         return dls
 
@@ -244,7 +245,7 @@ class TSDataLoaders(DataLoaders):
 
         Args:
             df: a data frame, an Arrow table, a `Table`, or a list of dicts.
-            label: the column of the label, or several with a number each.
+            label: the column of the label, or several with a number each, or a yes or no.
             values: the columns of the steps, in their order; by default all others.
             valid_col: a column with True for the validation series, instead of `valid_pct`.
             options: see `SeriesOptions`.
@@ -273,6 +274,7 @@ class TSDataLoaders(DataLoaders):
             RandomSplitter(made["valid_pct"], made["seed"]) if valid_col is None else ColSplitter(valid_col),
             made,
             rest,
+            labels,
         )
 
     @classmethod
@@ -316,12 +318,14 @@ class TSDataLoaders(DataLoaders):
         return cls._from_series(items, splits, options)
 
     @classmethod
-    def _from_series(cls, items: list[LabelledSeries], splits: Any, options: SeriesOptions) -> Self:
+    def _from_series(
+        cls, items: list[LabelledSeries], splits: Any, options: SeriesOptions, columns: Sequence[str] = ()
+    ) -> Self:
         made, rest = _parted(options)
         _require_labels(items)
         splitter = RandomSplitter(made["valid_pct"], made["seed"]) if splits is None else _Given(splits)
         labels, values = [each.label for each in items], [each.series for each in items]
-        return cls._from_block(items, labels, values, (SeriesOf(), LabelOf()), splitter, made, rest)
+        return cls._from_block(items, labels, values, (SeriesOf(), LabelOf()), splitter, made, rest, columns)
 
     @classmethod
     def _from_block(
@@ -333,13 +337,14 @@ class TSDataLoaders(DataLoaders):
         splitter: Any,
         made: _Made,
         rest: Any,
+        columns: Sequence[str] = (),
     ) -> Self:
         longest = _require_values(values, made["pad"], made["missing"])
         pad = made["pad"] and PadTo(made["pad"].length or longest)
         block = DataBlock(
             (
                 TSBlock(missing=made["missing"], scale=made["scale"], pad=pad or False),
-                made["y_block"] if made["y_block"] is not None else _block_of(labels),
+                made["y_block"] if made["y_block"] is not None else _block_of(labels, columns),
             ),
             getters=getters,
             splitter=splitter if made["y_block"] is not None else _KnownClasses(splitter, labels),
@@ -480,9 +485,11 @@ def _require_values(series: Sequence[Any], pad: PadTo | None, missing: str) -> i
     return longest
 
 
-def _block_of(labels: Sequence[Any]) -> TransformBlock:
-    """Returns the block for what labels look like."""
+def _block_of(labels: Sequence[Any], columns: Sequence[str]) -> TransformBlock:
+    """Returns the block for what labels look like, by the columns that they were read from, if any."""
     first = labels[0]
+    if len(columns) > 1:
+        return block_of_columns(labels, columns)
     if isinstance(first, list | tuple | np.ndarray):
         return block_of_lists(labels)
     return RegressionBlock(1) if all(isinstance(each, float) for each in labels) else CategoryBlock()

@@ -13,7 +13,7 @@ from torch import nn
 
 from dist_ai.core.names import known_arguments
 from dist_ai.core.nested import parts
-from dist_ai.core.types import TensorCategory, plain
+from dist_ai.core.types import TensorCategory, TensorMultiCategory, plain
 from dist_ai.data import DataLoaders
 from dist_ai.distributed.environment import World
 from dist_ai.errors import ConfigError, DataError
@@ -21,12 +21,13 @@ from dist_ai.export import ModelSpec
 from dist_ai.learner import Learner, LearnerOptions, first_weights, register_learner, with_defaults
 from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.groups import one_group
-from dist_ai.losses import decodes, loss_metrics
-from dist_ai.metrics import GatheredMetric, Metric, accuracy, as_metrics, mae, rmse
+from dist_ai.losses import decodes
+from dist_ai.losses.composite import PartOfLoss
+from dist_ai.metrics import GatheredMetric, Metric, accuracy, accuracy_multi, mae, rmse
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
 from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
-from dist_ai.timeseries.metrics import in_units, to_units
+from dist_ai.timeseries.metrics import OfEach, in_units, to_units
 from dist_ai.timeseries.models import MiniRocket, forecast_model, forecasters, series_model, series_splitter
 from dist_ai.timeseries.windows import Window, require_steps
 
@@ -55,7 +56,8 @@ def ts_learner(
         n_out: outputs; by default the number of classes, or of numbers.
         dropout: before the last layer.
         config: options of the architecture: ``{"depth": 3}``.
-        options: see `LearnerOptions`; metrics are by default accuracy for classes and the mean absolute error for numbers.
+        options: see `LearnerOptions`; metrics are by default accuracy for classes, that of each label for several, and the mean
+            absolute error for numbers.
 
     The weights depend on `dls.seed` only.
 
@@ -88,7 +90,7 @@ def ts_learner(
         model,
         splitter=series_splitter if is_ours else one_group,
         spec=ModelSpec("series_model", arguments) if is_ours else None,
-        **with_defaults(options, metrics=accuracy if isinstance(target, TensorCategory) else mae),
+        **with_defaults(options, metrics=_metric_of(target)),
     )
 
 
@@ -158,8 +160,13 @@ class ForecastLearner(Learner):
 
     def _measured(self, given: Any) -> list[Metric | GatheredMetric]:
         """Returns the metrics, in the units of the data; the parts of the loss stay as they are."""
-        scale = _scale_of(self.dls)
-        return [*(in_units(metric, scale) for metric in as_metrics(given)), *loss_metrics(self.loss_func)]
+        measured = super()._measured(given)
+        return [each if isinstance(each, PartOfLoss) else in_units(each, self._scale) for each in measured]
+
+    def _scale(self) -> list[Any]:
+        """Returns the transforms that, undone, bring a batch of forecasts to the units of the data that is there now."""
+        recipe = self.dls.recipe
+        return [*recipe.targets[0].tfms, *map(OfEach, recipe.item_tfms.tfms), *recipe.batch_tfms.tfms]
 
     def get_preds(self, *args: Any, act: Any = None, **options: Any) -> tuple[Any, ...]:
         """Returns (predictions, targets), (windows, targets, horizon) each, in the units of the data, float64.
@@ -188,7 +195,7 @@ class ForecastLearner(Learner):
         return label, self._in_units(decoded), self._in_units(output)
 
     def _in_units(self, found: Any) -> Any:
-        return to_units(found, _scale_of(self.dls)) if isinstance(found, torch.Tensor) else found
+        return to_units(found, self._scale()) if isinstance(found, torch.Tensor) else found
 
     def forecast(self, history: Any, future: Any = None) -> Any:
         """Returns what follows a history, in the units of the data.
@@ -305,8 +312,10 @@ class ForecastLearner(Learner):
         )
 
     def _require_steps_of_training(self, times: np.ndarray, column: Any, where: str) -> None:
-        apart = [np.median(np.diff(each.times)) for each in self.dls.windows.series if len(each.times) > 1]
-        if len(times) < 2 or any(each / 1.5 <= np.median(np.diff(times)) <= 1.5 * each for each in apart):
+        if len(times) < 2:
+            return
+        apart, step = self.dls.windows.steps, np.median(np.diff(times))
+        if ((apart / 1.5 <= step) & (step <= 1.5 * apart)).any():
             return
         there = " and ".join(map(str, column.iloc[:2]))
         usual = f"{apart[0]:g}" if apart[0] < 1e6 else f"{apart[0] / 1e9:g} s"
@@ -324,6 +333,12 @@ class ForecastLearner(Learner):
                 told = self.dls.recipe.decode_targets((*parts(batch), decodes(self.loss_func, raw)))
                 found += [plain(forecast).numpy() for forecast, *_ in told]
         return found
+
+
+def _metric_of(target: Any) -> Any:
+    if isinstance(target, TensorMultiCategory):
+        return accuracy_multi
+    return accuracy if isinstance(target, TensorCategory) else mae
 
 
 def _check_model(arch: Any, config: Any) -> None:
@@ -349,11 +364,6 @@ def _warn_of_unseen(arch: str, dls: TSForecastDataLoaders) -> None:
             f"forecaster that looks at all: {', '.join(several)}",
             stacklevel=4,
         )
-
-
-def _scale_of(dls: DataLoaders) -> list[Any]:
-    """Returns the transforms that, undone, bring a batch of forecasts back to the units of the data."""
-    return [*dls.recipe.targets[0].tfms, *dls.recipe.batch_tfms.tfms]
 
 
 def _times(rows: Any, end: int, time: str | None, horizon: int) -> list[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -181,6 +182,11 @@ class Windows(Sequence[Window]):
         past, end = series.values[:, step - self.context : step], step + self.horizon
         known = series.values[self.known, step:end] if self.known else None
         return Window(past, known, series.came(self.targets, step, end))
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """How far apart the steps of the series are, in the unit of their times: each length once, ascending."""
+        return np.unique([np.median(np.diff(each.times)) for each in self.series if len(each.times) > 1])
 
     def fetch(self, indices: np.ndarray) -> tuple[TensorSeries, TensorKnown, TensorForecast]:
         """Returns the past, the known future and the target of several windows at once, (windows, channels, steps) each."""

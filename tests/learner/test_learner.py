@@ -23,7 +23,7 @@ from dist_ai.data.plan import Share
 from dist_ai.distributed import join
 from dist_ai.errors import ConfigError
 from dist_ai.learner import Learner
-from dist_ai.losses import CrossEntropyLoss
+from dist_ai.losses import CompositeLoss, CrossEntropyLoss, FocalLoss, loss_metrics
 from dist_ai.metrics import accuracy, error_rate
 from dist_ai.optimizer import SGD, Adam
 
@@ -381,6 +381,15 @@ def test_metrics_may_be_assigned() -> None:
     assert len(learn.recorder.final) == 2
     with pytest.raises(ConfigError, match="two columns of the epoch's row are called 'accuracy'"):
         learn.metrics = [accuracy, accuracy]
+
+
+def test_metrics_that_were_returned_may_be_given_again_with_the_parts_of_the_loss() -> None:
+    learn = make_learner(metrics=accuracy, loss_func=CompositeLoss({"ce": CrossEntropyLoss(), "focal": FocalLoss()}))
+    names, before = learn.recorder.names, learn.validate()
+    learn.metrics = list(learn.metrics)
+    assert (learn.recorder.names, learn.validate()) == (names, before)
+    learn.metrics = [accuracy, *loss_metrics(CompositeLoss({"flat": CrossEntropyLoss(label_smoothing=0.1)}))]
+    assert [metric.name for metric in learn.metrics] == ["accuracy", "flat", "ce", "focal"]
 
 
 def test_predictions_of_a_loss_without_activation_are_as_the_model_gives_them() -> None:

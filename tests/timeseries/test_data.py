@@ -11,10 +11,19 @@ import pytest
 import torch
 from series import archive_set, labelled, uneven
 
-from dist_ai.core import TensorCategory, TensorRegression, TensorSeries
+from dist_ai.core import TensorCategory, TensorMultiCategory, TensorRegression, TensorSeries
 from dist_ai.data import CategoryBlock, DataBlock
 from dist_ai.errors import ConfigError, DataError
-from dist_ai.timeseries import Jitter, PadTo, ScaleRange, Standardize, StandardizeEach, TSBlock, TSDataLoaders
+from dist_ai.timeseries import (
+    Jitter,
+    PadTo,
+    ScaleRange,
+    Standardize,
+    StandardizeEach,
+    TSBlock,
+    TSDataLoaders,
+    ts_learner,
+)
 
 QUICK: Any = {"bs": 4, "num_workers": 0}
 
@@ -40,6 +49,28 @@ def test_arrays_become_series_of_float32_and_classes() -> None:
     series, classes = TSDataLoaders.from_numpy(X, y, **QUICK).one_batch()
     assert (type(series), series.dtype, series.shape) == (TensorSeries, torch.float32, (4, 2, 20))
     assert isinstance(classes, TensorCategory)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_several_columns_of_zeros_and_ones_are_labels_and_of_other_numbers_numbers(wide: bool) -> None:
+    X, _ = labelled(10, 1, 5)
+    marks = np.arange(10)[:, None] // [1, 2] % 2
+    for told, kind in ((marks, TensorMultiCategory), (marks + 0.5, TensorRegression), (marks * 3, TensorRegression)):
+        frame = pd.DataFrame(X[:, 0]).rename(columns=str).assign(name=range(10), wet=told[:, 0], cold=told[:, 1])
+        if wide:
+            dls = TSDataLoaders.from_wide_df(frame.drop(columns="name"), label=["wet", "cold"], **QUICK)
+        else:
+            steps = frame.melt(["name", "wet", "cold"], value_name="a")
+            dls = TSDataLoaders.from_long_df(steps, id="name", values="a", label=["wet", "cold"], **QUICK)
+        target = torch.cat([batch[1] for batch in dls.valid])
+        assert isinstance(dls.one_batch()[1], kind)
+        assert target.shape == (2, 2)
+        assert dls.recipe.num_outputs == 2
+        if kind is TensorMultiCategory:
+            assert dls.vocab == ["wet", "cold"]
+            learn = ts_learner(dls, "FCN", run_dir=None, progress=False)
+            assert [metric.name for metric in learn.metrics] == ["accuracy_multi"]
+            assert 0 <= learn.validate()[1] <= 1
 
 
 @pytest.mark.parametrize("pad", [30, PadTo(30)])

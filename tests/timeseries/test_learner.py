@@ -15,16 +15,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from dist_ai.cli.main import main
+from dist_ai.core import Transform
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.export import Predictor
 from dist_ai.learner import Learner, load_learner
-from dist_ai.losses import CrossEntropyLoss, MSELoss
+from dist_ai.losses import CompositeLoss, CrossEntropyLoss, MSELoss, loss_metrics
 from dist_ai.metrics import AccumMetric, R2Score, mae, rmse
 from dist_ai.timeseries import (
     ForecastLearner,
     ForecastLoss,
     Jitter,
     Standardize,
+    TensorForecast,
     TSDataLoaders,
     TSForecastDataLoaders,
     WalkForwardSplitter,
@@ -455,6 +457,51 @@ def test_all_metrics_and_predictions_of_forecasts_are_in_the_units_of_the_data(t
         np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+def test_metrics_that_were_returned_may_be_given_again_and_stay_in_units() -> None:
+    loss = CompositeLoss({"l1": ForecastLoss("l1"), "mse": (0.5, ForecastLoss("mse"))})
+    learn = forecasting(learner={"metrics": [mae, R2Score(), worst], "loss_func": loss})
+    names, before = learn.recorder.names, learn.validate()
+    for _ in range(2):
+        learn.metrics = list(learn.metrics)
+    assert (learn.recorder.names, learn.validate()) == (names, before)
+    learn.metrics = [*learn.metrics, rmse]
+    assert learn.validate() == [*before[:4], pytest.approx(learn.backtest().rmse.iloc[-1]), *before[4:]]
+    learn.metrics = {"error": learn.metrics[0], "fit": learn.metrics[1]}
+    assert [metric.name for metric in learn.metrics] == ["error", "fit", *(part.name for part in loss_metrics(loss))]
+    assert learn.validate() == [*before[:3], *before[4:]]
+
+
+class Backwards(Transform):
+    """Halves a forecast and turns it round, (targets, horizon): a batch of them, turned so, would be another."""
+
+    def encodes(self, x: TensorForecast) -> Any:
+        return x.flip(0) / 2
+
+    def decodes(self, x: TensorForecast) -> Any:
+        return x.flip(0) * 2
+
+
+def test_what_item_tfms_did_to_a_forecast_is_undone_in_all_that_is_in_units() -> None:
+    X = np.stack([waves(), 1000 + waves()])
+    learn = forecasting(X=X, item_tfms=Backwards(), scale=None)
+    learn.fit(1)
+    pred, target = learn.get_preds()
+    np.testing.assert_allclose(target[-1], X[:, -6:], rtol=1e-6)
+    assert learn.recorder.final[1] == pytest.approx((pred - target).abs().mean().item(), rel=1e-5)
+    np.testing.assert_allclose(learn.forecast(X[:, :-6]), pred[-1], rtol=1e-5)
+
+
+def test_metrics_are_in_the_units_of_the_data_that_is_there_now() -> None:
+    learn, more = forecasting(), forecasting(X=10 * waves())
+    before = learn.validate()
+    learn.dls = more.dls
+    assert learn.validate()[1:] == pytest.approx([10 * each for each in before[1:]], rel=1e-5)
+    assert learn.validate()[1] == pytest.approx(learn.backtest().mae.iloc[-1], rel=1e-6)
+    more.metrics = learn.metrics  # of another Learner: in the units of its own data
+    learn.dls = forecasting().dls
+    assert more.validate()[1] == pytest.approx(more.backtest().mae.iloc[-1], rel=1e-6)
+
+
 def test_a_loss_that_would_be_nan_where_targets_are_missing_is_refused() -> None:
     values = waves()
     values[100] = np.nan
@@ -485,6 +532,25 @@ def test_what_is_known_of_the_future_is_made_use_of() -> None:
         learn.fit_one_cycle(10, 2e-2, valid_every=10**6)
     assert helped.backtest().mae.iloc[-1] < 0.5 * alone.backtest().mae.iloc[-1]
     assert helped.forecast(X[:, :200], X[1:, 200:206]).shape == (1, 6)
+
+
+def test_the_steps_of_training_are_looked_at_once_however_many_series_are_forecast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num = 20
+    many = pd.concat([hourly(40).assign(site=i) for i in range(num)], ignore_index=True)
+    dls = TSForecastDataLoaders.from_long_df(
+        many, time="ts", targets="load", id="site", context=24, horizon=6, bs=32, num_workers=0
+    )
+    learn = forecast_learner(dls, run_dir=None, progress=False)
+    median, calls = np.median, []
+    monkeypatch.setattr(np, "median", lambda x: calls.append(x) or median(x))
+    assert len(learn.forecast(many)) == num * 6
+    assert num <= len(calls) <= 4 * num  # and not num * num
+    calls.clear()
+    daily = many.assign(ts=np.tile(pd.date_range("2024-01-01", periods=40, freq="D"), num))
+    with pytest.raises(DataError, match="and those that the model was trained on 3600 s: it forecasts such steps only"):
+        learn.forecast(daily)
 
 
 def test_inputs_that_a_forecaster_does_not_look_at_are_named() -> None:
