@@ -27,7 +27,7 @@ from dist_ai.data.plan import Order
 from dist_ai.data.processes import in_processes
 from dist_ai.data.workers import num_cores
 from dist_ai.errors import DataError
-from dist_ai.text.rules import as_text, text_rules
+from dist_ai.text.rules import as_text, text_rules, told_of
 from dist_ai.text.transforms import Tokenize
 
 __all__ = ["ArrowTokens", "LMStreams", "TokenizedPart", "tokenized"]
@@ -135,6 +135,8 @@ def _fingerprint(tokenize: Tokenize, texts: Iterable[str]) -> tuple[str, int]:
     """Returns a name for these texts with this tokenizer, and how long they are."""
     digest, num_bytes = hashlib.blake2b(repr(tokenize).encode(), digest_size=16), 0
     digest.update(tokenize.tokenizer.encode())
+    for name in tokenize.rules or ():
+        digest.update(told_of(text_rules.find(name)).encode("utf-8", "surrogatepass"))
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)

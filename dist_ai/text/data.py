@@ -27,6 +27,7 @@ from dist_ai.data import (
 from dist_ai.data.loaders import check_options
 from dist_ai.data.splitters import Splitter
 from dist_ai.data.targets import block_of_columns, block_of_lists
+from dist_ai.data.transforms import EncodedMultiCategorize
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text.blocks import TextBlock, Vocab
 from dist_ai.text.transforms import Tokenize
@@ -158,8 +159,11 @@ class TextDataLoaders(DataLoaders):
         if not options.get("is_lm"):
             get_y = ColReader(options.get("label_col", 1), label_delim=options.get("label_delim"))
             given = options.get("y_block")
-            several_labels = given is MultiCategoryBlock and not isinstance(get_y.cols, str | int)
-            targets = [_target_block(rows, get_y) if given is None or several_labels else given]
+            targets = [_target_block(rows, get_y) if given is None else given]
+            if given is MultiCategoryBlock and not isinstance(get_y.cols, str | int):
+                # Several labels either way; of a yes or no in each column, the columns' names are the labels.
+                read = _target_block(rows, get_y)
+                targets = [read if any(isinstance(tfm, EncodedMultiCategorize) for tfm in read.type_tfms) else given]
         valid_col, valid_pct, seed = options.get("valid_col"), options.get("valid_pct"), options.get("seed", 0)
         drawn = RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
         block = DataBlock(

@@ -61,6 +61,9 @@ class HFModel(nn.Module):
             outputs); or ``"embeddings"``, the mean of a text's features with length 1, (batch, features).
         head: makes the logits of classification from that mean, where the model does not by itself.
         y_range: (low, high) that the outputs of classification stay within, where they are numbers to predict.
+
+    Attributes:
+        learning: with LoRA the names of the parameters that learn; None where all may.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class HFModel(nn.Module):
         self.range = nn.Identity() if y_range is None else SigmoidRange(*y_range)
         self.pad_token, self.task = pad_token, task
         self.num_places = _num_places(model)
+        self.learning: frozenset[str] | None = None
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the prediction."""
@@ -129,10 +133,11 @@ def hf_learner(
         pooling: what a text is classified by: ``"own"``, which each kind of model does in its way, many by the first token;
             or ``"mean"``, the mean of its tokens' features, which is what models of sentences were trained for
             (Sentence-BERT, arXiv:1908.10084).
-        lora: trains small matrices beside the weights, and the head: options of PEFT's `LoraConfig`, such as ``{"r": 8}``.
+        lora: trains small matrices beside the weights, and the head: options of PEFT's `LoraConfig`, such as ``{"r": 8}``;
+            ``{"bias": "all"}`` trains the biases, too.
         options: see `Learner`.
 
-    Parameter groups: the embeddings, each layer, the rest. With `lora` its matrices, and the head; the weights are in no
+    Parameter groups: the embeddings, each layer, the rest. With `lora` what it trains, and the head; the weights are in no
     group, and stay frozen whatever is unfrozen.
 
     Raises:
@@ -262,12 +267,16 @@ def hf_model(
     if lora is not None:
         model = _with_lora(model, lora)
         for name, p in model.named_parameters():
-            p.requires_grad_(_learns_beside(name))
+            if _is_head(name) and "original_module" not in name:  # of which modules_to_save has a copy that learns
+                p.requires_grad_(True)
     _seed_dropout(model)
     head = None
     if pooling == "mean":
         head = nn.Sequential(SeededDropout(0.1), nn.Linear(made.hidden_size, made.num_labels))
-    return HFModel(model, pad_token, task, head, y_range)
+    whole = HFModel(model, pad_token, task, head, y_range)
+    if lora is not None:
+        whole.learning = frozenset(name for name, p in whole.named_parameters() if p.requires_grad)
+    return whole
 
 
 def _num_places(model: nn.Module) -> int | None:
@@ -291,11 +300,11 @@ def _loaded(dls: DataLoaders, model: HFModel, *given: Any, **options: Any) -> Te
 
 
 def hf_splitter(model: HFModel) -> list[list[nn.Parameter]]:
-    """Returns the parameters in groups: the embeddings, each layer, the rest; with LoRA its matrices and the head, no weights."""
+    """Returns the parameters in groups: the embeddings, each layer, the rest; with LoRA what it trains, and the head."""
     named = list(model.named_parameters())
-    if any("lora_" in name for name, _ in named):
-        trained = [(name, p) for name, p in named if _learns_beside(name)]
-        groups = [[p for name, p in trained if ("lora_" in name) is matrices] for matrices in (True, False)]
+    if model.learning is not None:
+        trained = [(name, p) for name, p in named if name in model.learning]
+        groups = [[p for name, p in trained if _is_adapter(name) is adapter] for adapter in (True, False)]
         return [group for group in groups if group]
     layers = max(
         (module for module in model.modules() if isinstance(module, nn.ModuleList)),
@@ -407,9 +416,9 @@ def _with_lora(model: Any, lora: dict[str, Any]) -> Any:
         raise ConfigError(f"lora={lora}: {error}") from error
 
 
-def _learns_beside(name: str) -> bool:
-    """Returns whether a parameter learns where LoRA's matrices do, instead of the weights."""
-    return "lora_" in name or "modules_to_save" in name or _is_head(name)
+def _is_adapter(name: str) -> bool:
+    """Returns whether a parameter that learns with LoRA is of the model inside: a matrix or a bias, and not of the head."""
+    return "lora_" in name or not ("modules_to_save" in name or _is_head(name))
 
 
 def _is_head(name: str) -> bool:

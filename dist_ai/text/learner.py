@@ -140,6 +140,10 @@ class LMLearner(TextLearner):
         """
         if not isinstance(text, str):
             raise ConfigError(f"{text!r:.60} is no begin of a text; expected a string")
+        if not isinstance(stop, str | None):
+            raise ConfigError(
+                f"stop={stop!r:.60}: expected a token as the vocabulary has it, such as 'xxeos', not its id"
+            )
         drawn = {
             "min_p": min_p,
             "top_k": top_k,

@@ -35,9 +35,14 @@ expression over the text without a call of Python for each match.
 
 from __future__ import annotations
 
+import contextlib
 import html
+import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import CodeType, FunctionType
+from typing import Any
 
 from dist_ai.core.registry import Registry
 from dist_ai.data.table import missing
@@ -54,11 +59,13 @@ __all__ = [
     "SPECIALS",
     "UNK",
     "UP",
+    "VERSION",
     "WREP",
     "in_fields",
     "prepared",
     "restored",
     "text_rules",
+    "told_of",
 ]
 
 SPECIALS = (
@@ -80,6 +87,9 @@ text_rules: Registry[Callable[[str], str]] = Registry(
     "text rule", "decorate the function with @dist_ai.text.text_rules.register('my_rule') before loading"
 )
 """Functions from text to text by name; those of users too."""
+
+VERSION = 1
+"""Of the rules in this file: raised whenever what one of them does changes, so that nobody takes tokens kept before."""
 
 _HTML_LEFT = str.maketrans({"\u2013": "-", "\u2014": "-"})
 _REPLACED = [
@@ -241,6 +251,78 @@ def prepared(text: str, rules: Iterable[str] = DEFAULT_RULES) -> str:
     for name in rules:
         text = text_rules.find(name)(text)
     return text
+
+
+def told_of(rule: Callable[[str], str]) -> str:
+    """Returns what changes when a rule does, the same in every process: the version of this file, and of a user's rule its code
+    and the values that it uses. Of what yet other modules have the names count alone.
+    """
+    ours = getattr(rule, "__module__", None) == __name__
+    return f"version {VERSION} " + ("" if ours else _told(rule, {}))  # one of a user may call ours
+
+
+def _told(value: Any, seen: dict[int, Any]) -> str:
+    """Returns what a value is, in words.
+
+    Args:
+        value: the value.
+        seen: those told of already, by their ids; they are kept, so that no other gets the id of one.
+    """
+
+    def told(part: Any) -> str:
+        return _told(part, seen)
+
+    if value is None or isinstance(value, str | bytes | int | float | complex):
+        return repr(value)
+    if isinstance(value, set | frozenset):
+        return f"set{sorted(map(told, value))}"  # their order is another in each process
+    if isinstance(value, tuple):
+        return f"tuple{[told(each) for each in value]}"
+    if isinstance(value, re.Pattern):
+        return f"pattern {value.pattern!r} {value.flags}"
+    if isinstance(value, CodeType):
+        return f"code {value.co_code.hex()} {value.co_names} {told(value.co_consts)}"
+    if id(value) in seen:
+        return f"number {list(seen).index(id(value))}"
+    seen[id(value)] = value
+    if isinstance(value, Mapping):
+        return f"dict{[(told(key), told(each)) for key, each in value.items()]}"
+    if isinstance(value, list):
+        return f"list{[told(each) for each in value]}"
+    if isinstance(value, partial):
+        return told((value.func, value.args, value.keywords))
+    if inspect.isfunction(value):
+        return f"function {told((value.__code__, value.__defaults__, value.__kwdefaults__, _used_by(value)))}"
+    if inspect.ismethod(value):
+        return told((value.__func__, value.__self__))
+    name = f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if hasattr(value, "__wrapped__"):  # such as what keeps the results of a function
+        return f"{name} {told(value.__wrapped__)}"
+    if inspect.isfunction(getattr(type(value), "__call__", None)):  # noqa: B004  # what it does, not whether it can
+        return f"{name} {told((type(value).__call__, getattr(value, '__dict__', {})))}"
+    return name
+
+
+def _used_by(function: FunctionType) -> tuple[Any, ...]:
+    """Returns the values that a function uses from around it and from its module, without what others define."""
+    around = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it has no value yet
+            around.append(cell.cell_contents)
+    names = {name: function.__globals__[name] for name in _names_in(function.__code__) if name in function.__globals__}
+    own = {
+        name: value
+        for name, value in names.items()
+        if not callable(value)
+        or isinstance(value, partial)
+        or getattr(value, "__module__", None) == function.__module__
+    }
+    return around, own
+
+
+def _names_in(code: CodeType) -> list[str]:
+    inside = [name for part in code.co_consts if isinstance(part, CodeType) for name in _names_in(part)]
+    return sorted({*code.co_names, *inside})
 
 
 def in_fields(values: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ from dist_ai.core.types import TensorCategory, TensorLMText, TensorMultiCategory
 from dist_ai.data import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RandomSplitter
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.text import SPECIALS, JoinFields, TextBlock, TextDataLoaders, Tokenize
-from dist_ai.text.corpus import ArrowTokens, tokenized
+from dist_ai.text.corpus import ArrowTokens, _fingerprint, tokenized
+from dist_ai.text.rules import text_rules
 
 
 def test_a_table_makes_batches_of_texts_and_labels() -> None:
@@ -119,6 +121,9 @@ def test_a_yes_or_no_in_each_of_several_columns_is_several_labels() -> None:
     genres = [{**row, "first": "wet", "second": "cold" if row["wet"] else "wet"} for row in rows]
     words = TextDataLoaders.from_df(genres, label_col=["first", "second"], **options)
     assert (type(words.one_batch()[1]), list(words.vocab)) == (TensorMultiCategory, ["cold", "wet"])
+    numbered = [{**row, "a": row["y"] % 4, "b": row["y"] // 3} for row in rows]
+    classes = TextDataLoaders.from_df(numbered, label_col=["a", "b"], y_block=MultiCategoryBlock, **options)
+    assert (type(classes.one_batch()[1]), list(classes.vocab)) == (TensorMultiCategory, [0, 1, 2, 3])
 
 
 def test_the_vocabulary_of_a_language_model_is_taken_over() -> None:
@@ -152,6 +157,66 @@ def test_a_cached_corpus_is_mapped_and_made_once(tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in sorted(tmp_path.rglob("*.arrow"))] == times
     loaders(is_lm=True, bs=4, cache=tmp_path, max_vocab=20)
     assert len(list(tmp_path.rglob("*.arrow"))) == 4
+
+
+RULE = """
+import re
+from functools import partial
+
+MARK = re.compile("a" * 300 + "|{mark}")
+KEPT = {{"x", "y", "z"}}
+
+def cut(text, at):
+    return MARK.sub("{by}", text)[:at] if text not in {{"p", "q", "r"}} else text
+
+def made(at):
+    return lambda text: cut(text, {at})
+
+class Cut:
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self, text):
+        return cut(text, self.at){more}
+
+rules = [made(9), partial(cut, at={at}), Cut({at})]
+"""
+
+
+def test_tokens_kept_by_another_rule_of_the_same_name_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(text_rules._things, "cut", str)
+    tokenize = Tokenize(rules=["cut"])
+    tokenize.setup(["a text of words", "a text of words", "a text of words"])
+
+    def keys(**changed: Any) -> list[str]:
+        program = {"__name__": "program"}
+        exec(RULE.format(**{"mark": "b", "by": "c", "at": 10, "more": "", **changed}), program)
+        found = []
+        for rule in program["rules"]:
+            monkeypatch.setitem(text_rules._things, "cut", rule)
+            found.append(_fingerprint(tokenize, ["a text"])[0])
+        return found
+
+    plain = keys()
+    assert plain == keys()
+    for changed in ({"mark": "d"}, {"by": "d"}, {"at": 11}):
+        assert not set(plain) & set(keys(**changed))
+    assert plain[2] != keys(more=".lower()")[2]
+    before = _fingerprint(Tokenize(tokenizer=tokenize.tokenizer, rules=["lowercase"]), ["a text"])
+    monkeypatch.setattr("dist_ai.text.rules.VERSION", 0)
+    assert before != _fingerprint(Tokenize(tokenizer=tokenize.tokenizer, rules=["lowercase"]), ["a text"])
+
+
+def test_what_a_rule_does_has_one_name_in_all_processes() -> None:
+    program = "from dist_ai.text.rules import told_of\n" + RULE.format(mark="b", by="c", at=10, more="")
+    program += "\nprint([told_of(rule) for rule in rules])"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "12"
+    }
+    assert len(told) == 1
 
 
 def test_a_corpus_of_many_record_batches_reads_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,27 @@ def test_lora_trains_little_and_leaves_the_weights(tmp_path: Path, pooling: Any)
     assert Predictor(tmp_path / "export").predict("A film").label == learn.predict("A film")[0]
 
 
+def test_lora_trains_what_its_options_say(tmp_path: Path) -> None:
+    lora = {"r": 2, "target_modules": ["query", "value"], "bias": "all", "modules_to_save": ["classifier"]}
+    learn = learner(loaders(), BERT, lora=lora)
+    before = {name: p.clone() for name, p in learn.model.named_parameters()}
+    learn.fit(1, 1e-2)
+    changed = {name for name, p in learn.model.named_parameters() if not torch.equal(before[name], p)}
+    # A softmax is the same whatever bias the keys have.
+    biases = {
+        name for name in before if name.endswith("bias") and "original_module" not in name and ".key." not in name
+    }
+    assert len(biases) > 10
+    assert biases <= changed
+    assert all("lora_" in name or name.endswith("bias") or "modules_to_save" in name for name in changed)
+    learn.freeze()
+    assert all("classifier" in name for name, p in learn.model.named_parameters() if p.requires_grad)
+    learn.unfreeze()
+    assert {name for name, p in learn.model.named_parameters() if p.requires_grad} >= biases
+    learn.export(tmp_path / "export")
+    assert load_text_learner(tmp_path / "export").model.learning == learn.model.learning
+
+
 def test_what_lora_leaves_stays_frozen_whatever_is_unfrozen(tmp_path: Path) -> None:
     learn = learner(loaders(), BERT, lora={"r": 2, "target_modules": ["query", "value"]})
 

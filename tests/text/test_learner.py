@@ -356,6 +356,10 @@ def test_a_text_ends_where_the_model_writes_its_end_and_its_begin_is_never_cut()
         assert learn.predict(begin, 9, stop=a, **how) == f"{begin} {a}"
     with pytest.raises(ConfigError, match=r"stop='moviee' is no token of the vocabulary"):
         learn.predict(begin, 9, stop="moviee")
+    with pytest.raises(
+        ConfigError, match="stop=5: expected a token as the vocabulary has it, such as 'xxeos', not its id"
+    ):
+        learn.predict(begin, 9, stop=5)  # type: ignore[arg-type]
 
 
 def test_backwards_the_begin_of_a_text_is_its_end() -> None:
