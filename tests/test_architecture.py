@@ -150,8 +150,12 @@ def test_a_value_that_a_package_exports_is_explained_where_it_is_defined(name: s
 def test_nothing_is_unpickled() -> None:
     picklers = {"cPickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
     anywhere = {"pickle", "pickle.UnpicklingError"}  # the error may be named where torch.load raises it
-    # A notebook's function, which a launcher sends to its own processes with a digest (decision 0025).
-    in_one = {"distributed/launchers/function.py": {"cloudpickle", "cloudpickle.dumps", "pickle.loads"}}
+    in_one = {
+        # A notebook's function, which a launcher sends to its own processes with a digest (decision 0025).
+        "distributed/launchers/function.py": {"cloudpickle", "cloudpickle.dumps", "pickle.loads"},
+        # What a process and its own children send each other over pipes that nobody else has, as multiprocessing does.
+        "data/processes.py": {"pickle.dumps", "pickle.loads", "pickle.HIGHEST_PROTOCOL"},
+    }
     for file in FILES:
         imported = set(imports(file))
         used = {name for name in imported if name.split(".")[0] in picklers}
