@@ -18,10 +18,10 @@ from dist_ai.data import (
     TabularPandas,
 )
 from dist_ai.data.base_loader import as_list
-from dist_ai.data.frames import read_csv
+from dist_ai.data.frames import read_csv, table_of
 from dist_ai.data.loaders import check_options
 from dist_ai.data.table import no_column
-from dist_ai.data.tabular import splits_of, table_of
+from dist_ai.data.tabular import splits_of
 from dist_ai.errors import ConfigError, DataError
 
 __all__ = ["ChoiceOptions", "CollabDataLoaders", "CollabOptions"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.nn import functional
 from dist_ai.collab.models import EmbeddingDotBias
 from dist_ai.core.types import TabularRow
 from dist_ai.data import ReadRows
-from dist_ai.data.categories import spellings
+from dist_ai.data.categories import Categories
 from dist_ai.distributed.sharded import replicated_beside, whole
 from dist_ai.errors import ConfigError, DataError, did_you_mean, require_whole
 from dist_ai.export import load_export
@@ -42,7 +41,7 @@ class Recommender:
     def __init__(self, model: nn.Module, reader: ReadRows, loss_func: Any = None) -> None:
         self.model, self.reader, self.loss_func = model, reader, loss_func
         self.users, self.items = (reader.classes[name] for name in reader.seen_cats[:2])
-        self._user_codes, self._item_codes = ({name: i for i, name in enumerate(v)} for v in (self.users, self.items))
+        self._known_users, self._known_items = (Categories(names[1:]) for names in (self.users, self.items))
 
     @classmethod
     def load(cls, directory: str | Path) -> Recommender:
@@ -93,7 +92,7 @@ class Recommender:
             DataError: it is several users, or `exclude` is one item.
         """
         require_whole(n, f"recommend(n={n!r})", "items")
-        excluded = [self._code_of(item, is_item=True) for item in several(() if exclude is None else exclude)]
+        excluded = self._codes(several(() if exclude is None else exclude), is_item=True)
         scores = self.scores(user)
         is_candidate = torch.ones(len(self.items), dtype=torch.bool).index_fill(0, torch.tensor([0, *excluded]), False)
         candidates = is_candidate.nonzero().squeeze(1)
@@ -157,14 +156,13 @@ class Recommender:
         Raises:
             DataError: one is unknown; names the nearest.
         """
-        codes, known = (self._item_codes, self.items) if is_item else (self._user_codes, self.users)
-        names = several(names)
-        found = [self._code_of(name, is_item=is_item) for name in names]
+        known, names = self.items if is_item else self.users, several(names)
+        found = self._codes(names, is_item=is_item)
         for name, code in zip(names, found, strict=True):
-            if not code and name not in codes:
+            if not code and name != known[0]:  # which is the unknown one
                 nearest = did_you_mean(str(name), map(str, known))
                 kind = "item" if is_item else "user"
-                raise DataError(f"{kind} {name!r:.100} is none of the {len(codes) - 1:,} of the training rows{nearest}")
+                raise DataError(f"{kind} {name!r:.100} is none of the {len(known) - 1:,} of the training rows{nearest}")
         return torch.tensor(found, dtype=torch.int64)
 
     def user_code(self, user: Any) -> int:
@@ -173,16 +171,16 @@ class Recommender:
         Raises:
             DataError: it is several users.
         """
-        return self._code_of(user, is_item=False)
+        return self._codes([_as_python(user)], is_item=False)[0]
 
-    def _code_of(self, name: Any, *, is_item: bool) -> int:
-        kind, codes = ("item", self._item_codes) if is_item else ("user", self._user_codes)
-        name = _as_python(name)
-        if not isinstance(name, Hashable):
-            raise DataError(f"{name!r:.60} is no {kind}, but a {type(name).__name__}; ask for one {kind} at a time")
-        if (code := codes.get(name, 0)) or name is None:
-            return code
-        return _written_otherwise(name, codes, self.items if is_item else self.users)
+    def _codes(self, names: Sequence[Any], *, is_item: bool) -> list[int]:
+        import pandas as pd
+
+        kind, known = ("item", self._known_items) if is_item else ("user", self._known_users)
+        for name in names:
+            if not isinstance(name, Hashable):
+                raise DataError(f"{name!r:.60} is no {kind}, but a {type(name).__name__}; ask for one {kind} at a time")
+        return known.codes(pd.Series(names, dtype=object)).tolist()
 
     def _part(self, user: int, items: torch.Tensor) -> torch.Tensor:
         cats = torch.stack([torch.full_like(items, user), items], 1)
@@ -213,16 +211,4 @@ def _as_python(name: Any) -> Any:
     return name.item() if isinstance(name, torch.Tensor | np.ndarray) and name.ndim == 0 else name
 
 
-def _written_otherwise(name: Any, codes: Mapping[Any, int], names: Sequence[Any]) -> int:
-    """Returns the code of the name that reads as `name` does and is of another type; 0 where there is none."""
-    # Written out, there may be millions of them: `name` is read as each type that they may have.
-    for text in spellings(name):
-        for read in (str, int, float, _YES_OR_NO.__getitem__):
-            with contextlib.suppress(ValueError, OverflowError, KeyError):
-                if (code := codes.get(read(text), 0)) and text in spellings(names[code]):
-                    return code
-    return 0
-
-
-_YES_OR_NO = {"True": True, "False": False}
 _AT_ONCE = 100_000  # items scored in one pass

@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_ai.errors import DataError
 
-__all__ = ["Categories", "sorted_classes", "spellings"]
+__all__ = ["Categories", "sorted_classes"]
 
 
 class Categories:
@@ -53,7 +53,7 @@ class Categories:
         """Returns the number of the category that reads as a value of another type does; 0 if there is none."""
         if isinstance(value, str) and self._all_text:
             return 0
-        return next((self._spelled[text] for text in spellings(value) if text in self._spelled), 0)
+        return next((self._spelled[text] for text in _spellings(value) if text in self._spelled), 0)
 
     @cached_property
     def _all_text(self) -> bool:
@@ -63,7 +63,7 @@ class Categories:
     def _spelled(self) -> dict[str, int]:
         numbers: dict[str, int] = {}
         for number, each in enumerate(self.classes, 1):
-            for text in spellings(each):
+            for text in _spellings(each):
                 numbers.setdefault(text, number)
         return numbers
 
@@ -71,12 +71,8 @@ class Categories:
 _HALF = 1 << 63  # int64 ends here
 
 
-def spellings(value: Any) -> tuple[str, ...]:
-    """Returns how a value may be written: a whole number also without its point, as where one is missing beside it.
-
-    >>> spellings(3.0), spellings("3")
-    (('3.0', '3'), ('3',))
-    """
+def _spellings(value: Any) -> tuple[str, ...]:
+    """Returns how a value may be written: a whole number also without its point, as where one is missing beside it."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(value), str(int(value))
     return (str(value),)

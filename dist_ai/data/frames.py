@@ -24,6 +24,7 @@ __all__ = [
     "read_csv",
     "require_finite",
     "rows_of",
+    "table_of",
     "with_categories",
 ]
 
@@ -66,6 +67,16 @@ def as_frame(source: Any) -> Any:
     if twice:
         raise DataError(f"the table has several columns named {twice[0]!r}; rename them")
     return frame.set_axis([str(name) for name in frame.columns], axis=1)
+
+
+def table_of(source: Any) -> Any:
+    """Returns many rows of any kind as a data frame: what `as_frame` takes, or a dict of columns, as pandas takes one.
+
+    >>> table_of({"age": [3, 5]})["age"].tolist()
+    [3, 5]
+    """
+    is_columns = isinstance(source, dict) and source and all(map(_is_column, source.values()))
+    return as_frame(Table(source) if is_columns else source)
 
 
 def frame_of(columns: Mapping[str, Any]) -> Any:
@@ -267,6 +278,10 @@ def require_finite(name: str, values: Any) -> None:
             wrong[0],
             f" ({len(wrong):,} such value(s)); replace infinities by missing values, which FillMissing fills, or by a bound",
         )
+
+
+def _is_column(values: Any) -> bool:
+    return hasattr(values, "__len__") and not isinstance(values, str | bytes | dict)
 
 
 def _whole(values: Any) -> Any:

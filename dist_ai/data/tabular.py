@@ -12,17 +12,16 @@ from dist_ai.core.transform import Pipeline
 from dist_ai.core.types import TabularRow
 from dist_ai.data.base_loader import Tfms
 from dist_ai.data.block import TransformBlock
-from dist_ai.data.frames import TabularFrame, as_frame, rows_of
+from dist_ai.data.frames import TabularFrame, rows_of, table_of
 from dist_ai.data.loaders import DataLoaders, LoaderOptions
 from dist_ai.data.procs import Proc, as_procs
 from dist_ai.data.rows import ReadRows, RowData, tensors_of
 from dist_ai.data.splitters import IndexSplitter, MaskSplitter, RandomSplitter, check_split
-from dist_ai.data.table import Table
 from dist_ai.data.targets import target_pipeline, target_tensor
 from dist_ai.distributed.environment import current_world
 from dist_ai.errors import ConfigError, DataError
 
-__all__ = ["TabularPandas", "names_of", "require_apart", "splits_of", "table_of"]
+__all__ = ["TabularPandas", "names_of", "require_apart", "splits_of"]
 
 L = TypeVar("L", bound=DataLoaders)
 
@@ -199,20 +198,6 @@ class TabularPandas:
             f"TabularPandas({len(self.frame):,} rows, cat_names={self.cat_names}, cont_names={self.cont_names}, "
             f"y_names={self.y_names})"
         )
-
-
-def table_of(source: Any) -> Any:
-    """Returns many rows of any kind as a data frame: what `as_frame` takes, or a dict of columns, as pandas takes one.
-
-    >>> table_of({"age": [3, 5]})["age"].tolist()
-    [3, 5]
-    """
-    is_columns = isinstance(source, dict) and source and all(map(_is_column, source.values()))
-    return as_frame(Table(source) if is_columns else source)
-
-
-def _is_column(values: Any) -> bool:
-    return hasattr(values, "__len__") and not isinstance(values, str | bytes | dict)
 
 
 def names_of(given: Sequence[str] | str | None) -> list[str]:

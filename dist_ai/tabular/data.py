@@ -16,11 +16,11 @@ from dist_ai.data import (
     TransformBlock,
 )
 from dist_ai.data.base_loader import Tfms
-from dist_ai.data.frames import read_csv
+from dist_ai.data.frames import read_csv, table_of
 from dist_ai.data.loaders import check_options
 from dist_ai.data.procs import Proc
 from dist_ai.data.row_stream import RowStream
-from dist_ai.data.tabular import names_of, require_apart, splits_of, table_of
+from dist_ai.data.tabular import names_of, require_apart, splits_of
 from dist_ai.data.targets import kind_of
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.tabular.dates import cont_cat_split

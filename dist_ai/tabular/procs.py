@@ -86,7 +86,7 @@ class FillMissing(TabularProc):
         """Takes out what was filled in, where it was marked."""
         for name in self.marked:
             if f"{name}_na" in to:  # or else a proc that came later has replaced it
-                to[name] = to[name].where(to[f"{name}_na"] != True)  # noqa: E712  # an unknown mark is None
+                to[name] = to[name].where(to[f"{name}_na"].ne(True))  # an unknown mark is None
                 to.drop(f"{name}_na")
 
     def _fill(self, name: str, there: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from dist_ai.learner.evaluation import device_of
 from dist_ai.learner.run_places import program_directory
 from dist_ai.learner.saving import place_of
 from dist_ai.text.data import TextDataLoaders
-from dist_ai.text.generate import beam_search, generate
+from dist_ai.text.generate import Continues, beam_search, generate
 from dist_ai.text.models import name_of, text_classifier, text_language_model, text_splitter
 from dist_ai.text.transforms import Tokenize
 
@@ -163,11 +163,14 @@ class LMLearner(TextLearner):
         ids = ids[:-1] if len(ids) > 1 and ids[-1] == end else ids  # it goes on: its end is not reached
         begin = ids[-1:] if only_last_word else ids
         never = {i for i in (tokenize.unknown_id if no_unk else None, tokenize.pad_id) if i is not None}
-        forbidden = tuple(never)
+        forbidden, model = (
+            tuple(never),
+            cast(Continues, self.model),
+        )  # what a module has beside torch's is not in its type
         with self.evaluating(), self.precision.active():
             if beam is None:
                 new = generate(
-                    self.model,  # type: ignore[arg-type]  # a module's attributes are not in its type
+                    model,
                     begin,
                     n_words,
                     temperature=temperature,
@@ -179,14 +182,7 @@ class LMLearner(TextLearner):
                     seed=seed,
                 )
             else:
-                new = beam_search(
-                    self.model,  # type: ignore[arg-type]
-                    begin,
-                    n_words,
-                    beam=beam,
-                    forbidden=forbidden,
-                    stop=until,
-                )
+                new = beam_search(model, begin, n_words, beam=beam, forbidden=forbidden, stop=until)
         return tokenize.text([*ids.tolist(), *new])
 
 

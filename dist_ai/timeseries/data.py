@@ -30,7 +30,7 @@ from dist_ai.data.targets import block_of_columns, block_of_lists
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSBlock
 from dist_ai.timeseries.files import LabelledSeries, read_ts, read_tsv
-from dist_ai.timeseries.frames import frame_of, is_frame, labelled_series, read_frame, require_columns, series_by_id
+from dist_ai.timeseries.frames import as_pandas, is_frame, labelled_series, read_frame, require_columns, series_by_id
 from dist_ai.timeseries.items import LabelOf, PadTo, SeriesOf, check_fill, missing_values, padding
 from dist_ai.timeseries.transforms import ScaleRange, Standardize
 
@@ -99,7 +99,7 @@ class LongColumns:
 
     def series_of(self, frame: Any, *, with_labels: bool) -> list[LabelledSeries]:
         """Returns the series of a frame, in the order in which they first come; without the column `id` it is of one."""
-        frame = frame_of(frame)
+        frame = as_pandas(frame)
         frame = frame if self.id in frame.columns else frame.assign(**{self.id: 0})
         label = self.label if with_labels else None
         return labelled_series(frame, id=self.id, time=self.time, values=self.values, label=label)
@@ -220,7 +220,7 @@ class TSDataLoaders(DataLoaders):
         """
         channels = [values] if isinstance(values, str) else list(values)
         columns = LongColumns(id, time, channels, label if isinstance(label, str) else list(label))
-        df = frame_of(df)
+        df = as_pandas(df)
         items = labelled_series(df, id=id, time=time, values=channels, label=label)
         splits = None
         if valid_col is not None:
@@ -252,7 +252,7 @@ class TSDataLoaders(DataLoaders):
 
         New items are rows of such a table, or series.
         """
-        rows = as_items(frame_of(df) if df is None or isinstance(df, Mapping) else df)
+        rows = as_items(as_pandas(df) if df is None or isinstance(df, Mapping) else df)
         if not len(rows):
             raise DataError("the frame has no rows; there is nothing to learn from")
         labels = [label] if isinstance(label, str) else list(label)

@@ -16,7 +16,7 @@ from dist_ai.data.loaders import check_options
 from dist_ai.errors import ConfigError, DataError
 from dist_ai.timeseries.blocks import TSForecastBlock, TSKnownBlock, TSPastBlock
 from dist_ai.timeseries.data import Tfms, listed
-from dist_ai.timeseries.frames import frame_of, is_frame, long_series, read_frame
+from dist_ai.timeseries.frames import as_pandas, is_frame, long_series, read_frame
 from dist_ai.timeseries.items import check_fill
 from dist_ai.timeseries.transforms import LinearScale, ScaleRange, Standardize
 from dist_ai.timeseries.windows import (
@@ -182,7 +182,7 @@ class TSForecastDataLoaders(DataLoaders):
             ConfigError: a target is said to be known of the future.
             DataError: no such column; times that are doubled, unsorted or have gaps; missing values, or series too short.
         """
-        df = frame_of(df)
+        df = as_pandas(df)
         chosen, further, told = _names(targets), _names(inputs), _names(known)
         if both := [name for name in chosen if name in told]:
             raise ConfigError(tells_the_answer(f"column {both[0]!r}"))
@@ -204,7 +204,7 @@ class TSForecastDataLoaders(DataLoaders):
         The channels are one series. Series by themselves, which may begin and end apart, are a long frame:
         ``from_long_df(df.melt("time", var_name="series").dropna(), time="time", id="series", targets="value", ...)``.
         """
-        df, known = frame_of(df), _names(known)
+        df, known = as_pandas(df), _names(known)
         targets = [name for name in df.columns if name != time and name not in known]
         return cls.from_long_df(df, time=time, targets=targets, known=known, **options)
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dist_ai.data.frames import as_frame
+from dist_ai.data.frames import table_of
 from dist_ai.errors import DataError, did_you_mean
 from dist_ai.timeseries.files import LabelledSeries
 from dist_ai.timeseries.windows import LongSeries
 
 __all__ = [
+    "as_pandas",
+    "channels_of",
     "clock",
-    "frame_of",
     "is_frame",
     "labelled_series",
     "long_series",
-    "numbers_of",
     "read_frame",
     "require_columns",
     "series_by_id",
@@ -50,23 +50,13 @@ def is_frame(source: Any) -> bool:
     return hasattr(source, "columns") and (hasattr(source, "to_numpy") or hasattr(source, "to_pandas"))
 
 
-def frame_of(source: Any) -> Any:
-    """Returns a table of any kind as a pandas data frame: one of pandas as it is, polars' and Arrow's, a dict of columns, a list
-    of dicts.
+def as_pandas(source: Any) -> Any:
+    """Returns a table of any kind as a pandas data frame; one of pandas as it is, whose index a message may name.
 
     Raises:
         DataError: it is none.
     """
-    if hasattr(source, "iloc") and hasattr(source, "columns"):
-        return source
-    if isinstance(source, Mapping) and all(np.ndim(column) == 1 for column in source.values()):
-        import pandas as pd
-
-        try:
-            return pd.DataFrame(source)
-        except ValueError as error:
-            raise DataError(f"the columns are no table: {error}") from error
-    return as_frame(source)
+    return source if hasattr(source, "iloc") and hasattr(source, "columns") else table_of(source)
 
 
 def labelled_series(
@@ -96,7 +86,7 @@ def labelled_series(
                 f"series {name!r} has several labels in {', '.join(labels)}: {told.head(2).values.tolist()}; one is needed"
             )
         first = told.iloc[0].tolist() if labels else None
-        found.append(LabelledSeries(numbers_of(rows, values), first[0] if isinstance(label, str) and first else first))
+        found.append(LabelledSeries(channels_of(rows, values), first[0] if isinstance(label, str) and first else first))
     return found
 
 
@@ -120,7 +110,7 @@ def long_series(
     for name, rows in series_by_id(df, id) if id else [(None, df)]:
         where = f" of series {name!r}" if id else ""
         times = times_of(rows[time], where, regular=True) if time else np.arange(len(rows))
-        values = numbers_of(rows, channels)
+        values = channels_of(rows, channels)
         if np.isinf(values).any():
             channel, step = np.argwhere(np.isinf(values))[0]
             raise DataError(f"column {channels[channel]!r}{where} has an infinite value in row {step}; make it missing")
@@ -272,7 +262,7 @@ def require_columns(df: Any, columns: Sequence[str]) -> None:
             raise DataError(f"there are several columns named {column!r}; rename them")
 
 
-def numbers_of(rows: Any, columns: Sequence[str]) -> np.ndarray:
+def channels_of(rows: Any, columns: Sequence[str]) -> np.ndarray:
     """Returns columns of numbers as (columns, rows), float64, with NaN for what is missing.
 
     Raises:

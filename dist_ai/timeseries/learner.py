@@ -25,7 +25,7 @@ from dist_ai.losses import decodes
 from dist_ai.losses.composite import PartOfLoss
 from dist_ai.metrics import GatheredMetric, Metric, accuracy, accuracy_multi, mae, rmse
 from dist_ai.timeseries.forecast_data import TSForecastDataLoaders
-from dist_ai.timeseries.frames import frame_of, long_series, numbers_of, require_columns, series_by_id, times_of
+from dist_ai.timeseries.frames import as_pandas, channels_of, long_series, require_columns, series_by_id, times_of
 from dist_ai.timeseries.items import PadTo
 from dist_ai.timeseries.metrics import OfEach, in_units, to_units
 from dist_ai.timeseries.models import MiniRocket, forecast_model, forecasters, series_model, series_splitter
@@ -234,7 +234,7 @@ class ForecastLearner(Learner):
             )
         import pandas as pd
 
-        history = frame_of(history)
+        history = as_pandas(history)
         require_columns(history, [*(name for name in (columns.time, columns.id) if name), *columns.channels])
         parts = series_by_id(history, columns.id) if columns.id else [(None, history.reset_index(drop=True))]
         asked = [self._asked(rows, columns, f" of series {name!r}" if columns.id else "") for name, rows in parts]
@@ -306,7 +306,7 @@ class ForecastLearner(Learner):
                     f"{len(future)} row(s){where} come after the last value of {', '.join(columns.targets)}, and "
                     f"{windows.horizon} are forecast; give a row for each of them with {', '.join(columns.known)}, and no target"
                 )
-            known = numbers_of(future, columns.known)
+            known = channels_of(future, columns.known)
         return Window(series.values, known), _times(
             rows.iloc[: end + windows.horizon], end, columns.time, windows.horizon
         )

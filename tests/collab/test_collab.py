@@ -119,9 +119,9 @@ def test_arguments_stand_in_fastai_s_order(tmp_path: Path) -> None:
     named = CollabDataLoaders.from_csv(tmp_path / "r.csv", valid_pct=0.05, seed=3)
     pd.testing.assert_frame_equal(named.valid_ds.frame, dls.valid_ds.frame[list(frame)])
     with pytest.raises(TypeError, match="positional argument"):  # as in fastai; a path that is not used is no share
-        CollabDataLoaders.from_csv(tmp_path / "r.csv", 0.05)  # type: ignore[misc]
+        CollabDataLoaders.from_csv(tmp_path / "r.csv", 0.05)  # type: ignore[misc]  # wrong on purpose
     with pytest.raises(ConfigError, match=r"valid_pct='\.': expected a share of the rows, such as 0.2, or 0 for none"):
-        CollabDataLoaders.from_df(frame, ".")  # type: ignore[arg-type]
+        CollabDataLoaders.from_df(frame, ".")  # type: ignore[arg-type]  # wrong on purpose
 
 
 # ------------------------------------------------------------------------------------------------ learning

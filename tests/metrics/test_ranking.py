@@ -95,7 +95,7 @@ def test_ties_infinities_and_fewer_items_than_k_are_ranked_as_by_hand(items: int
                 -np.nan_to_num(row[i], nan=-np.inf, posinf=np.inf, neginf=-np.inf),
                 wanted[i],
             ),
-        )  # type: ignore[misc]
+        )
         hits = [int(wanted[i]) for i in best]
         ideal = sum(1 / np.log2(r + 2) for r in range(min(k, sum(hits))))
         gain = sum(hit / np.log2(r + 2) for r, hit in enumerate(hits[:k]))

@@ -85,12 +85,12 @@ def test_arguments_that_cannot_work_are_named() -> None:
         filtered(logits, top_p=1.5)
     for top_k in (0, 2.5):
         with pytest.raises(ConfigError, match=f"top_k={top_k}: expected a whole number of at least 1"):
-            filtered(logits, top_k=top_k)  # type: ignore[arg-type]
+            filtered(logits, top_k=top_k)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match="temperature=-1: expected a number of 0 or more"):
         generate(Table(), torch.tensor([0]), 1, temperature=-1)
     for beam in (0, 2.0):
         with pytest.raises(ConfigError, match=f"beam={beam}: expected a whole number of at least 1"):
-            beam_search(Table(), torch.tensor([0]), 1, beam=beam)  # type: ignore[arg-type]
+            beam_search(Table(), torch.tensor([0]), 1, beam=beam)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigError, match="n=0: expected a whole number of at least 1"):
         generate(Table(), torch.tensor([0]), 0)
 

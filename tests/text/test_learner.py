@@ -359,7 +359,7 @@ def test_a_text_ends_where_the_model_writes_its_end_and_its_begin_is_never_cut()
     with pytest.raises(
         ConfigError, match="stop=5: expected a token as the vocabulary has it, such as 'xxeos', not its id"
     ):
-        learn.predict(begin, 9, stop=5)  # type: ignore[arg-type]
+        learn.predict(begin, 9, stop=5)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_backwards_the_begin_of_a_text_is_its_end() -> None:

@@ -158,17 +158,17 @@ def test_a_tokenizer_may_be_given_as_its_library_has_it() -> None:
     texts = ["the film was great", "nobody knows why"]
     expected = [ids.tolist() for ids in Tokenize(tokenizer=made.to_str()).encode_all(texts)]
     for given in (made, Fast()):
-        tokenize = Tokenize(tokenizer=given)  # type: ignore[arg-type]
+        tokenize = Tokenize(tokenizer=given)  # type: ignore[arg-type]  # its field holds the JSON that is made of it
         assert isinstance(tokenize.tokenizer, str)
         assert [ids.tolist() for ids in tokenize.encode_all(texts)] == expected
     with pytest.raises(
         ConfigError, match=r"tokenizer=<method 'split' of 'str' objects>: expected one of the library `tokeni"
     ):
-        Tokenize(tokenizer=str.split)  # type: ignore[arg-type]
+        Tokenize(tokenizer=str.split)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(
         ConfigError, match=r"rules has <method 'lower' .*>: rules are given by name, .*register a function with"
     ):
-        Tokenize(rules=[str.lower])  # type: ignore[list-item]
+        Tokenize(rules=[str.lower])  # type: ignore[list-item]  # wrong on purpose
 
 
 def test_arguments_that_cannot_work_are_named() -> None:

@@ -406,7 +406,7 @@ def test_the_loss_and_the_metrics_leave_out_targets_that_are_missing(kind: str) 
     learn = forecasting(X=values, missing="previous", learner={"loss_func": ForecastLoss(kind)})
     learn.fit_one_cycle(2, 1e-2)
     found, came = learn.get_preds()
-    zero, unit = learn.dls.windows.scale.zero[0], learn.dls.windows.scale.unit[0]  # type: ignore[union-attr]
+    zero, unit = learn.dls.windows.scale.zero[0], learn.dls.windows.scale.unit[0]
     pred, target = (found - zero) / unit, (came - zero) / unit
     there = ~target.isnan()
     assert int((~there).sum()) == 12
